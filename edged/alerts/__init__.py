@@ -1,0 +1,1 @@
+"""From sealed records to the city's subscribers."""

@@ -1,0 +1,1 @@
+"""The normal world's half of the trust boundary: wire, transport, client, host port."""

@@ -1,0 +1,108 @@
+"""What every activation of a folded network looks like on given clips: its range and its mean.
+
+Follows the integer model's order of operations (adjacency before the weights where that is cheaper), so that
+each tensor it will store, and each that its weights read, is met.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Dict, Sequence, Tuple
+
+import numpy as np
+
+from edged.errors import MissingInput
+from edged.model import stgcn
+from edged.model.fold import FoldedBlock, FoldedNetwork
+from edged.model.layers import Order
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """``largest`` magnitude of a tensor; ``mean`` over persons and frames, (V, C), or (C,) of pooled features.
+
+    How rounding shifts the sum that a weight row makes is known on average only: through the mean.
+    """
+
+    largest: float
+    mean: np.ndarray
+
+
+# Tensors by (block, name): "in", "joined" (order BEFORE), "graph", "residual", "out"; and (-1, "pooled").
+Statistics = Dict[Tuple[int, str], Seen]
+POOLED = (-1, "pooled")
+
+
+def cheaper_order(channels_in: int, channels_out: int) -> Order:
+    """Masked volume with 3 partitions: 3C + 2C' before the weights, C + 6C' after them."""
+    return Order.AFTER if channels_in > 2 * channels_out else Order.BEFORE
+
+
+def order_of(block: FoldedBlock) -> Order:
+    return cheaper_order(block.graph_weight.shape[2], block.graph_weight.shape[1])
+
+
+def _see(x: np.ndarray) -> Seen:
+    """x (B, T, V, C)."""
+    return Seen(float(np.abs(x).max()), x.mean(axis=(0, 1)))
+
+
+def join(block: FoldedBlock, x: np.ndarray) -> np.ndarray:
+    """The adjacency: x (..., V, C) -> (..., V, P * C)."""
+    return np.concatenate([np.matmul(a.T, x) for a in block.adjacency], axis=-1)
+
+
+def before_weights(block: FoldedBlock) -> np.ndarray:
+    """The graph convolution's weights as one row an output channel: (out, P * in)."""
+    return block.graph_weight.transpose(1, 0, 2).reshape(block.graph_weight.shape[1], -1)
+
+
+def _temporal(block: FoldedBlock, g: np.ndarray) -> np.ndarray:
+    taps = block.temporal_weight.shape[1]
+    pad, reach = (taps - 1) // 2, (g.shape[1] - 1) // block.stride * block.stride + 1
+    padded = np.pad(g, ((0, 0), (pad, pad), (0, 0), (0, 0)))
+    return block.temporal_bias + sum(
+        padded[:, tap : tap + reach : block.stride] @ block.temporal_weight[:, tap].T for tap in range(taps)
+    )
+
+
+def forward(folded: FoldedNetwork, clips: np.ndarray) -> Tuple[np.ndarray, Statistics]:
+    """clips (N, M, T, V, 3) float -> logits (N, L) and what was seen on the way."""
+    shape = clips.shape
+    seen: Statistics = {}
+    x = (clips * folded.input_gain + folded.input_offset).reshape((-1,) + shape[2:])
+    for index, block in enumerate(folded.blocks):
+        seen[index, "in"] = _see(x)
+        joined = join(block, x)
+        if order_of(block) == Order.BEFORE:
+            seen[index, "joined"] = _see(joined)
+        g = stgcn.relu(joined @ before_weights(block).T + block.graph_bias)
+        seen[index, "graph"] = _see(g)
+        h = _temporal(block, g)
+        if block.residual == stgcn.IDENTITY:
+            h = h + x
+        elif block.residual == stgcn.CONVOLUTION:
+            r = x[:, :: block.stride] @ block.residual_weight.T + block.residual_bias
+            seen[index, "residual"] = _see(r)
+            h = h + r
+        x = stgcn.relu(h)
+        seen[index, "out"] = _see(x)
+    pooled = x.reshape(shape[0], -1, x.shape[-1]).mean(axis=1)
+    seen[POOLED] = Seen(float(np.abs(pooled).max()), pooled.mean(axis=0))
+    return pooled @ folded.fc_weight.T + folded.fc_bias, seen
+
+
+def calibrate(folded: FoldedNetwork, clips: Sequence[np.ndarray]) -> Statistics:
+    """Widest ranges and means over int16 clips (m <= M, T, V, 3), one at a time.
+
+    Absent persons are met where a clip has fewer than M; calibrate with clips of both kinds.
+    Raises MissingInput without clips, ShapeError.
+    """
+    if not clips:
+        raise MissingInput("no calibration clips")
+    found: Statistics = {}
+    for clip in clips:
+        _, seen = forward(folded, stgcn.from_fixed_point(clip, folded.source.persons)[None])
+        for name, one in seen.items():
+            share = Seen(one.largest, one.mean / len(clips))
+            before = found.get(name, replace(share, mean=np.zeros_like(one.mean)))
+            found[name] = Seen(max(before.largest, share.largest), before.mean + share.mean)
+    return found

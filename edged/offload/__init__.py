@@ -1,0 +1,1 @@
+"""The untrusted accelerator: the contract of its masked products, and who keeps it."""

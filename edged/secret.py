@@ -1,0 +1,32 @@
+"""Secrets come from files that nobody else may read, never from a command line or the environment."""
+
+import os
+import stat
+from typing import Collection
+
+from edged.errors import KeyRefused, MissingInput
+
+
+def read_secret(path: str, sizes: Collection[int]) -> bytes:
+    """The raw bytes of a key file.
+
+    Raises MissingInput, or KeyRefused where others may read the file, another user owns it, or the key
+    has none of ``sizes``.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise MissingInput("{}: {}".format(path, error.strerror)) from error
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise KeyRefused("{}: not a regular file".format(path))
+        if found.st_uid not in (0, os.geteuid()):
+            raise KeyRefused("{}: belongs to user {}, not to you or root".format(path, found.st_uid))
+        if found.st_mode & 0o077:
+            raise KeyRefused("{}: mode {:04o} lets others at it: chmod 600 {}".format(
+                path, stat.S_IMODE(found.st_mode), path))
+        key = file.read(max(sizes) + 1)
+    if len(key) not in sizes:
+        raise KeyRefused("{}: not a key of {} raw bytes".format(path, " or ".join(map(str, sorted(sizes)))))
+    return key

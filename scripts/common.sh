@@ -1,0 +1,70 @@
+# Shared by the scripts: sourced, never run. Sets ROOT, enters it, and offers
+# what a fresh Debian 12 or Ubuntu 22.04 needs. Every function does nothing, and
+# needs no network, where its work was done before.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$ROOT"
+
+say() { printf '== %s\n' "$*" >&2; }
+die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+APT_PACKAGES="gcc make pkg-config libssl-dev libseccomp-dev clang llvm valgrind
+    gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabi
+    libc6-dev-armel-cross qemu-user python3-venv"
+# Debian splits clang's sanitizer runtime off; Ubuntu 22.04 does not know the name.
+APT_IF_KNOWN="libclang-rt-14-dev"
+
+apt_installed() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+apt_setup() {
+    command -v dpkg-query >/dev/null || { say "no dpkg here: tools are taken as they are"; return 0; }
+    local name missing=() optional=()
+    for name in $APT_PACKAGES; do apt_installed "$name" || missing+=("$name"); done
+    for name in $APT_IF_KNOWN; do apt_installed "$name" || optional+=("$name"); done
+    if [ ${#missing[@]} -gt 0 ]; then
+        say "installing ${missing[*]}"
+        as_root apt-get update -qq
+        as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    fi
+    for name in "${optional[@]}"; do
+        if apt-cache show "$name" >/dev/null 2>&1; then
+            say "installing $name"
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$name"
+        fi
+    done
+}
+
+# venv_setup PYTHON FOLDER: an environment with this checkout and its node and
+# dev extras. The stamp names what it was made from, so a warm call is free.
+venv_setup() {
+    local python=$1 folder=$2 stamp
+    stamp=$({ "$python" -c 'import sys; print(sys.version, sys.executable)'; \
+              cat setup.cfg pyproject.toml; } | sha256sum)
+    [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ] && return 0
+    say "setting up $folder with $("$python" --version 2>&1)"
+    rm -rf "$folder"
+    "$python" -m venv "$folder"
+    "$folder/bin/python" -m pip install -q --disable-pip-version-check --upgrade pip
+    "$folder/bin/python" -m pip install -q --disable-pip-version-check -e '.[node,dev]'
+    printf '%s\n' "$stamp" >"$folder/stamp"
+}
+
+# Prints a Python 3.8 that really runs (a pyenv shim may not), or fails.
+find_python38() {
+    local candidate
+    for candidate in python3.8 "$HOME"/.pyenv/versions/3.8.*/bin/python; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 8))' \
+            >/dev/null 2>&1; then
+            command -v "$candidate"
+            return 0
+        fi
+    done
+    return 1
+}

@@ -1,0 +1,194 @@
+"""The typed clients against scripted answers: each test breaks one thing in a valid exchange."""
+
+import numpy as np
+import pytest
+
+from edged.enclave import wire
+from edged.enclave.client import PIPELINE_DEPTH, Connection, EvalClient, InvocationRefused, KeyClient
+from edged.enclave.tipc import Channel, FakeChannel
+from edged.enclave.wire import EvalCommand, Header, Status
+from edged.errors import EnclaveError, PackageError, VerificationFailed
+
+
+def answer_to(message, body=b"", **changes):
+    """A valid answer to a request, with some of its header's fields changed."""
+    head = Header.unpack(message[:Header.size()])
+    fields = dict(version=1, cmd=head.cmd + 1, len=len(body), seq=head.seq, status=0, reserved=0)
+    fields.update(changes)
+    return Header.codec.pack(*fields.values()) + body
+
+
+def client(body=b"", **changes):
+    return EvalClient(FakeChannel(lambda message, _: answer_to(message, body, **changes)))
+
+
+INFO = wire.EvalInfo(wire.EVAL_FLAG_EMULATED, 4096, b"e" * 16, b"n" * 16)
+
+
+def test_a_valid_answer_is_taken():
+    assert client(INFO.pack()).info() == INFO
+
+
+def test_a_request_is_framed_as_the_header_says():
+    seen = []
+
+    def record(message, handle):
+        seen.append((message, handle))
+        return answer_to(message)
+
+    KeyClient(FakeChannel(record)).put_slot(3, wire.KeyKind.ALERT, b"k" * 16, b"i" * 16)
+    message, handle = seen[0]
+    assert Header.unpack(message[:24]) == Header(1, wire.KeyCommand.SLOT_PUT, wire.SlotPut.size(), 1, 0)
+    assert wire.SlotPut.unpack(message[24:]) == wire.SlotPut(3, 3, 16, b"i" * 16, b"k" * 16 + bytes(16), bytes(32))
+    assert handle is None
+
+
+@pytest.mark.parametrize("changes", [
+    {"version": 2}, {"cmd": EvalCommand.INFO}, {"cmd": EvalCommand.STATS + 1}, {"len": 39}, {"seq": 2},
+    {"reserved": 1}, {"status": 16},
+], ids=str)
+def test_an_answer_that_does_not_fit_the_request_is_an_error(changes):
+    with pytest.raises(EnclaveError, match="matching releases"):
+        client(INFO.pack(), **changes).info()
+
+
+@pytest.mark.parametrize("size", [1, 23])
+def test_an_answer_shorter_than_its_header_is_an_error(size):
+    with pytest.raises(EnclaveError, match="answer of {} bytes".format(size)):
+        EvalClient(FakeChannel(lambda *_: bytes(size))).info()
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status != Status.OK], ids=lambda s: s.name)
+def test_every_refusal_carries_its_status(status):
+    with pytest.raises(EnclaveError) as caught:
+        client(status=status).info()
+    assert caught.value.status == status
+    assert isinstance(caught.value, VerificationFailed) == (status == Status.VERIFICATION)
+
+
+def test_a_bare_call_gives_any_status_and_body():
+    channel = FakeChannel(lambda message, _: answer_to(message, b"abc", status=Status.ORDER))
+    assert Connection(channel).call(EvalCommand.STEP, b"x") == (Status.ORDER, b"abc")
+
+
+class Queue(Channel):
+    """Answers only when asked, and remembers how many requests were under way at most."""
+
+    def __init__(self, answer):
+        self.name = "queue"
+        self._answer = answer
+        self._waiting = []
+        self.sent = 0
+        self.most = 0
+
+    def send(self, message, handle=None):
+        self._waiting.append(message)
+        self.sent += 1
+        self.most = max(self.most, len(self._waiting))
+
+    def receive(self):
+        return self._answer(self._waiting.pop(0))
+
+
+def test_bulk_data_keeps_several_requests_under_way():
+    channel = Queue(lambda message: answer_to(message, message[Header.size():]))
+    bodies = [bytes([value]) for value in range(50)]
+    assert list(Connection(channel).pipeline(EvalCommand.CLIP_WRITE, bodies)) == bodies
+    assert channel.most == PIPELINE_DEPTH
+
+
+def test_after_a_refusal_in_bulk_data_the_connection_is_in_step():
+    refused = []
+
+    def answer(message):
+        if message[Header.size():] == b"\x05":
+            refused.append(message)
+            return answer_to(message, status=Status.OBJECT)
+        return answer_to(message)
+
+    channel = Queue(answer)
+    connection = Connection(channel)
+    with pytest.raises(EnclaveError) as caught:
+        list(connection.pipeline(EvalCommand.CLIP_WRITE, (bytes([value]) for value in range(50))))
+    assert caught.value.status == Status.OBJECT
+    assert channel.sent == 5 + PIPELINE_DEPTH
+    assert connection.call(EvalCommand.INFO) == (Status.OK, b"")
+
+
+def test_traffic_counts_every_message_and_byte():
+    eval_client = client(INFO.pack())
+    eval_client.info()
+    traffic = eval_client.connection.traffic
+    assert (traffic.round_trips, traffic.messages, traffic.bytes) == (1, 2, 24 + 24 + 40)
+
+
+def echo_chunks(content, corrupt=lambda head, data: (head, data)):
+    """An enclave that serves one object by READ requests."""
+
+    def answer(message, _):
+        head = wire.Chunk.unpack(message[Header.size():])
+        data = content[head.offset:head.offset + wire.EDGED_CHUNK_BYTES]
+        head, data = corrupt(head, data)
+        return answer_to(message, head.pack() + data)
+
+    return EvalClient(FakeChannel(answer))
+
+
+@pytest.mark.parametrize("count", [0, 1, 1014, 1015, 20000])
+def test_bulk_data_is_read_whole(count):
+    words = np.arange(count, dtype=np.uint32)
+    out = np.empty(count, np.uint32)
+    echo_chunks(words.tobytes()).read_x(3, out)
+    assert np.array_equal(out, words)
+
+
+@pytest.mark.parametrize("corrupt", [
+    lambda head, data: (wire.Chunk(head.object + 1, head.offset), data),
+    lambda head, data: (wire.Chunk(head.object, head.offset + 4), data),
+    lambda head, data: (head, data[:-4]),
+    lambda head, data: (head, data + bytes(4)),
+], ids=["object", "offset", "short", "long"])
+def test_bulk_data_that_was_not_asked_for_is_an_error(corrupt):
+    with pytest.raises(EnclaveError, match="STEP_READ answered"):
+        echo_chunks(bytes(400), corrupt).read_x(0, np.empty(100, np.uint32))
+
+
+def test_bulk_data_is_written_in_sequence():
+    chunks = []
+
+    def answer(message, _):
+        body = message[Header.size():]
+        chunks.append((wire.Chunk.unpack(body[:16]), body[16:]))
+        return answer_to(message)
+
+    words = np.arange(3000, dtype=np.uint32)
+    EvalClient(FakeChannel(answer)).write_y(7, words)
+    assert [(head.object, head.offset) for head, _ in chunks] == [(7, 0), (7, 4056), (7, 8112)]
+    assert b"".join(data for _, data in chunks) == words.tobytes()
+
+
+def test_a_step_gives_the_record_at_the_end():
+    assert client(wire.Step(21, 5).pack() + b"sealed"[:5]).end_step(20) == (21, b"seale")
+    assert client(wire.Step(3, 0).pack()).end_step(2) == (3, None)
+
+
+def test_a_record_of_another_size_than_announced_is_an_error():
+    with pytest.raises(EnclaveError, match="record of 6 bytes, announced 5"):
+        client(wire.Step(21, 5).pack() + b"sealed").end_step(20)
+
+
+def test_a_refused_product_says_whether_the_record_failed_came():
+    with pytest.raises(InvocationRefused) as caught:
+        client(status=Status.VERIFICATION).end_step(4)
+    assert caught.value.record is None
+    with pytest.raises(InvocationRefused) as caught:
+        client(wire.Step(4, 6).pack() + b"sealed", status=Status.VERIFICATION).end_step(4)
+    assert caught.value.record == b"sealed"
+
+
+@pytest.mark.parametrize("package", [
+    b"", b"EDGEDPKG", b"EDGEDPKX" + bytes(8), b"EDGEDPKG\2\0\0\0\0\0\0\0", b"EDGEDPKG\1\0\0\0\5\0\0\0abcd",
+], ids=str)
+def test_a_file_that_is_no_package_is_never_sent(package):
+    with pytest.raises(PackageError, match="not a package of this release"):
+        EvalClient(FakeChannel(lambda *_: pytest.fail("sent"))).load(package, 0, wire.Placement.MASKED)

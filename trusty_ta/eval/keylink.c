@@ -1,0 +1,95 @@
+#include "keylink.h"
+
+#include <string.h>
+
+#include "bytes.h"
+#include "crypto.h"
+#include "link.h"
+#include "port.h"
+
+static const struct edged_hdr NO_HEADER;
+
+/* One exchange; the answer's body goes to out. UNAVAILABLE when it is not the one expected. */
+static enum edged_status exchange(struct keylink *k, enum key_cmd cmd, const void *body, uint32_t body_bytes,
+                                  void *out, uint32_t out_bytes, bool *reconnected) {
+    uint8_t request[sizeof(struct edged_hdr) + sizeof(struct key_hello)];
+    uint8_t answer[sizeof(struct edged_hdr) + sizeof(struct key_hello)];
+    struct edged_hdr h = NO_HEADER;
+    long n;
+
+    h.version = EDGED_WIRE_VERSION;
+    h.cmd = (uint16_t)cmd;
+    h.len = body_bytes;
+    h.seq = ++k->seq;
+    memcpy(request, &h, sizeof(h));
+    memcpy(request + sizeof(h), body, body_bytes);
+    n = port_key_call(request, sizeof(h) + body_bytes, answer, sizeof(answer), reconnected);
+    if (n < (long)sizeof(h))
+        return EDGED_ERR_UNAVAILABLE;
+    memcpy(&h, answer, sizeof(h));
+    if (h.version != EDGED_WIRE_VERSION || h.cmd != (uint16_t)cmd + 1 || h.seq != k->seq ||
+        (size_t)n != sizeof(h) + h.len)
+        return EDGED_ERR_UNAVAILABLE;
+    if (h.status != EDGED_OK)
+        return h.status == EDGED_ERR_KEY ? EDGED_ERR_KEY : EDGED_ERR_UNAVAILABLE;
+    if (h.len != out_bytes)
+        return EDGED_ERR_UNAVAILABLE;
+    memcpy(out, answer + sizeof(h), out_bytes);
+    return EDGED_OK;
+}
+
+static enum edged_status open_link(struct keylink *k) {
+    struct key_hello mine, theirs;
+    uint8_t private_key[32];
+    bool reconnected = false;
+    enum edged_status status = EDGED_ERR_UNAVAILABLE;
+
+    k->open = 0;
+    k->counter = 0;
+    if (link_hello(&mine, private_key) == 0)
+        status = exchange(k, KEY_HELLO, &mine, sizeof(mine), &theirs, sizeof(theirs), &reconnected);
+    if (status == EDGED_OK) {
+        status = EDGED_ERR_UNAVAILABLE;
+        if (link_accepts(&theirs) && link_key(private_key, &theirs, &mine, &theirs, k->key) == 0) {
+            k->open = 1;
+            status = EDGED_OK;
+        }
+    }
+    crypto_wipe(private_key, sizeof(private_key));
+    return status;
+}
+
+enum edged_status keylink_derive(struct keylink *k, uint32_t slot, enum key_purpose purpose,
+                                 const uint8_t salt[32], const uint8_t *context, uint32_t context_bytes,
+                                 struct key_material *out) {
+    struct key_derive ask = {.slot = slot, .purpose = purpose, .context_bytes = context_bytes};
+    struct key_sealed sealed;
+    enum edged_status status = EDGED_ERR_UNAVAILABLE;
+
+    memcpy(ask.salt, salt, sizeof(ask.salt));
+    if (context_bytes != 0)
+        memcpy(ask.context, context, context_bytes);
+    /* A key application that was restarted knows no session: the second try opens one. */
+    for (uint32_t attempt = 0; attempt < 2; attempt++) {
+        bool reconnected = false;
+        uint8_t nonce[12] = {0};
+        if (!k->open && open_link(k) != EDGED_OK)
+            continue;
+        status = exchange(k, KEY_DERIVE, &ask, sizeof(ask), &sealed, sizeof(sealed), &reconnected);
+        if (status == EDGED_ERR_KEY)
+            return status;
+        if (status != EDGED_OK || reconnected || sealed.counter != k->counter + 1) {
+            k->open = 0;
+            status = EDGED_ERR_UNAVAILABLE;
+            continue;
+        }
+        store_le64(nonce, sealed.counter);
+        k->counter = sealed.counter;
+        if (crypto_gcm_open(k->key, 32, nonce, (const uint8_t *)&ask, sizeof(ask), sealed.sealed,
+                            sizeof(*out), (uint8_t *)out) == 0)
+            return EDGED_OK;
+        k->open = 0;
+        status = EDGED_ERR_UNAVAILABLE;
+    }
+    return status;
+}

@@ -1,0 +1,196 @@
+/*
+ * load.c - a package on its way in: owner's signature, then every chunk's seal,
+ * then the bounds; only then is there a model.
+ */
+#include <stdlib.h>
+
+#include "bytes.h"
+#include "cbor.h"
+#include "state.h"
+
+/* COSE_Sign1, tagged; protected { alg: EdDSA }, unprotected empty. */
+static const uint8_t SIGN1[] = {0xd2, 0x84, 0x43, 0xa1, 0x01, 0x27, 0xa0};
+static const uint8_t PROTECTED[] = {0xa1, 0x01, 0x27};
+static const char CONTEXT[] = "edged package";
+
+void load_drop(struct eval *e) {
+    if (e->loading != NULL) {
+        crypto_hash_free(e->loading->hash);
+        crypto_wipe(e->loading, sizeof(*e->loading));
+        free(e->loading);
+        e->loading = NULL;
+    }
+    network_release(&e->network);
+    model_release(&e->model);
+    memset(e->prepared, 0, sizeof(e->prepared));
+    e->state = STATE_EMPTY;
+}
+
+enum edged_status load_open(struct eval *e, const struct eval_load_open *ask) {
+    if (ask->reserved != 0)
+        return EDGED_ERR_RESERVED;
+    if (ask->slot >= KEY_SLOTS || ask->placement > EVAL_ENCLAVE || ask->envelope_bytes == 0 ||
+        ask->envelope_bytes > EVAL_ENVELOPE_MAX)
+        return EDGED_ERR_ARGUMENT;
+    load_drop(e);
+    e->loading = calloc(1, sizeof(*e->loading));
+    if (e->loading == NULL)
+        return EDGED_ERR_MEMORY;
+    e->loading->slot = ask->slot;
+    e->loading->placement = ask->placement;
+    e->loading->envelope_bytes = ask->envelope_bytes;
+    e->loading->hash = crypto_hash_new();
+    if (e->loading->hash == NULL) {
+        load_drop(e);
+        return EDGED_ERR_MEMORY;
+    }
+    e->state = STATE_ENVELOPE;
+    return EDGED_OK;
+}
+
+/* Find the manifest and the signature in the envelope. */
+static bool read_envelope(const struct loading *l, const uint8_t **manifest, size_t *size,
+                          const uint8_t **signature) {
+    struct cbor_reader r = {.data = l->envelope, .size = l->envelope_bytes};
+    size_t n;
+
+    cbor_expect(&r, SIGN1, sizeof(SIGN1));
+    *manifest = cbor_read_bytes(&r, 1, EVAL_ENVELOPE_MAX, size);
+    *signature = cbor_read_bytes(&r, 64, 64, &n);
+    return cbor_done(&r);
+}
+
+/* Ed25519 over Sig_structure = ["Signature1", protected, external, manifest]. */
+static bool signature_holds(const uint8_t verifier[32], const uint8_t *manifest, size_t size,
+                            const uint8_t *signature) {
+    const size_t capacity = size + 64;
+    struct cbor_writer w = {.data = malloc(capacity), .size = capacity};
+    bool holds = false;
+
+    if (w.data == NULL)
+        return false;
+    cbor_write_head(&w, 4, 4);
+    cbor_write_text(&w, "Signature1");
+    cbor_write_bytes(&w, PROTECTED, sizeof(PROTECTED));
+    cbor_write_bytes(&w, (const uint8_t *)CONTEXT, sizeof(CONTEXT) - 1);
+    cbor_write_bytes(&w, manifest, size);
+    if (!w.failed)
+        holds = crypto_ed25519_verify(verifier, w.data, w.at, signature) == 0;
+    free(w.data);
+    return holds;
+}
+
+/* The envelope is complete: nothing in it is believed before its signature holds. */
+static enum edged_status open_envelope(struct eval *e) {
+    struct loading *l = e->loading;
+    const uint8_t *manifest, *signature;
+    uint8_t no_salt[32] = {0};
+    size_t size;
+    enum edged_status status;
+
+    if (!read_envelope(l, &manifest, &size, &signature))
+        return EDGED_ERR_PACKAGE;
+    status = keylink_derive(&e->keylink, l->slot, KEY_FOR_PACKAGE, no_salt, NULL, 0, &l->key);
+    if (status != EDGED_OK)
+        return status;
+    if (!signature_holds(l->key.verifier, manifest, size, signature))
+        return EDGED_ERR_PACKAGE;
+    status = model_read_manifest(&e->model, manifest, size);
+    if (status != EDGED_OK)
+        return status;
+    if ((e->model.placements >> l->placement & 1) == 0)
+        return EDGED_ERR_PLACEMENT;
+    if (memcmp(e->model.key_id, l->key.key_id, sizeof(l->key.key_id)) != 0)
+        return EDGED_ERR_KEY;
+    status = keylink_derive(&e->keylink, l->slot, KEY_FOR_PACKAGE, e->model.salt, NULL, 0, &l->key);
+    if (status != EDGED_OK)
+        return status;
+    if (crypto_sha256(manifest, size, l->manifest_digest) != 0)
+        return EDGED_ERR_UNAVAILABLE;
+    status = model_allocate(&e->model);
+    if (status != EDGED_OK)
+        return status;
+    tensor_stream_begin(&l->stream);
+    l->have = 0;
+    e->state = STATE_CHUNKS;
+    return EDGED_OK;
+}
+
+/* Any refusal ends the attempt: a package is taken whole or not at all. */
+static enum edged_status end_if_refused(struct eval *e, enum edged_status status) {
+    if (status != EDGED_OK)
+        load_drop(e);
+    return status;
+}
+
+enum edged_status load_envelope(struct eval *e, const struct edged_chunk *at, const uint8_t *bytes,
+                                size_t size) {
+    struct loading *l = e->loading;
+
+    if (at->object != 0 || at->offset != l->have || size > l->envelope_bytes - l->have || size == 0)
+        return EDGED_ERR_OBJECT;
+    memcpy(l->envelope + l->have, bytes, size);
+    l->have += (uint32_t)size;
+    return l->have < l->envelope_bytes ? EDGED_OK : end_if_refused(e, open_envelope(e));
+}
+
+static enum edged_status open_chunk(struct eval *e, const uint8_t *bytes, size_t size) {
+    static const char label[] = "edged chunk";
+    struct loading *l = e->loading;
+    uint8_t nonce[12] = {0}, aad[sizeof(label) - 1 + 32 + 4 + 4];
+    const size_t plain = size - EVAL_TAG_BYTES;
+    enum edged_status status = EDGED_ERR_PACKAGE;
+
+    store_le32(nonce, l->have);
+    memcpy(aad, label, sizeof(label) - 1);
+    memcpy(aad + sizeof(label) - 1, l->manifest_digest, 32);
+    store_le32(aad + sizeof(label) - 1 + 32, l->have);
+    store_le32(aad + sizeof(label) - 1 + 36, e->model.chunks);
+    if (crypto_gcm_open(l->key.key, 32, nonce, aad, sizeof(aad), bytes, plain, l->chunk) == 0 &&
+        crypto_hash_update(l->hash, l->chunk, plain) == 0)
+        status = tensor_stream_write(&l->stream, &e->model, l->chunk, plain);
+    crypto_wipe(l->chunk, sizeof(l->chunk));
+    l->have++;
+    return status;
+}
+
+enum edged_status load_chunk(struct eval *e, const struct edged_chunk *at, const uint8_t *bytes, size_t size) {
+    struct loading *l = e->loading;
+    const bool last = l->have + 1 == e->model.chunks;
+
+    if (at->object != l->have || at->offset != 0 || l->have >= e->model.chunks)
+        return EDGED_ERR_OBJECT;
+    if (size <= EVAL_TAG_BYTES || (last ? size > EVAL_SEAL_BYTES + EVAL_TAG_BYTES
+                                        : size != EVAL_SEAL_BYTES + EVAL_TAG_BYTES))
+        return EDGED_ERR_LENGTH;
+    return end_if_refused(e, open_chunk(e, bytes, size));
+}
+
+static enum edged_status commit(struct eval *e) {
+    struct loading *l = e->loading;
+    uint8_t digest[32];
+    enum edged_status status;
+
+    if (l->have != e->model.chunks || !tensor_stream_done(&l->stream, &e->model) ||
+        crypto_hash_final(l->hash, digest) != 0 || !crypto_equal(digest, e->model.digest, sizeof(digest)))
+        return EDGED_ERR_PACKAGE;
+    status = model_check_bounds(&e->model);
+    if (status != EDGED_OK)
+        return status;
+    const enum eval_placement placement = (enum eval_placement)l->placement;
+    crypto_hash_free(l->hash);
+    crypto_wipe(l, sizeof(*l));
+    free(l);
+    e->loading = NULL;
+    e->loads++; /* R2 is new for every load */
+    status = network_create(&e->network, &e->model, placement, e->kernel, e->prg, e->loads);
+    if (status != EDGED_OK)
+        return status;
+    e->state = placement == EVAL_ENCLAVE ? STATE_READY : STATE_WEIGHTS;
+    e->flow = (struct flow){.end = e->model.product_count};
+    return EDGED_OK;
+}
+
+enum edged_status load_commit(struct eval *e) {
+    return end_if_refused(e, commit(e));
+}

@@ -1,0 +1,115 @@
+/*
+ * session.c - cameras. The session, never a header, says whose clip it is; a
+ * clip is accepted once, and again only after it failed, as the same sealed
+ * bytes, at most twice.
+ */
+#include "bytes.h"
+#include "port.h"
+#include "state.h"
+
+enum edged_status session_open(struct eval *e, const struct eval_session_open *ask, struct eval_session *out) {
+    static const char label[] = "edged session v1";
+    static const uint8_t no_salt[32];
+    struct session *s = NULL, fresh;
+    struct key_material camera = {0};
+    uint8_t salt[64], context[48] = {0};
+    enum edged_status status;
+
+    if (ask->data_slot >= KEY_SLOTS || ask->alert_slot >= KEY_SLOTS)
+        return EDGED_ERR_ARGUMENT;
+    for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++) { /* the camera's own, else a free one */
+        struct session *at = &e->sessions[i];
+        if (at->open && memcmp(at->camera, ask->camera, sizeof(at->camera)) == 0)
+            s = at;
+        else if (!at->open && s == NULL)
+            s = at;
+        if (s == at && at->open)
+            break;
+    }
+    if (s == NULL)
+        return EDGED_ERR_MEMORY;
+    if (s->unfinished)
+        return EDGED_ERR_ORDER; /* its clip needs a record first */
+    memset(&fresh, 0, sizeof(fresh));
+    fresh.alert_slot = ask->alert_slot;
+    memcpy(fresh.camera, ask->camera, sizeof(fresh.camera));
+    store_le32(fresh.recipient, ask->alert_slot);
+    memset(out, 0, sizeof(*out));
+    if (port_random(out->nonce, sizeof(out->nonce)) != 0)
+        return EDGED_ERR_UNAVAILABLE;
+    status = keylink_derive(&e->keylink, ask->data_slot, KEY_FOR_CAMERA, no_salt, ask->camera,
+                            sizeof(ask->camera), &camera);
+    memcpy(context, fresh.recipient, sizeof(fresh.recipient)); /* then the agreement's digest: none yet */
+    if (status == EDGED_OK)
+        status = keylink_derive(&e->keylink, ask->alert_slot, KEY_FOR_RECORD, e->salt, context,
+                                sizeof(context), &fresh.record);
+    memcpy(salt, ask->nonce, 32);
+    memcpy(salt + 32, out->nonce, 32);
+    if (status == EDGED_OK && crypto_hkdf_sha256(camera.key, 32, salt, sizeof(salt), (const uint8_t *)label,
+                                                 sizeof(label) - 1, fresh.key, 32) != 0)
+        status = EDGED_ERR_UNAVAILABLE;
+    if (status == EDGED_OK) {
+        fresh.open = true;
+        *s = fresh;
+        out->session = (uint32_t)(s - e->sessions);
+    }
+    crypto_wipe(&camera, sizeof(camera));
+    crypto_wipe(&fresh, sizeof(fresh));
+    return status;
+}
+
+static size_t clip_bytes(const struct model *m, uint32_t persons) {
+    return sizeof(struct edged_clip) + (size_t)persons * m->frames * m->joints * 6 + EVAL_TAG_BYTES;
+}
+
+enum edged_status session_admits(const struct eval *e, const struct eval_clip_open *ask) {
+    const struct session *s = &e->sessions[ask->session % EVAL_SESSIONS_MAX];
+    const size_t empty = clip_bytes(&e->model, 0), person = clip_bytes(&e->model, 1) - empty;
+
+    if (ask->session >= EVAL_SESSIONS_MAX || !s->open)
+        return EDGED_ERR_ARGUMENT;
+    if (ask->bytes < empty || (ask->bytes - empty) % person != 0 ||
+        (ask->bytes - empty) / person > e->model.persons)
+        return EDGED_ERR_LENGTH;
+    if (s->unfinished)
+        return ask->number == s->number && s->attempts < EVAL_ATTEMPTS_MAX ? EDGED_OK : EDGED_ERR_ORDER;
+    return ask->number > s->number ? EDGED_OK : EDGED_ERR_CLIP;
+}
+
+enum edged_status session_accept(struct eval *e, uint32_t *persons) {
+    static const char label[] = "edged clip v1";
+    struct session *s = &e->sessions[e->clip.session];
+    uint8_t *sealed = (uint8_t *)e->network.g, tag[EVAL_TAG_BYTES];
+    uint8_t nonce[12] = {0}, aad[sizeof(label) - 1 + 4 + 8];
+    const size_t plain = e->clip.bytes - EVAL_TAG_BYTES;
+    struct edged_clip head;
+
+    memcpy(tag, sealed + plain, sizeof(tag));
+    if (s->unfinished && memcmp(tag, s->tag, sizeof(tag)) != 0)
+        return EDGED_ERR_CLIP; /* not the clip that failed */
+    store_le64(nonce, e->clip.number);
+    memcpy(aad, label, sizeof(label) - 1);
+    store_le32(aad + sizeof(label) - 1, e->clip.session);
+    store_le64(aad + sizeof(label) + 3, e->clip.number);
+    if (crypto_gcm_open(s->key, 32, nonce, aad, sizeof(aad), sealed, plain, sealed) != 0)
+        return EDGED_ERR_CLIP;
+    memcpy(&head, sealed, sizeof(head));
+    if (head.version != 1 || head.persons > e->model.persons || head.frames != e->model.frames ||
+        head.joints != e->model.joints || e->clip.bytes != clip_bytes(&e->model, head.persons) ||
+        memcmp(head.camera, s->camera, sizeof(head.camera)) != 0)
+        return EDGED_ERR_CLIP;
+    for (uint32_t i = head.persons; i < 8; i++)
+        if (head.tracks[i] != 0)
+            return EDGED_ERR_CLIP;
+    s->attempts = s->unfinished ? s->attempts + 1 : 1;
+    s->unfinished = true;
+    s->number = e->clip.number;
+    memcpy(s->tag, tag, sizeof(tag));
+    s->claimed_ns = head.claimed_ns;
+    s->persons = head.persons;
+    memcpy(s->tracks, head.tracks, sizeof(s->tracks));
+    *persons = head.persons;
+    e->network.persons = head.persons;
+    network_input(&e->network, (const int16_t *)(const void *)(sealed + sizeof(head)));
+    return EDGED_OK;
+}

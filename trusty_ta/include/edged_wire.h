@@ -1,0 +1,527 @@
+/*
+ * edged_wire.h - every byte that crosses the boundary of the two trusted
+ * applications. This header is the whole attack surface: nothing else enters.
+ *
+ * It is the only definition. edged/enclave/wire.py mirrors it, and
+ * tests/test_wire.py compiles it and compares every offset and constant.
+ *
+ * All integers are little-endian. Requests are even, answers are the request
+ * plus one. Every field named `reserved` must be 0. Sizes never come from the
+ * caller: a length that the enclave's own model does not call for is refused.
+ */
+#ifndef EDGED_WIRE_H
+#define EDGED_WIRE_H
+
+#include <assert.h>
+#include <stdint.h>
+
+#define EDGED_WIRE_VERSION 1u
+
+/* A Trusty channel moves at most 4096 bytes in one message. */
+#define EDGED_MESSAGE_BYTES 4096u
+
+/* Requests that a client may send before it reads an answer: the channel's
+ * receive buffers (at most 32 on Trusty), which count as enclave memory. */
+#define EDGED_QUEUE 8u
+
+#define EVAL_PORT "com.edged.eval"         /* normal world -> evaluation */
+#define KEY_PORT "com.edged.key"           /* normal world -> key */
+#define KEY_EVAL_PORT "com.edged.key.eval" /* evaluation -> key, UUID checked */
+
+/**
+ * struct edged_hdr - starts every message, both ways
+ * @version:  EDGED_WIRE_VERSION
+ * @cmd:      enum eval_cmd or enum key_cmd; odd in an answer
+ * @len:      bytes after this header, exactly
+ * @seq:      chosen by the client, echoed in the answer
+ * @status:   0 in a request; enum edged_status in an answer
+ * @reserved: must be 0
+ */
+struct edged_hdr {
+    uint16_t version;
+    uint16_t cmd;
+    uint32_t len;
+    uint32_t seq;
+    uint32_t status;
+    uint64_t reserved;
+};
+static_assert(sizeof(struct edged_hdr) == 2 + 2 + 4 + 4 + 4 + 8, "edged_hdr");
+
+/**
+ * enum edged_status - the answer's verdict; an answer other than OK has no body
+ * (but see struct eval_step)
+ *
+ * LENGTH to CLIP follow from public bytes (framing, order, sizes) and may be
+ * told at once. VERIFICATION is the single answer to everything that depends
+ * on weights, activations, masks or keys; it is given at one point only.
+ */
+enum edged_status {
+    EDGED_OK = 0,
+    EDGED_ERR_VERSION = 1,      /* wire version differs */
+    EDGED_ERR_COMMAND = 2,      /* no such command on this port */
+    EDGED_ERR_LENGTH = 3,       /* too short, too long, or len disagrees */
+    EDGED_ERR_RESERVED = 4,     /* a reserved or must-be-zero field is not 0 */
+    EDGED_ERR_ORDER = 5,        /* not permitted in the present state */
+    EDGED_ERR_OBJECT = 6,       /* object or offset is not the expected one */
+    EDGED_ERR_ARGUMENT = 7,     /* a public argument is out of its range */
+    EDGED_ERR_MEMORY = 8,       /* the heap limit does not hold this model */
+    EDGED_ERR_WINDOW = 9,       /* no, or too small, shared memory */
+    EDGED_ERR_PACKAGE = 10,     /* package refused: form, bound, signature, seal */
+    EDGED_ERR_PLACEMENT = 11,   /* placement not permitted by the owner */
+    EDGED_ERR_KEY = 12,         /* key slot empty, of another kind, or refused */
+    EDGED_ERR_UNAVAILABLE = 13, /* key application or random source is away */
+    EDGED_ERR_CLIP = 14,        /* clip refused: seal, replay, form */
+    EDGED_ERR_VERIFICATION = 15 /* a product failed its check: invocation dead */
+};
+
+/* ---------------------------------------------------------------- eval --- */
+
+/** enum eval_cmd - commands of EVAL_PORT, in the order of their use */
+enum eval_cmd {
+    EVAL_INFO = 2,           /* -                       -> eval_info */
+    EVAL_STATS = 4,          /* -                       -> eval_stats */
+    EVAL_WINDOW = 6,         /* eval_window [+ handle]  -> - */
+    EVAL_LOAD_OPEN = 8,      /* eval_load_open          -> - */
+    EVAL_LOAD_ENVELOPE = 10, /* edged_chunk + bytes     -> - */
+    EVAL_LOAD_CHUNK = 12,    /* edged_chunk + bytes     -> - */
+    EVAL_LOAD_COMMIT = 14,   /* -                       -> eval_model */
+    EVAL_UNLOAD = 16,        /* -                       -> - */
+    EVAL_PRODUCT = 18,       /* eval_index              -> eval_product */
+    EVAL_WEIGHTS_READ = 20,  /* edged_chunk             -> edged_chunk + bytes */
+    EVAL_WEIGHTS_MAP = 22,   /* eval_index              -> - (in the window) */
+    EVAL_SESSION_OPEN = 24,  /* eval_session_open       -> eval_session */
+    EVAL_PREPARE_OPEN = 26,  /* eval_prepare_open       -> eval_invocation */
+    EVAL_PREPARE_READ = 28,  /* edged_chunk             -> edged_chunk + bytes */
+    EVAL_PREPARE_MAP = 30,   /* eval_index              -> - (in the window) */
+    EVAL_PREPARE_DROP = 32,  /* eval_invocation         -> - */
+    EVAL_CLIP_OPEN = 34,     /* eval_clip_open          -> eval_step */
+    EVAL_CLIP_WRITE = 36,    /* edged_chunk + bytes     -> - */
+    EVAL_CLIP_BEGIN = 38,    /* -                       -> eval_step [+ record] */
+    EVAL_STEP_READ = 40,     /* edged_chunk             -> edged_chunk + bytes */
+    EVAL_STEP_WRITE = 42,    /* edged_chunk + bytes     -> - */
+    EVAL_STEP = 44,          /* eval_index              -> eval_step [+ record] */
+    EVAL_CLIP_ABORT = 46     /* eval_index (session)    -> eval_step + record */
+};
+
+/** enum eval_placement - where the linear products are computed */
+enum eval_placement {
+    EVAL_MASKED = 0,  /* weights and activations masked, outside */
+    EVAL_INPUTS = 1,  /* activations masked, weights in clear, outside */
+    EVAL_ENCLAVE = 2  /* inside */
+};
+
+/**
+ * struct edged_chunk - head of bulk data in messages
+ * @object: what the bytes belong to (product or chunk index; 0 where only one)
+ * @offset: of the first byte within the object; bulk data is strictly
+ *          sequential: objects rise from 0, offsets are exactly the next byte
+ *
+ * A READ request is this head alone; its answer is the head and as many bytes
+ * as fit, a multiple of 4, or fewer at the end of the object.
+ */
+struct edged_chunk {
+    uint32_t object;
+    uint32_t reserved;
+    uint64_t offset;
+};
+static_assert(sizeof(struct edged_chunk) == 4 + 4 + 8, "edged_chunk");
+
+#define EDGED_CHUNK_BYTES \
+    (EDGED_MESSAGE_BYTES - (uint32_t)sizeof(struct edged_hdr) - (uint32_t)sizeof(struct edged_chunk))
+
+/** struct eval_index - names a product or a step */
+struct eval_index {
+    uint32_t index;
+    uint32_t reserved;
+};
+static_assert(sizeof(struct eval_index) == 4 + 4, "eval_index");
+
+#define EVAL_FLAG_EMULATED 1u /* this port protects nothing */
+#define EVAL_FLAG_WINDOW 2u   /* the port has shared memory */
+
+/**
+ * struct eval_info - answer to EVAL_INFO
+ * @flags:         EVAL_FLAG_*
+ * @message_bytes: largest message, both ways
+ * @epoch:         random, drawn at enclave start
+ * @node:          derived from the device key
+ */
+struct eval_info {
+    uint32_t flags;
+    uint32_t message_bytes;
+    uint8_t epoch[16];
+    uint8_t node[16];
+};
+static_assert(sizeof(struct eval_info) == 4 + 4 + 16 + 16, "eval_info");
+
+/**
+ * struct edged_memory - the memory of one application, in bytes
+ * @heap_limit, @heap_peak:   the manifest's min_heap, and the most ever used
+ * @stack_limit, @stack_peak: likewise min_stack
+ * @image:                    code, constants and static data
+ * @channels:                 receive buffers of all channels at their limit
+ * @window:                   shared memory mapped now: the normal world's
+ *                            memory, not part of the enclave's own
+ *
+ * A port that cannot measure answers 0.
+ */
+struct edged_memory {
+    uint64_t heap_limit;
+    uint64_t heap_peak;
+    uint64_t stack_limit;
+    uint64_t stack_peak;
+    uint64_t image;
+    uint64_t channels;
+    uint64_t window;
+};
+static_assert(sizeof(struct edged_memory) == 7 * 8, "edged_memory");
+
+/** struct eval_stats - answer to EVAL_STATS; counts since enclave start */
+struct eval_stats {
+    struct edged_memory memory;
+    uint64_t clips;            /* invocations begun */
+    uint64_t records;          /* records emitted */
+    uint64_t products_checked; /* products that passed Freivalds */
+    uint64_t rejections;       /* steps refused */
+};
+static_assert(sizeof(struct eval_stats) == 7 * 8 + 4 * 8, "eval_stats");
+
+/**
+ * struct eval_window - attach the client's shared memory (one handle), or
+ * detach it (@bytes 0, no handle). Refused while a clip is evaluated.
+ */
+struct eval_window {
+    uint64_t bytes;
+};
+static_assert(sizeof(struct eval_window) == 8, "eval_window");
+
+#define EVAL_ENVELOPE_MAX 32768u /* signed manifest */
+#define EVAL_SEAL_BYTES 4032u    /* plaintext of one package chunk */
+#define EVAL_TAG_BYTES 16u
+
+/**
+ * struct eval_load_open - begin to load a package; drops the present model
+ * @slot:           key slot of kind KEY_MODEL
+ * @placement:      enum eval_placement
+ * @envelope_bytes: size of the signed manifest, sent next
+ */
+struct eval_load_open {
+    uint32_t slot;
+    uint32_t placement;
+    uint32_t envelope_bytes;
+    uint32_t reserved;
+};
+static_assert(sizeof(struct eval_load_open) == 4 * 4, "eval_load_open");
+
+/**
+ * struct eval_model - answer to EVAL_LOAD_COMMIT: public shapes
+ * @load:         rises with every load since enclave start
+ * @products:     products handed to the accelerator per clip, masked or inputs
+ * @steps:        EVAL_STEP calls per clip
+ * @window_bytes: shared memory that this model and placement need
+ * @record_bytes: the largest record (bodies have one size; a header grows with seq)
+ */
+struct eval_model {
+    uint64_t load;
+    uint32_t placement;
+    uint32_t products;
+    uint32_t steps;
+    uint32_t persons;
+    uint32_t frames;
+    uint32_t joints;
+    uint32_t labels;
+    uint32_t record_bytes;
+    uint64_t window_bytes;
+};
+static_assert(sizeof(struct eval_model) == 8 + 8 * 4 + 8, "eval_model");
+
+/**
+ * struct eval_product - answer to EVAL_PRODUCT: one product's public shape
+ *
+ *   ybar[m][t'][v][r] = sum_{tap, c} wbar[r][tap][c] xbar[m][t'*stride + tap - pad][v][c]
+ *
+ * in Z mod 2^32, xbar = 0 outside its frames; then minus (U + pad) where the
+ * invocation was prepared.
+ * wbar (rows, taps, channels), xbar (persons, frames_in, joints, channels),
+ * ybar and U + pad (persons, frames_out, joints, rows): uint32, little-endian.
+ * The offsets say where xbar, ybar and U + pad lie in the window.
+ */
+struct eval_product {
+    uint32_t step;
+    uint32_t rows;
+    uint32_t taps;
+    uint32_t stride;
+    uint32_t pad;
+    uint32_t channels;
+    uint32_t frames_in;
+    uint32_t frames_out;
+    uint32_t joints;
+    uint32_t reserved;
+    uint64_t x_offset;
+    uint64_t y_offset;
+};
+static_assert(sizeof(struct eval_product) == 10 * 4 + 2 * 8, "eval_product");
+
+/* EVAL_WEIGHTS_MAP and EVAL_PREPARE_MAP write at the window's first byte. */
+
+/**
+ * struct eval_session_open - bind one camera of one query data owner
+ * @data_slot:  key slot of kind KEY_DATA: the camera key comes from it
+ * @alert_slot: key slot of kind KEY_ALERT: records are sealed under it
+ * @nonce:      the camera's
+ */
+struct eval_session_open {
+    uint32_t data_slot;
+    uint32_t alert_slot;
+    uint8_t camera[32];
+    uint8_t nonce[32];
+};
+static_assert(sizeof(struct eval_session_open) == 4 + 4 + 32 + 32, "eval_session_open");
+
+#define EVAL_SESSIONS_MAX 16u /* cameras of one node */
+
+/**
+ * struct eval_session - answer to EVAL_SESSION_OPEN
+ *
+ *   camera key  = HKDF(data key, salt = "", "edged camera v1" || camera)    (in the key application)
+ *   session key = HKDF(camera key, salt = nonce || nonce', "edged session v1")
+ */
+struct eval_session {
+    uint32_t session;
+    uint32_t reserved;
+    uint8_t nonce[32];
+};
+static_assert(sizeof(struct eval_session) == 4 + 4 + 32, "eval_session");
+
+/** struct eval_prepare_open - compute U + pad ahead, for so many persons */
+struct eval_prepare_open {
+    uint32_t persons;
+    uint32_t reserved;
+};
+static_assert(sizeof(struct eval_prepare_open) == 4 + 4, "eval_prepare_open");
+
+#define EVAL_PREPARED_MAX 8u
+
+/** struct eval_invocation - an invocation number, counted inside */
+struct eval_invocation {
+    uint64_t invocation;
+};
+static_assert(sizeof(struct eval_invocation) == 8, "eval_invocation");
+
+#define EVAL_ATTEMPTS_MAX 3u /* of one sealed clip */
+
+#define EVAL_CLIP_WINDOW 1u /* the bulk data of this clip goes by the window */
+
+/**
+ * struct eval_clip_open - announce a sealed clip
+ * @session:    who sealed it; selects owner, camera and recipient
+ * @flags:      EVAL_CLIP_WINDOW or 0
+ * @number:     rises strictly within the session; it is the nonce of the seal
+ * @invocation: a prepared one, or 0: U is computed on line
+ * @bytes:      size of the sealed clip, tag included
+ *
+ * Without EVAL_CLIP_WINDOW: EVAL_CLIP_WRITE until all bytes are in, then
+ * EVAL_CLIP_BEGIN. With it the sealed clip lies at the window's first byte and
+ * the answer to EVAL_CLIP_OPEN is that of EVAL_CLIP_BEGIN.
+ *
+ * The same sealed clip (number and tag) may come again after a refusal or a
+ * disconnect, at most twice; the third refusal emits the record `failed`.
+ * Until an accepted clip has its record the session takes no other one;
+ * EVAL_CLIP_ABORT gives it up: its invocation dies and it becomes `failed`.
+ */
+struct eval_clip_open {
+    uint32_t session;
+    uint32_t flags;
+    uint64_t number;
+    uint64_t invocation;
+    uint32_t bytes;
+    uint32_t reserved;
+};
+static_assert(sizeof(struct eval_clip_open) == 4 + 4 + 8 + 8 + 4 + 4, "eval_clip_open");
+
+/**
+ * struct edged_clip - head of a clip's plaintext; coordinates follow:
+ * int16 [persons][frames][joints][3], value * 16384 (x, y, confidence)
+ * @claimed_ns: the camera's own time, claimed by the node
+ * @tracks:     one id per person, the rest 0
+ * Associated data of the seal: "edged clip v1" || session le32 || number le64.
+ */
+struct edged_clip {
+    uint32_t version; /* 1 */
+    uint32_t persons;
+    uint32_t frames;
+    uint32_t joints;
+    uint64_t claimed_ns;
+    uint32_t tracks[8];
+    uint8_t camera[32];
+};
+static_assert(sizeof(struct edged_clip) == 4 * 4 + 8 + 8 * 4 + 32, "edged_clip");
+
+/**
+ * struct eval_step - where the evaluation stands
+ * @step:         the step whose products are due, or @steps when done
+ * @record_bytes: bytes of the sealed record that follow, 0 while not done
+ *
+ * Due: read xbar of each product of the step, write its ybar, then EVAL_STEP.
+ * With EVAL_CLIP_WINDOW xbar lies in the window and ybar is taken from it.
+ * An answer with status VERIFICATION carries this struct and the record too
+ * when it was the last permitted attempt (the record `failed`), else nothing.
+ */
+struct eval_step {
+    uint32_t step;
+    uint32_t record_bytes;
+};
+static_assert(sizeof(struct eval_step) == 4 + 4, "eval_step");
+
+/** enum edged_record_kind - DESIGN section 10; the values used so far */
+enum edged_record_kind {
+    EDGED_OBSERVATION = 0,
+    EDGED_FAILED = 4
+};
+
+/**
+ * struct edged_record - head of a sealed record; the header (canonical CBOR,
+ * in clear, associated data of the seal) follows, then ciphertext || tag
+ */
+struct edged_record {
+    uint32_t header_bytes;
+    uint32_t body_bytes; /* ciphertext with tag */
+};
+static_assert(sizeof(struct edged_record) == 4 + 4, "edged_record");
+
+/**
+ * struct edged_scores - head of an observation's or failure's plaintext;
+ * int32 logits[labels] (Q16), uint32 probabilities[labels] (Q16) follow (all 0
+ * in `failed`), then zeros to the size that the model fixes
+ */
+struct edged_scores {
+    uint32_t version; /* 1 */
+    uint32_t kind;
+    uint32_t labels;
+    uint32_t persons;
+    uint64_t number;     /* the clip's */
+    uint64_t claimed_ns; /* claimed by the node */
+    uint32_t tracks[8];
+    uint8_t camera[32];
+};
+static_assert(sizeof(struct edged_scores) == 4 * 4 + 2 * 8 + 8 * 4 + 32, "edged_scores");
+
+#define EVAL_LABELS_MAX 400u
+#define EVAL_PERSONS_MAX 8u
+#define EVAL_JOINTS_MAX 64u
+#define EVAL_FRAMES_MAX 4096u
+#define EVAL_CHANNELS_MAX 1024u
+#define EVAL_PARTITIONS_MAX 8u
+#define EVAL_TAPS_MAX 15u
+#define EVAL_STRIDE_MAX 4u
+#define EVAL_LAYERS_MAX 64u
+/* M * T * V: bounds every sum over positions (lib/field61.h, eval/layer.h). */
+#define EVAL_POSITIONS_MAX 65536u
+
+/* ----------------------------------------------------------------- key --- */
+
+/** enum key_cmd - KEY_PORT (below 32) and KEY_EVAL_PORT (from 32) */
+enum key_cmd {
+    KEY_INFO = 2,        /* -               -> key_info */
+    KEY_STATS = 4,       /* -               -> edged_memory */
+    KEY_SLOT_PUT = 6,    /* key_slot_put    -> -    emulated class only */
+    KEY_SLOT_CLEAR = 8,  /* eval_index      -> - */
+    KEY_HELLO = 32,      /* key_hello       -> key_hello */
+    KEY_DERIVE = 34      /* key_derive      -> key_sealed */
+};
+
+#define KEY_SLOTS 16u
+
+/** enum key_kind - what a slot's key may be used for */
+enum key_kind {
+    KEY_EMPTY = 0,
+    KEY_MODEL = 1, /* model owner: opens packages */
+    KEY_DATA = 2,  /* query data owner: camera keys */
+    KEY_ALERT = 3  /* query data owner: record keys */
+};
+
+/** struct key_info - answer to KEY_INFO: slot kinds, never keys */
+struct key_info {
+    uint32_t flags; /* EVAL_FLAG_EMULATED */
+    uint32_t slots;
+    uint8_t node[16];
+    uint8_t kinds[16];
+};
+static_assert(sizeof(struct key_info) == 4 + 4 + 16 + KEY_SLOTS, "key_info");
+
+/**
+ * struct key_slot_put - a key in clear: only an emulated key application, which
+ * protects nothing, takes it; hardware takes grants alone
+ * @key_bytes: 32; an alert key may also have 16 (rest of @key zero)
+ * @verifier:  Ed25519 key of the model owner (KEY_MODEL; else zero)
+ */
+struct key_slot_put {
+    uint32_t slot;
+    uint32_t kind;
+    uint32_t key_bytes;
+    uint32_t reserved;
+    uint8_t key_id[16];
+    uint8_t key[32];
+    uint8_t verifier[32];
+};
+static_assert(sizeof(struct key_slot_put) == 4 * 4 + 16 + 32 + 32, "key_slot_put");
+
+/**
+ * struct key_hello - opens the session between the two applications
+ * @nonce, @public_key: fresh; X25519
+ * @measurement:        SHA-256 of the application's image
+ * @signature:          RSA, over the transcript; zero with @signature_bytes 0
+ *                      until images are signed (accepted by an emulated peer only)
+ *
+ *   link key = HKDF(X25519, salt = nonce_eval || nonce_key, "edged link v1" || SHA-256(both hellos))
+ */
+struct key_hello {
+    uint8_t nonce[32];
+    uint8_t public_key[32];
+    uint8_t measurement[32];
+    uint32_t signature_bytes;
+    uint32_t reserved;
+    uint8_t signature[384];
+};
+static_assert(sizeof(struct key_hello) == 3 * 32 + 2 * 4 + 384, "key_hello");
+
+/** enum key_purpose - the only derivations; each fits one kind of slot */
+enum key_purpose {
+    KEY_FOR_PACKAGE = 1, /* KEY_MODEL: HKDF(key, salt, "edged package v1") */
+    KEY_FOR_CAMERA = 2,  /* KEY_DATA:  HKDF(key, salt, "edged camera v1" || context) */
+    KEY_FOR_RECORD = 3   /* KEY_ALERT: HKDF(key, salt, "edged record v1" || context) */
+};
+
+/** struct key_derive - ask for a derived key; the slot's key itself stays */
+struct key_derive {
+    uint32_t slot;
+    uint32_t purpose;
+    uint32_t context_bytes;
+    uint32_t reserved;
+    uint8_t salt[32];
+    uint8_t context[64];
+};
+static_assert(sizeof(struct key_derive) == 4 * 4 + 32 + 64, "key_derive");
+
+/** struct key_material - plaintext of the answer */
+struct key_material {
+    uint32_t key_bytes;
+    uint32_t reserved;
+    uint8_t key_id[16];
+    uint8_t key[32];
+    uint8_t verifier[32];
+};
+static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32, "key_material");
+
+/**
+ * struct key_sealed - answer to KEY_DERIVE: AES-256-GCM under the link key
+ * @counter: nonce, rises from 1 within the session; associated data is the
+ *           request's body, so that an answer fits one question only
+ */
+struct key_sealed {
+    uint64_t counter;
+    uint8_t sealed[88 + 16];
+};
+static_assert(sizeof(struct key_sealed) == 8 + sizeof(struct key_material) + 16, "key_sealed");
+
+#endif

@@ -1,0 +1,275 @@
+/*
+ * key.c - the key application: slots that hold keys, and the only derivations
+ * that ever leave them. The slots' keys themselves are never answered.
+ */
+#include "key.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "bytes.h"
+#include "crypto.h"
+#include "link.h"
+#include "port.h"
+
+/** struct slot - one key */
+struct slot {
+    uint32_t kind;
+    uint32_t key_bytes;
+    uint8_t key_id[16];
+    uint8_t key[32];
+    uint8_t verifier[32];
+};
+
+struct key_app {
+    struct slot slots[KEY_SLOTS];
+    uint8_t node[16];
+};
+
+struct key_app *key_create(void) {
+    struct key_app *k = calloc(1, sizeof(*k));
+    uint8_t device[32];
+
+    if (k == NULL || crypto_init() != 0 || port_device_key("edged node v1", device) != 0) {
+        free(k);
+        return NULL;
+    }
+    memcpy(k->node, device, sizeof(k->node));
+    crypto_wipe(device, sizeof(device));
+    return k;
+}
+
+void key_destroy(struct key_app *k) {
+    if (k == NULL)
+        return;
+    crypto_wipe(k, sizeof(*k));
+    free(k);
+}
+
+void key_link_close(struct key_link *link) {
+    crypto_wipe(link, sizeof(*link));
+}
+
+static enum edged_status info(struct key_app *k, uint8_t *out) {
+    struct key_info i = {.flags = port_emulated() ? EVAL_FLAG_EMULATED : 0, .slots = KEY_SLOTS};
+
+    memcpy(i.node, k->node, sizeof(i.node));
+    for (uint32_t s = 0; s < KEY_SLOTS; s++)
+        i.kinds[s] = (uint8_t)k->slots[s].kind;
+    memcpy(out, &i, sizeof(i));
+    return EDGED_OK;
+}
+
+static bool is_zero(const uint8_t *p, size_t n) {
+    uint8_t any = 0;
+    for (size_t i = 0; i < n; i++)
+        any |= p[i];
+    return any == 0;
+}
+
+static enum edged_status slot_put(struct key_app *k, const struct key_slot_put *p) {
+    if (p->reserved != 0)
+        return EDGED_ERR_RESERVED;
+    if (!port_emulated())
+        return EDGED_ERR_KEY;
+    if (p->slot >= KEY_SLOTS || p->kind < KEY_MODEL || p->kind > KEY_ALERT ||
+        (p->key_bytes != 32 && !(p->key_bytes == 16 && p->kind == KEY_ALERT)))
+        return EDGED_ERR_ARGUMENT;
+    if (!is_zero(p->key + p->key_bytes, 32 - p->key_bytes) ||
+        (p->kind != KEY_MODEL && !is_zero(p->verifier, sizeof(p->verifier))))
+        return EDGED_ERR_RESERVED;
+    struct slot *s = &k->slots[p->slot];
+    s->kind = p->kind;
+    s->key_bytes = p->key_bytes;
+    memcpy(s->key_id, p->key_id, sizeof(s->key_id));
+    memcpy(s->key, p->key, sizeof(s->key));
+    memcpy(s->verifier, p->verifier, sizeof(s->verifier));
+    return EDGED_OK;
+}
+
+static enum edged_status slot_clear(struct key_app *k, const struct eval_index *i) {
+    if (i->reserved != 0)
+        return EDGED_ERR_RESERVED;
+    if (i->index >= KEY_SLOTS)
+        return EDGED_ERR_ARGUMENT;
+    crypto_wipe(&k->slots[i->index], sizeof(k->slots[i->index]));
+    return EDGED_OK;
+}
+
+static enum edged_status hello(struct key_link *link, const struct key_hello *from_eval, uint8_t *out) {
+    struct key_hello mine;
+    uint8_t private_key[32];
+    enum edged_status status = EDGED_ERR_UNAVAILABLE;
+
+    key_link_close(link);
+    if (from_eval->reserved != 0)
+        return EDGED_ERR_RESERVED;
+    if (!link_accepts(from_eval))
+        return EDGED_ERR_KEY;
+    if (link_hello(&mine, private_key) == 0 &&
+        link_key(private_key, from_eval, from_eval, &mine, link->key) == 0) {
+        link->open = true;
+        memcpy(out, &mine, sizeof(mine));
+        status = EDGED_OK;
+    }
+    crypto_wipe(private_key, sizeof(private_key));
+    return status;
+}
+
+/** struct derivation - what a purpose means */
+struct derivation {
+    uint32_t purpose;
+    uint32_t kind;
+    const char *label;
+    bool has_context;
+};
+
+static const struct derivation DERIVATIONS[] = {
+    {KEY_FOR_PACKAGE, KEY_MODEL, "edged package v1", false},
+    {KEY_FOR_CAMERA, KEY_DATA, "edged camera v1", true},
+    {KEY_FOR_RECORD, KEY_ALERT, "edged record v1", true},
+};
+
+static enum edged_status derive_key(const struct key_app *k, const struct key_derive *ask,
+                                    struct key_material *m) {
+    const struct derivation *d = NULL;
+    uint8_t context[16 + sizeof(ask->context)];
+    size_t label;
+
+    for (size_t i = 0; i < sizeof(DERIVATIONS) / sizeof(DERIVATIONS[0]); i++)
+        if (DERIVATIONS[i].purpose == ask->purpose)
+            d = &DERIVATIONS[i];
+    if (ask->reserved != 0)
+        return EDGED_ERR_RESERVED;
+    if (d == NULL || ask->slot >= KEY_SLOTS || ask->context_bytes > sizeof(ask->context) ||
+        d->has_context != (ask->context_bytes != 0))
+        return EDGED_ERR_ARGUMENT;
+    if (!is_zero(ask->context + ask->context_bytes, sizeof(ask->context) - ask->context_bytes))
+        return EDGED_ERR_RESERVED;
+    const struct slot *s = &k->slots[ask->slot];
+    if (s->kind != d->kind)
+        return EDGED_ERR_KEY;
+    memset(m, 0, sizeof(*m));
+    m->key_bytes = s->key_bytes;
+    memcpy(m->key_id, s->key_id, sizeof(m->key_id));
+    memcpy(m->verifier, s->verifier, sizeof(m->verifier));
+    label = strlen(d->label);
+    memcpy(context, d->label, label);
+    memcpy(context + label, ask->context, ask->context_bytes);
+    return crypto_hkdf_sha256(s->key, s->key_bytes, ask->salt, sizeof(ask->salt), context,
+                              label + ask->context_bytes, m->key, s->key_bytes) == 0
+               ? EDGED_OK
+               : EDGED_ERR_UNAVAILABLE;
+}
+
+static enum edged_status derive(struct key_app *k, struct key_link *link, const struct key_derive *ask,
+                                uint8_t *out) {
+    struct key_material m = {0};
+    struct key_sealed sealed = {.counter = link->counter + 1};
+    uint8_t nonce[12] = {0};
+    enum edged_status status = link->open ? derive_key(k, ask, &m) : EDGED_ERR_ORDER;
+
+    if (status == EDGED_OK) {
+        store_le64(nonce, sealed.counter);
+        link->counter = sealed.counter;
+        if (crypto_gcm_seal(link->key, 32, nonce, (const uint8_t *)ask, sizeof(*ask), (const uint8_t *)&m,
+                            sizeof(m), sealed.sealed) == 0)
+            memcpy(out, &sealed, sizeof(sealed));
+        else
+            status = EDGED_ERR_UNAVAILABLE;
+    }
+    crypto_wipe(&m, sizeof(m));
+    return status;
+}
+
+/** struct entry - a command: on which port, how long its body and its answer are */
+struct entry {
+    uint16_t cmd;
+    bool eval_port;
+    uint32_t body_bytes;
+    uint32_t answer_bytes;
+};
+
+static const struct entry TABLE[] = {
+    {KEY_INFO, false, 0, sizeof(struct key_info)},
+    {KEY_STATS, false, 0, sizeof(struct edged_memory)},
+    {KEY_SLOT_PUT, false, sizeof(struct key_slot_put), 0},
+    {KEY_SLOT_CLEAR, false, sizeof(struct eval_index), 0},
+    {KEY_HELLO, true, sizeof(struct key_hello), sizeof(struct key_hello)},
+    {KEY_DERIVE, true, sizeof(struct key_derive), sizeof(struct key_sealed)},
+};
+
+static enum edged_status run(struct key_app *k, struct key_link *link, uint16_t cmd, const uint8_t *body,
+                             uint8_t *out) {
+    union { /* the request, copied to its type's alignment */
+        struct key_slot_put put;
+        struct eval_index index;
+        struct key_hello hello;
+        struct key_derive derive;
+    } in;
+    struct edged_memory memory = {0};
+    enum edged_status status = EDGED_OK;
+
+    switch (cmd) {
+    case KEY_INFO:
+        return info(k, out);
+    case KEY_STATS:
+        port_memory(&memory);
+        memcpy(out, &memory, sizeof(memory));
+        return EDGED_OK;
+    case KEY_SLOT_PUT:
+        memcpy(&in.put, body, sizeof(in.put));
+        status = slot_put(k, &in.put);
+        crypto_wipe(&in, sizeof(in));
+        return status;
+    case KEY_SLOT_CLEAR:
+        memcpy(&in.index, body, sizeof(in.index));
+        return slot_clear(k, &in.index);
+    case KEY_HELLO:
+        memcpy(&in.hello, body, sizeof(in.hello));
+        return hello(link, &in.hello, out);
+    default: /* KEY_DERIVE: the table has no other */
+        memcpy(&in.derive, body, sizeof(in.derive));
+        return derive(k, link, &in.derive, out);
+    }
+}
+
+static size_t answer_message(struct key_app *k, struct key_link *link, const uint8_t *request,
+                             size_t size_bytes, uint8_t *answer) {
+    struct edged_hdr h = {0};
+    const struct entry *entry = NULL;
+    enum edged_status status = EDGED_OK;
+
+    memcpy(&h, request, size_bytes < sizeof(h) ? size_bytes : sizeof(h));
+    for (size_t i = 0; i < sizeof(TABLE) / sizeof(TABLE[0]); i++)
+        if (TABLE[i].cmd == h.cmd && TABLE[i].eval_port == (link != NULL))
+            entry = &TABLE[i];
+    if (size_bytes < sizeof(h) || size_bytes - sizeof(h) != h.len)
+        status = EDGED_ERR_LENGTH;
+    else if (h.version != EDGED_WIRE_VERSION)
+        status = EDGED_ERR_VERSION;
+    else if (h.reserved != 0 || h.status != 0)
+        status = EDGED_ERR_RESERVED;
+    else if (entry == NULL)
+        status = EDGED_ERR_COMMAND;
+    else if (h.len != entry->body_bytes)
+        status = EDGED_ERR_LENGTH;
+    else
+        status = run(k, link, h.cmd, request + sizeof(h), answer + sizeof(h));
+    h.version = EDGED_WIRE_VERSION;
+    h.cmd = (uint16_t)(h.cmd | 1);
+    h.status = status;
+    h.len = status == EDGED_OK ? entry->answer_bytes : 0;
+    h.reserved = 0;
+    memcpy(answer, &h, sizeof(h));
+    return sizeof(h) + h.len;
+}
+
+size_t key_message(struct key_app *k, const uint8_t *request, size_t size_bytes, uint8_t *answer) {
+    return answer_message(k, NULL, request, size_bytes, answer);
+}
+
+size_t key_eval_message(struct key_app *k, struct key_link *link, const uint8_t *request, size_t size_bytes,
+                        uint8_t *answer) {
+    return answer_message(k, link, request, size_bytes, answer);
+}

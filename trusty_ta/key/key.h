@@ -1,0 +1,34 @@
+/*
+ * key.h - the key application as its port sees it.
+ */
+#ifndef EDGED_KEY_H
+#define EDGED_KEY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "edged_wire.h"
+
+struct key_app;
+
+/** struct key_link - state of one channel of KEY_EVAL_PORT */
+struct key_link {
+    bool open;
+    uint8_t key[32];
+    uint64_t counter;
+};
+
+struct key_app *key_create(void);
+
+/* One message of KEY_PORT. answer: EDGED_MESSAGE_BYTES. Returns its size. */
+size_t key_message(struct key_app *k, const uint8_t *request, size_t size_bytes, uint8_t *answer);
+
+/* One message of KEY_EVAL_PORT; the port has checked the peer's UUID. */
+size_t key_eval_message(struct key_app *k, struct key_link *link, const uint8_t *request,
+                        size_t size_bytes, uint8_t *answer);
+
+void key_link_close(struct key_link *link); /* wipes it */
+void key_destroy(struct key_app *k);
+
+#endif

@@ -1,0 +1,44 @@
+/*
+ * port.h - what the platform-free core asks of its platform. eval/, key/ and
+ * lib/ include no platform type; port/trusty/port.c answers with the Trusty API
+ * (and so serves the host port, which implements that API on Linux).
+ */
+#ifndef EDGED_PORT_H
+#define EDGED_PORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "edged_wire.h"
+
+/* 0, or negative when the random source failed: the caller must stop. */
+int port_random(uint8_t *out, size_t size_bytes);
+
+/* out = KDF(device key, label): bound to device and application. 0 or < 0. */
+int port_device_key(const char *label, uint8_t out[32]);
+
+/* True where nothing is protected (the host port). */
+bool port_emulated(void);
+
+/* True where handles of shared memory can be mapped. */
+bool port_has_window(void);
+
+/* Map size_bytes of the shared memory `handle`; takes the handle over, also on
+ * failure. NULL when it cannot be mapped or is smaller than asked. */
+void *port_window_map(int handle, size_t size_bytes);
+void port_window_unmap(void *base, size_t size_bytes);
+
+/* Fills what the port can measure; the caller zeroed it. */
+void port_memory(struct edged_memory *out);
+
+/* SHA-256 of the running image, as the platform vouches for it. */
+void port_measurement(uint8_t out[32]);
+
+/* One request to KEY_EVAL_PORT and its answer; connects on demand. Returns the
+ * answer's size, or negative when the key application is away (the connection
+ * is dropped, *reconnected is set at the next success). */
+long port_key_call(const void *request, size_t request_bytes, void *answer, size_t answer_bytes,
+                   bool *reconnected);
+
+#endif

@@ -1,0 +1,124 @@
+/*
+ * device.c - what only a device has: randomness, and a key burnt into it. Here the
+ * key is 32 random bytes in DIR/device.key, which whoever may read that file knows.
+ */
+#include "host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <lib/hwkey/hwkey.h>
+#include <lib/rng/trusty_rng.h>
+#include <uapi/err.h>
+
+#include "crypto.h"
+
+#define KEY_FILE "device.key"
+#define KEY_BYTES 32u
+
+static uint8_t device_key[KEY_BYTES];
+
+int trusty_rng_secure_rand(uint8_t *data, size_t size_bytes) {
+    while (size_bytes > 0) {
+        ssize_t got = getrandom(data, size_bytes, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return ERR_GENERIC;
+        data += got;
+        size_bytes -= (size_t)got;
+    }
+    return NO_ERROR;
+}
+
+/* Both applications may start at once: link() lets exactly one key win. */
+static int device_create(void) {
+    char name[64];
+    uint8_t fresh[KEY_BYTES];
+    int rc = ERR_IO;
+
+    snprintf(name, sizeof(name), ".%s.%ld", KEY_FILE, (long)getpid());
+    if (trusty_rng_secure_rand(fresh, sizeof(fresh)) != NO_ERROR)
+        return ERR_GENERIC;
+    int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno == EACCES || errno == EROFS ? ERR_ACCESS_DENIED : ERR_IO;
+    if (write(fd, fresh, sizeof(fresh)) == (ssize_t)sizeof(fresh) && fsync(fd) == 0 &&
+        (link(name, KEY_FILE) == 0 || errno == EEXIST))
+        rc = NO_ERROR;
+    close(fd);
+    unlink(name);
+    crypto_wipe(fresh, sizeof(fresh));
+    return rc;
+}
+
+static int device_read(int fd) {
+    struct stat st;
+
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size != KEY_BYTES ||
+        (st.st_mode & 077) != 0 || st.st_uid != geteuid())
+        return ERR_ACCESS_DENIED;
+    return read(fd, device_key, KEY_BYTES) == (ssize_t)KEY_BYTES ? NO_ERROR : ERR_IO;
+}
+
+int device_open(void) {
+    for (int attempt = 0; attempt < 2; attempt++) {
+        int fd = open(KEY_FILE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd >= 0) {
+            int rc = device_read(fd);
+            close(fd);
+            if (rc == ERR_ACCESS_DENIED)
+                host_log("must be 32 bytes, ours, mode 0600", KEY_FILE);
+            return rc;
+        }
+        if (errno != ENOENT)
+            return ERR_ACCESS_DENIED;
+        int rc = device_create();
+        if (rc != NO_ERROR)
+            return rc;
+    }
+    return ERR_IO;
+}
+
+long hwkey_open(void) {
+    return 1; /* one device, no session state */
+}
+
+void hwkey_close(hwkey_session_t session) {
+    (void)session;
+}
+
+/* dest[32 i ..] = HMAC(device key, "edged host hwkey v1" || i || UUID || src) */
+long hwkey_derive(hwkey_session_t session, uint32_t *kdf_version, const uint8_t *src, uint8_t *dest,
+                  uint32_t size_bytes) {
+    static const char label[] = "edged host hwkey v1";
+    uint8_t input[sizeof(label) + sizeof(struct uuid) + 128], block[32];
+    size_t at = sizeof(label);
+
+    (void)session;
+    if (size_bytes == 0 || size_bytes > 128)
+        return ERR_BAD_LEN;
+    if (*kdf_version != HWKEY_KDF_VERSION_BEST && *kdf_version != HWKEY_KDF_VERSION_1)
+        return ERR_NOT_VALID;
+    *kdf_version = HWKEY_KDF_VERSION_1;
+
+    memcpy(input, label, sizeof(label)); /* its final NUL becomes the counter */
+    memcpy(input + at, &host_application.uuid, sizeof(struct uuid));
+    at += sizeof(struct uuid);
+    memcpy(input + at, src, size_bytes);
+    at += size_bytes;
+    for (uint32_t done = 0; done < size_bytes; done += 32) {
+        uint32_t n = size_bytes - done < 32 ? size_bytes - done : 32;
+        input[sizeof(label) - 1] = (uint8_t)(done / 32);
+        if (crypto_hmac_sha256(device_key, KEY_BYTES, input, at, block) != 0)
+            return ERR_GENERIC;
+        memcpy(dest + done, block, n);
+    }
+    crypto_wipe(block, sizeof(block));
+    return NO_ERROR;
+}

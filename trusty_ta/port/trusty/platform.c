@@ -1,0 +1,38 @@
+/*
+ * platform.c - what a Trusty platform says about itself (the host port has its own).
+ */
+#include "port.h"
+
+#include "window.h"
+
+bool port_emulated(void) {
+    return false;
+}
+
+/* Trusty measures neither heap nor stack of an application: those stay 0. */
+void port_memory(struct edged_memory *out) {
+    out->window = window_mapped_bytes();
+}
+
+/*
+ * A build constant: no call of the API hashes the running image. What vouches for
+ * it is secure boot, which starts only the signed image that carries it. rules.mk
+ * sets EDGED_MEASUREMENT to the SHA-256 (64 hex digits) over the sources, which
+ * both parties can recompute; without it the measurement is all zero, which no
+ * verifier accepts.
+ */
+#ifndef EDGED_MEASUREMENT
+#define EDGED_MEASUREMENT "0000000000000000000000000000000000000000000000000000000000000000"
+#endif
+
+static_assert(sizeof(EDGED_MEASUREMENT) == 2 * 32 + 1, "64 hex digits");
+
+static uint8_t hex_digit(char c) {
+    return (uint8_t)(c <= '9' ? c - '0' : c - 'a' + 10);
+}
+
+void port_measurement(uint8_t out[32]) {
+    static const char hex[] = EDGED_MEASUREMENT;
+    for (size_t i = 0; i < 32; i++)
+        out[i] = (uint8_t)(hex_digit(hex[2 * i]) << 4 | hex_digit(hex[2 * i + 1]));
+}

@@ -1,0 +1,50 @@
+# Shared by eval/rules.mk and key/rules.mk. The including file has set LOCAL_DIR,
+# EDGED_DIR (this project's trusty_ta folder, as Trusty's build names it) and
+# EDGED_APP (eval or key).
+#
+# Choices of the board:
+#   EDGED_PORT_WINDOW=0      Trusty without memrefs (NVIDIA L4T R32)
+#   EDGED_STREAM_CHACHA20=1  processor without AES instructions, or not usable in user space
+
+EDGED_SRCS := \
+	$(sort $(wildcard $(EDGED_DIR)/lib/*.c)) \
+	$(sort $(wildcard $(EDGED_DIR)/$(EDGED_APP)/*.c)) \
+	$(EDGED_DIR)/port/trusty/platform.c \
+	$(EDGED_DIR)/port/trusty/port.c \
+	$(EDGED_DIR)/port/trusty/service.c \
+	$(EDGED_DIR)/port/trusty/window.c \
+	$(LOCAL_DIR)/main.c
+
+# The measurement that platform.c reports: over every source and header, in a
+# fixed order, so that both parties can recompute it from the release.
+EDGED_MEASURED := $(EDGED_SRCS) \
+	$(sort $(wildcard $(addprefix $(EDGED_DIR)/,include/*.h lib/*.h $(EDGED_APP)/*.h port/trusty/*.h))) \
+	$(LOCAL_DIR)/manifest.json
+EDGED_MEASUREMENT := $(firstword $(shell cat $(EDGED_MEASURED) | sha256sum))
+
+MANIFEST := $(LOCAL_DIR)/manifest.json
+
+MODULE_SRCS += $(EDGED_SRCS)
+
+MODULE_INCLUDES += \
+	$(EDGED_DIR)/include \
+	$(EDGED_DIR)/lib \
+	$(EDGED_DIR)/$(EDGED_APP) \
+	$(EDGED_DIR)/port/trusty
+
+# One set of kernels: the portable one is exact everywhere.
+MODULE_CFLAGS += -Wextra -Wconversion -DKERNEL_NAME=kernel_portable \
+	-DEDGED_MEASUREMENT=\"$(EDGED_MEASUREMENT)\"
+ifneq ($(EDGED_PORT_WINDOW),)
+MODULE_CFLAGS += -DEDGED_PORT_WINDOW=$(EDGED_PORT_WINDOW)
+endif
+ifeq ($(EDGED_STREAM_CHACHA20),1)
+MODULE_CFLAGS += -DEDGED_STREAM_CHACHA20
+endif
+
+MODULE_LIBRARY_DEPS += \
+	trusty/user/base/lib/libc-trusty \
+	trusty/user/base/lib/hwkey \
+	trusty/user/base/lib/rng \
+	trusty/user/base/lib/tipc \
+	external/boringssl
