@@ -10,7 +10,7 @@ import logging
 import tempfile
 import time
 from contextlib import ExitStack
-from statistics import median
+from statistics import median, median_low
 from typing import Any, Dict, List, NamedTuple, Optional
 
 import numpy as np
@@ -45,7 +45,7 @@ class Sample(NamedTuple):
     ahead_bytes: int
 
 
-class _Contender:
+class Contender:
     """One placement with its own enclave."""
 
     def __init__(self, placement: wire.Placement, model: Model, transport: str, accelerator: Accelerator,
@@ -82,10 +82,10 @@ class _Contender:
             "enclave_cpu_sustained_ms": sustained_ms,
             "accelerator_ms": 1e3 * median(sample.accelerator_s for sample in self.samples),
             "wall_ms": 1e3 * median(sample.wall_s for sample in self.samples),
-            "round_trips": median(sample.round_trips for sample in self.samples),
-            "messages": median(sample.messages for sample in self.samples),
-            "bytes": median(sample.bytes for sample in self.samples),
-            "bytes_ahead": median(sample.ahead_bytes for sample in self.samples),
+            "round_trips": median_low(sample.round_trips for sample in self.samples),
+            "messages": median_low(sample.messages for sample in self.samples),
+            "bytes": median_low(sample.bytes for sample in self.samples),
+            "bytes_ahead": median_low(sample.ahead_bytes for sample in self.samples),
             "peak_enclave_bytes": self.node.peak_bytes(),
             "ratio": cpu_ms / rival_ms if rival_ms else None,
             "ratio_sustained": sustained_ms / rival_ms if rival_ms else None,
@@ -107,7 +107,7 @@ def run(clips: int, transport: str) -> Dict[str, Any]:
     with ExitStack() as stack:
         accelerator = CpuAccelerator()
         stack.callback(accelerator.close)
-        contenders = [_Contender(placement, model, transport, accelerator, stack) for placement in wire.Placement]
+        contenders = [Contender(placement, model, transport, accelerator, stack) for placement in wire.Placement]
         for index, (clip, logits) in enumerate(zip(inputs, expected)):
             counted = index > 0
             if rival is not None:
@@ -123,7 +123,7 @@ def run(clips: int, transport: str) -> Dict[str, Any]:
                 PERSONS, network.frames, network.joints, len(network.labels)),
             "clips": clips,
             "transport": transport,
-            "accelerator": accelerator.name,
+            "accelerator": "{}, {} threads".format(accelerator.name, accelerator.threads),
             "unprotected": rival.name if rival else None,
             "unprotected_ms": rival_ms,
             "placements": {contender.placement.name.lower(): contender.report(rival_ms) for contender in contenders},

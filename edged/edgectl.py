@@ -52,7 +52,7 @@ def run_status(given: argparse.Namespace) -> None:
     print(json.dumps({
         "emulated": bool(info.flags & wire.EVAL_FLAG_EMULATED),
         "shared_memory": bool(info.flags & wire.EVAL_FLAG_WINDOW),
-        "node": info.node.hex(),
+        "node": slots.node.hex(),
         "epoch": info.epoch.hex(),
         "key_slots": [wire.KeyKind(kind).name.lower() for kind in slots.kinds],
         "clips": stats.clips,

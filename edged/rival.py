@@ -20,7 +20,7 @@ class Rival:
         self.name = "ONNX Runtime {} fp32, one thread".format(onnxruntime.__version__)
         self._session = onnxruntime.InferenceSession(onnx_export.export(network), options,
                                                      providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
+        self._clip_input = onnx_export.clip_input
         self._network = network
 
     @classmethod
@@ -32,6 +32,5 @@ class Rival:
             return None
 
     def run(self, clip: np.ndarray) -> np.ndarray:
-        """Logits (L,) of one int16 clip (m <= M, T, V, 3)."""
-        clips = stgcn.from_fixed_point(clip, self._network.persons).astype(np.float32)[None]
-        return self._session.run(None, {self._input: clips})[0][0]
+        """Logits (L,) float32 of one int16 clip (m <= M, T, V, 3)."""
+        return self._session.run(None, {"clip": self._clip_input(self._network, clip)})[0]

@@ -17,7 +17,7 @@ def read_secret(path: str, sizes: Collection[int]) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise MissingInput("{}: {}".format(path, error.strerror)) from error
-    with os.fdopen(handle, "rb") as file:
+    try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise KeyRefused("{}: not a regular file".format(path))
@@ -26,7 +26,9 @@ def read_secret(path: str, sizes: Collection[int]) -> bytes:
         if found.st_mode & 0o077:
             raise KeyRefused("{}: mode {:04o} lets others at it: chmod 600 {}".format(
                 path, stat.S_IMODE(found.st_mode), path))
-        key = file.read(max(sizes) + 1)
+        key = os.read(handle, max(sizes) + 1)
+    finally:
+        os.close(handle)
     if len(key) not in sizes:
         raise KeyRefused("{}: not a key of {} raw bytes".format(path, " or ".join(map(str, sorted(sizes)))))
     return key

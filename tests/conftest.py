@@ -1,10 +1,14 @@
 """Fixtures of the whole suite."""
 
+import os
 import tempfile
 
-import pytest
+# Before numpy is imported: on a busy machine OpenBLAS's threads spin against each other, ten times slower.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from edged.enclave.host import HostEnclave
+import pytest  # noqa: E402
+
+from edged.enclave.host import HostEnclave  # noqa: E402
 
 
 @pytest.fixture

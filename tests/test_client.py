@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edged.enclave import wire
-from edged.enclave.client import PIPELINE_DEPTH, Connection, EvalClient, InvocationRefused, KeyClient
+from edged.enclave.client import Connection, EvalClient, InvocationRefused, KeyClient
 from edged.enclave.tipc import Channel, FakeChannel
 from edged.enclave.wire import EvalCommand, Header, Status
 from edged.errors import EnclaveError, PackageError, VerificationFailed
@@ -22,7 +22,7 @@ def client(body=b"", **changes):
     return EvalClient(FakeChannel(lambda message, _: answer_to(message, body, **changes)))
 
 
-INFO = wire.EvalInfo(wire.EVAL_FLAG_EMULATED, 4096, b"e" * 16, b"n" * 16)
+INFO = wire.EvalInfo(wire.EVAL_FLAG_EMULATED, 4096, b"e" * 16)
 
 
 def test_a_valid_answer_is_taken():
@@ -94,7 +94,7 @@ def test_bulk_data_keeps_several_requests_under_way():
     channel = Queue(lambda message: answer_to(message, message[Header.size():]))
     bodies = [bytes([value]) for value in range(50)]
     assert list(Connection(channel).pipeline(EvalCommand.CLIP_WRITE, bodies)) == bodies
-    assert channel.most == PIPELINE_DEPTH
+    assert channel.most == wire.EDGED_QUEUE
 
 
 def test_after_a_refusal_in_bulk_data_the_connection_is_in_step():
@@ -111,7 +111,7 @@ def test_after_a_refusal_in_bulk_data_the_connection_is_in_step():
     with pytest.raises(EnclaveError) as caught:
         list(connection.pipeline(EvalCommand.CLIP_WRITE, (bytes([value]) for value in range(50))))
     assert caught.value.status == Status.OBJECT
-    assert channel.sent == 5 + PIPELINE_DEPTH
+    assert channel.sent == 5 + wire.EDGED_QUEUE
     assert connection.call(EvalCommand.INFO) == (Status.OK, b"")
 
 
@@ -119,7 +119,7 @@ def test_traffic_counts_every_message_and_byte():
     eval_client = client(INFO.pack())
     eval_client.info()
     traffic = eval_client.connection.traffic
-    assert (traffic.round_trips, traffic.messages, traffic.bytes) == (1, 2, 24 + 24 + 40)
+    assert (traffic.round_trips, traffic.messages, traffic.bytes) == (1, 2, 24 + 24 + wire.EvalInfo.size())
 
 
 def echo_chunks(content, corrupt=lambda head, data: (head, data)):

@@ -40,6 +40,11 @@ QUEUE = 4  # msg_queue_len of the echo port
 
 FRIEND = uuid.UUID("23ece6ba-caee-43e0-b19c-f9f1abfdb8e6")
 
+# `SANITIZE=1 pytest tests/test_host_port.py` builds so (the Makefile reads the environment).
+unsanitized = pytest.mark.skipif(
+    bool(os.environ.get("SANITIZE")), reason="a sanitizer build has neither a filter nor its own stack"
+)
+
 # Of linux/fcntl.h; Python names them from 3.9 on.
 F_ADD_SEALS, F_SEAL_SHRINK = 1033, 2
 
@@ -308,12 +313,30 @@ def test_as_many_unread_answers_as_the_queue_holds_are_no_offence(client):
 
 
 def test_a_client_killed_while_it_is_served_leaves_the_application_sane(echo):
+    window = memfd(4096)
     for _ in range(10):
         with Client(echo.folder) as dying:
             dying.send(b"f")
-            dying.send(amount(b"w", 4096), [dying.socket.fileno()])
+            dying.send(amount(b"w", 4096), [window])
+    os.close(window)
     with Client(echo.folder) as healthy:
         assert healthy.ask(b"e") == b"e"
+
+
+def test_a_client_that_sends_its_own_socket_does_not_live_for_ever(echo):
+    with Client(echo.folder) as dying:
+        dying.send(b"f")
+        dying.send(amount(b"w", 4096), [dying.socket.fileno()])
+    # Until the application has dropped the second message its channel is open.
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        with Client(echo.folder) as healthy:
+            try:
+                if healthy.ask(b"e") == b"e":
+                    return
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+    pytest.fail("the dead client's channel is still open")
 
 
 # --------------------------------------------------------------- peer UUID ---
@@ -349,6 +372,78 @@ def test_silent_connections_do_not_keep_the_friend_out(echo):
         peer.socket.close()
 
 
+# ------------------------------------------------- call of another application ---
+
+
+class KeyApplication:
+    """The test in the part of the key application: whom does the port call, and how."""
+
+    def __init__(self, folder):
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.settimeout(5)
+        self.listener.bind(str(folder / "com.edged.key.eval.ta"))
+        self.listener.listen(1)
+
+    def accept(self):
+        peer, _ = self.listener.accept()
+        peer.settimeout(5)
+        assert peer.recv(64) == uuid.UUID(ECHO_MANIFEST["uuid"]).bytes_le
+        return peer
+
+
+@pytest.fixture
+def key(folder):
+    application = KeyApplication(folder)
+    yield application
+    application.listener.close()
+
+
+def outcome(answer):
+    return struct.unpack("<q?", answer[:9]) + (answer[9:],)
+
+
+ANSWER = bytes(range(100))
+
+
+def test_the_key_application_is_connected_once_and_called_often(key, client):
+    client.send(b"cfirst")
+    with key.accept() as peer:
+        assert peer.recv(64) == b"first"
+        peer.send(ANSWER)
+        assert outcome(client.receive()) == (100, True, ANSWER)
+        client.send(b"csecond")
+        assert peer.recv(64) == b"second"
+        peer.send(ANSWER)
+        assert outcome(client.receive()) == (100, False, ANSWER)
+
+
+def test_a_key_application_that_restarted_is_called_again(key, client):
+    client.send(b"cfirst")
+    with key.accept() as peer:
+        peer.send(ANSWER)
+        assert outcome(client.receive())[0] == 100
+    client.send(b"csecond")
+    with key.accept() as peer:
+        assert peer.recv(64) == b"second"
+        peer.send(ANSWER)
+        assert outcome(client.receive()) == (100, True, ANSWER)
+
+
+def test_a_missing_key_application_is_an_error_and_no_hang(client):
+    assert outcome(client.ask(b"cfirst"))[0] < 0
+    assert client.ask(b"e") == b"e"
+
+
+@pytest.mark.parametrize("wrong", [b"", ANSWER[: HEADER.size - 1], bytes(MESSAGE_BYTES)], ids=["empty", "short", "long"])
+def test_an_answer_of_the_key_application_that_does_not_fit_is_an_error(key, client, wrong):
+    client.send(b"cfirst")
+    with key.accept() as peer:
+        assert peer.recv(64) == b"first"
+        peer.send(wrong)
+        assert outcome(client.receive())[0] < 0
+        assert peer.recv(64) == b"", "the port dropped the channel"
+
+
 # ------------------------------------------------------- memory and sandbox ---
 
 
@@ -367,6 +462,7 @@ def test_every_kind_of_allocation_counts_and_works(client):
         assert client.ask(b"A") == DONE
 
 
+@unsanitized
 def test_the_stack_is_limited_and_measured(client):
     _, _, limit, before, _, _, _ = client.memory()
     assert limit == ECHO_MANIFEST["min_stack"]
@@ -378,13 +474,15 @@ def test_the_stack_is_limited_and_measured(client):
 def test_image_and_channels_are_reported(client, build):
     _, _, _, _, image, channels, _ = client.memory()
     assert 10_000 < image < os.path.getsize(str(build / "edged-echo"))
-    assert channels == (QUEUE + 1) * MESSAGE_BYTES
+    # its two ports, and its end of the channel to the key application
+    assert channels == (QUEUE + 1 + 1) * MESSAGE_BYTES
 
 
 def test_the_measurement_is_that_of_the_executable(client, build):
     assert client.ask(b"h") == hashlib.sha256((build / "edged-echo").read_bytes()).digest()
 
 
+@unsanitized
 def test_opening_a_file_kills_the_application(echo, client):
     client.send(b"o")
     assert client.ended()

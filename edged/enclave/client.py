@@ -20,10 +20,6 @@ from edged.enclave.wire import Chunk, EvalCommand, Header, KeyCommand, Status
 from edged.errors import EnclaveError, PackageError, VerificationFailed
 from edged.model.package import FORMAT, MAGIC
 
-# Requests under way at once in bulk data: enough to keep both sides busy, far below the 32 receive
-# buffers of a Trusty channel.
-PIPELINE_DEPTH = 8
-
 # What is wrong, and what to do about it.
 _EXPLAINED = {
     Status.VERSION: "the enclave speaks another wire version: install matching releases",
@@ -89,13 +85,13 @@ class Connection:
         return answer
 
     def pipeline(self, command: Union[EvalCommand, KeyCommand], bodies: Iterable[bytes]) -> Generator[bytes, None, None]:
-        """The answers' bodies, in order, with up to PIPELINE_DEPTH requests under way.
+        """The answers' bodies, in order, with up to wire.EDGED_QUEUE requests under way.
 
         At the first refusal no more is sent; answers under way are taken before it is raised.
         """
         try:
             for body in bodies:
-                if len(self._outstanding) == PIPELINE_DEPTH:
+                if len(self._outstanding) == wire.EDGED_QUEUE:
                     yield self._accept(command)
                 self._send(command, body)
             while self._outstanding:
@@ -284,8 +280,9 @@ class EvalClient:
     def end_step(self, step: int) -> Progress:
         return self._progress(EvalCommand.STEP, wire.Index(step).pack())
 
-    def abort_clip(self) -> None:
-        self.connection.request(EvalCommand.CLIP_ABORT)
+    def abort_clip(self, session: int) -> Progress:
+        """Give the session's clip up. Its record `failed` comes, or none where it was not accepted yet."""
+        return self._progress(EvalCommand.CLIP_ABORT, wire.Index(session).pack())
 
     def close(self) -> None:
         self.connection.close()

@@ -16,6 +16,7 @@ from edged.errors import EnclaveError
 
 EDGED_WIRE_VERSION = 1
 EDGED_MESSAGE_BYTES = 4096
+EDGED_QUEUE = 8
 
 EVAL_PORT = "com.edged.eval"
 KEY_PORT = "com.edged.key"
@@ -30,6 +31,7 @@ EVAL_TAG_BYTES = 16
 
 EVAL_SESSIONS_MAX = 16
 EVAL_PREPARED_MAX = 8
+EVAL_ATTEMPTS_MAX = 3
 EVAL_CLIP_WINDOW = 1
 
 EVAL_LABELS_MAX = 400
@@ -279,7 +281,6 @@ class EvalInfo(Message):
     flags: int = _u32()
     message_bytes: int = _u32()
     epoch: bytes = _bytes(16)
-    node: bytes = _bytes(16)
 
 
 @_message("edged_memory")
@@ -477,6 +478,7 @@ class Material(Message):
     key_id: bytes = _bytes(16)
     key: bytes = _bytes(32)
     verifier: bytes = _bytes(32)
+    node: bytes = _bytes(16)
 
 
 @_message("key_sealed")

@@ -1,8 +1,10 @@
 """The network: its float description, its integer form, and the package that carries it.
 
-    skeleton -> stgcn -> fold -> quantise -> reference (layers, bounds) -> tensors -> package
-                           \\--> onnx_export
+    skeleton <- stgcn <- fold <- calibrate <- scale <- quantise        float to integer
+                          ^-- onnx_export                              float, unprotected
+    layers <- bounds <- reference <- quantise                          integer
+              bounds <- manifest, tensors <- package                   sealed for the enclave
 
-Imports point left. Nothing here touches a device; only ``package`` imports cryptography and cbor2,
-only ``onnx_export`` imports onnx.
+Arrows point from what imports to what is imported. Nothing here touches a device; only ``package`` imports
+cryptography, only it and ``manifest`` cbor2, only ``onnx_export`` onnx.
 """

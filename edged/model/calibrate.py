@@ -65,7 +65,8 @@ def _temporal(block: FoldedBlock, g: np.ndarray) -> np.ndarray:
 
 
 def forward(folded: FoldedNetwork, clips: np.ndarray) -> Tuple[np.ndarray, Statistics]:
-    """clips (N, M, T, V, 3) float -> logits (N, L) and what was seen on the way."""
+    """clips (N, M, T, V, 3) float -> logits (N, L) and what was seen on the way.  Raises ShapeError."""
+    stgcn.check_clips(folded.source, clips)
     shape = clips.shape
     seen: Statistics = {}
     x = (clips * folded.input_gain + folded.input_offset).reshape((-1,) + shape[2:])

@@ -80,7 +80,7 @@ class InputLayer:
 
 @dataclass(frozen=True, eq=False)
 class GraphLayer:
-    """adjacency (nnz,) ENTRY; weights int16 (cout, P*cin) BEFORE or (P*cout, cin) AFTER; bias (V, cout); mult (cout,)."""
+    """adjacency (nnz,) ENTRY; weights int16 (cout, P*cin) BEFORE, (P*cout, cin) AFTER; bias (V, cout), mult (cout,)."""
 
     row: Row
     adjacency: np.ndarray

@@ -13,8 +13,7 @@ never meets the same key twice. Reading is strict: what is decoded must encode t
 import hashlib
 import os
 import struct
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Dict, Tuple
 
 import cbor2
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -24,8 +23,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from edged.errors import KeyRefused, PackageError, VerificationFailed
-from edged.model.bounds import check_bounds, check_table
-from edged.model.layers import Model, Row, Shape
+from edged.model.bounds import check_bounds
+from edged.model.layers import Model
+from edged.model.manifest import PLACEMENTS_ALL, Manifest, manifest_fields, read_manifest
 from edged.model.tensors import BLIND_BYTES, read_tensors, stream_size, write_tensors
 
 MAGIC = b"EDGEDPKG"
@@ -35,12 +35,6 @@ ENVELOPE_MAX = 32768
 CHUNK_BYTES = 4032
 TAG_BYTES = 16
 KEY_BYTES = 32
-SCHEMA = 1
-FORMS = ("clip",)
-PLACEMENT_MASKED, PLACEMENT_INPUTS, PLACEMENT_ENCLAVE = 1, 2, 4
-PLACEMENTS_ALL = PLACEMENT_MASKED | PLACEMENT_INPUTS | PLACEMENT_ENCLAVE
-TEXT_MAX = 64
-_UINT32 = (1 << 32) - 1
 
 _PROTECTED = b"\xa1\x01\x27"  # {1 (alg): -8 (EdDSA)}
 _ENVELOPE_START = b"\xd2\x84\x43" + _PROTECTED + b"\xa0"
@@ -49,29 +43,6 @@ SIGNATURE_BYTES = 64
 _SIGNED_CONTEXT = b"edged package"
 _KEY_INFO = b"edged package v1"
 _CHUNK_CONTEXT = b"edged chunk"
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a package says of itself in clear. ``encoded`` is the signed CBOR; the rest is decoded from it.
-
-    placements  bit 0 masked, bit 1 inputs, bit 2 enclave: where the owner allows the products to run
-    digest      SHA-256 of the tensor stream    salt  32 random bytes    key_id  names the model key (16 bytes)
-    """
-
-    encoded: bytes
-    form: str
-    salt: bytes
-    chunks: int
-    digest: bytes
-    key_id: bytes
-    labels: Tuple[str, ...]
-    table: Tuple[Row, ...]
-    version: int
-    model_id: str
-    skeleton: str
-    placements: int
-    shape: Shape
 
 
 def _chunk_count(stream_bytes: int) -> int:
@@ -94,17 +65,14 @@ def _chunk_binding(manifest: bytes, index: int, total: int) -> Tuple[bytes, byte
     return struct.pack("<I8x", index), associated
 
 
-def seal(fields: Dict[str, Any], stream: bytes, model_key: bytes, owner_key: Ed25519PrivateKey) -> bytes:
-    """Sign a manifest's fields and seal a tensor stream, whatever they say: nothing is checked here.
+def seal_encoded(manifest: bytes, salt: bytes, stream: bytes, model_key: bytes, owner_key: Ed25519PrivateKey) -> bytes:
+    """Sign these manifest bytes and seal a tensor stream, whatever they are: nothing is checked here.
 
-    ``fields`` lack ``chunks`` and ``digest``, which follow from the stream unless they are given. A dishonest
-    owner would package with this; so do the tests.
+    A dishonest owner would package with this; so do the tests.
     """
-    derived = {"chunks": _chunk_count(len(stream)), "digest": hashlib.sha256(stream).digest()}
-    manifest = cbor2.dumps(dict(derived, **fields), canonical=True)
-    cipher, total = _cipher(model_key, fields["salt"]), _chunk_count(len(stream))
+    cipher, total = _cipher(model_key, salt), _chunk_count(len(stream))
     signature = owner_key.sign(_signed_bytes(manifest))
-    envelope = _ENVELOPE_START + cbor2.dumps(manifest) + cbor2.dumps(signature)
+    envelope = _ENVELOPE_START + cbor2.dumps(manifest) + _SIGNATURE_START + signature
     parts = [_HEADER.pack(MAGIC, FORMAT, len(envelope)), envelope]
     for index in range(total):
         nonce, associated = _chunk_binding(manifest, index, total)
@@ -112,24 +80,11 @@ def seal(fields: Dict[str, Any], stream: bytes, model_key: bytes, owner_key: Ed2
     return b"".join(parts)
 
 
-def manifest_fields(model: Model, model_id: str, version: int, placements: int, key_id: bytes) -> Dict[str, Any]:
-    """The manifest of a model as ``seal`` takes it, with a fresh salt."""
-    return {
-        "form": model.form,
-        "salt": os.urandom(32),
-        "frames": model.shape.frames,
-        "joints": model.shape.joints,
-        "key_id": key_id,
-        "labels": list(model.labels),
-        "layers": [[int(field) for field in row] for row in model.table],
-        "schema": SCHEMA,
-        "persons": model.shape.persons,
-        "version": version,
-        "model_id": model_id,
-        "skeleton": model.skeleton,
-        "partitions": model.shape.partitions,
-        "placements": placements,
-    }
+def seal(fields: Dict[str, Any], stream: bytes, model_key: bytes, owner_key: Ed25519PrivateKey) -> bytes:
+    """As ``seal_encoded``, from a manifest's fields; ``chunks`` and ``digest`` follow from the stream unless given."""
+    derived = {"chunks": _chunk_count(len(stream)), "digest": hashlib.sha256(stream).digest()}
+    manifest = cbor2.dumps(dict(derived, **fields), canonical=True)
+    return seal_encoded(manifest, fields["salt"], stream, model_key, owner_key)
 
 
 def pack(
@@ -152,89 +107,6 @@ def pack(
     return package
 
 
-class _Fields:
-    """Takes typed fields out of a decoded map, naming the one that is wrong."""
-
-    def __init__(self, fields: Dict[str, Any]) -> None:
-        self.fields = fields
-
-    def _take(self, name: str, kind: type, holds: Callable[[Any], bool], rule: str) -> Any:
-        value = self.fields[name]
-        if type(value) is not kind or not holds(value):
-            raise PackageError("manifest: {} is {!r}, must be {}".format(name, value, rule))
-        return value
-
-    def uint(self, name: str, low: int, high: int) -> int:
-        return self._take(name, int, lambda v: low <= v <= high, "an integer {}..{}".format(low, high))
-
-    def octets(self, name: str, size: int) -> bytes:
-        return self._take(name, bytes, lambda v: len(v) == size, "{} bytes".format(size))
-
-    def text(self, name: str) -> str:
-        return self._take(name, str, _is_short, "text of 1..{} bytes".format(TEXT_MAX))
-
-    def labels(self) -> Tuple[str, ...]:
-        rule = "a list of different texts of 1..{} bytes".format(TEXT_MAX)
-        found = self._take("labels", list, lambda v: all(type(x) is str and _is_short(x) for x in v), rule)
-        if len(set(found)) != len(found):
-            raise PackageError("manifest: a label stands twice")
-        return tuple(found)
-
-    def table(self) -> Tuple[Row, ...]:
-        width = len(Row._fields)
-        rows = self._take("layers", list, lambda v: all(type(row) is list for row in v), "a list of lists")
-        for index, row in enumerate(rows):
-            if len(row) != width or any(type(x) is not int or not 0 <= x <= _UINT32 for x in row):
-                raise PackageError("manifest: layer {} is {!r}, must be {} unsigned words".format(index, row, width))
-        return tuple(Row(*row) for row in rows)
-
-
-def _is_short(text: str) -> bool:
-    return 1 <= len(text.encode("utf-8")) <= TEXT_MAX
-
-
-_NAMES = frozenset(
-    "chunks digest form frames joints key_id labels layers model_id partitions persons placements salt schema skeleton"
-    " version".split()
-)
-
-
-def _read_manifest(encoded: bytes) -> Manifest:
-    try:
-        decoded = cbor2.loads(encoded)
-        again = cbor2.dumps(decoded, canonical=True)
-    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        raise PackageError("manifest is not CBOR: {}".format(error)) from error
-    if type(decoded) is not dict or again != encoded:
-        raise PackageError("manifest is not a canonical CBOR map")
-    if set(decoded) != _NAMES:
-        odd = sorted(str(name) for name in set(decoded) ^ _NAMES)
-        raise PackageError("manifest: fields missing or unknown: {}".format(", ".join(odd)))
-    fields = _Fields(decoded)
-    fields.uint("schema", SCHEMA, SCHEMA)
-    form = fields.text("form")
-    if form not in FORMS:
-        raise PackageError("manifest: form is {!r}, must be one of {}".format(form, ", ".join(FORMS)))
-    shape = Shape(*(fields.uint(name, 1, _UINT32) for name in Shape._fields))
-    manifest = Manifest(
-        encoded=encoded,
-        form=form,
-        salt=fields.octets("salt", 32),
-        chunks=fields.uint("chunks", 1, _UINT32),
-        digest=fields.octets("digest", 32),
-        key_id=fields.octets("key_id", 16),
-        labels=fields.labels(),
-        table=fields.table(),
-        version=fields.uint("version", 0, _UINT32),
-        model_id=fields.text("model_id"),
-        skeleton=fields.text("skeleton"),
-        placements=fields.uint("placements", 1, PLACEMENTS_ALL),
-        shape=shape,
-    )
-    check_table(manifest.table, shape, len(manifest.labels))
-    return manifest
-
-
 def _split(package: bytes) -> Tuple[Manifest, bytes, bytes]:
     """Manifest, signature and the bytes of all chunks, whose length fits the manifest's table."""
     if len(package) < _HEADER.size:
@@ -247,7 +119,7 @@ def _split(package: bytes) -> Tuple[Manifest, bytes, bytes]:
     envelope = package[_HEADER.size : _HEADER.size + envelope_bytes]
     sealed = package[_HEADER.size + envelope_bytes :]
     encoded, signature = _open_envelope(envelope)
-    manifest = _read_manifest(encoded)
+    manifest = read_manifest(encoded)
     stream_bytes = stream_size(manifest.table, manifest.shape)
     if manifest.chunks != _chunk_count(stream_bytes):
         text = "manifest: {} chunks, its layers take {}"
@@ -274,14 +146,19 @@ def inspect(package: bytes) -> Manifest:
     return _split(package)[0]
 
 
-def verify(package: bytes, owner_verify_key: Ed25519PublicKey) -> Manifest:
-    """The manifest, signed by the owner.  Raises PackageError, VerificationFailed."""
-    manifest, signature, _ = _split(package)
+def _verified(package: bytes, owner_verify_key: Ed25519PublicKey) -> Tuple[Manifest, bytes]:
+    """The manifest, signed by the owner, and the bytes of all chunks."""
+    manifest, signature, sealed = _split(package)
     try:
         owner_verify_key.verify(signature, _signed_bytes(manifest.encoded))
     except InvalidSignature:
         raise VerificationFailed("the package's manifest is not signed by this owner") from None
-    return manifest
+    return manifest, sealed
+
+
+def verify(package: bytes, owner_verify_key: Ed25519PublicKey) -> Manifest:
+    """The manifest, signed by the owner; chunks are not opened.  Raises PackageError, VerificationFailed."""
+    return _verified(package, owner_verify_key)[0]
 
 
 def open_package(package: bytes, model_key: bytes, owner_verify_key: Ed25519PublicKey) -> Tuple[Manifest, Model]:
@@ -290,7 +167,7 @@ def open_package(package: bytes, model_key: bytes, owner_verify_key: Ed25519Publ
     Raises PackageError for what is malformed or breaks a bound, VerificationFailed for a signature, chunk or digest
     that does not fit (a wrong model key looks the same), KeyRefused for a key that is not 32 bytes.
     """
-    manifest, sealed = verify(package, owner_verify_key), _split(package)[2]
+    manifest, sealed = _verified(package, owner_verify_key)
     cipher, size = _cipher(model_key, manifest.salt), CHUNK_BYTES + TAG_BYTES
     parts = []
     for index in range(manifest.chunks):

@@ -45,7 +45,9 @@ def _entries(adjacency: np.ndarray) -> np.ndarray:
     return entries
 
 
-def _integer_adjacency(adjacency: np.ndarray, ratio: float, axes: Tuple[int, ...], limit: int) -> Tuple[np.ndarray, int]:
+def _integer_adjacency(
+    adjacency: np.ndarray, ratio: float, axes: Tuple[int, ...], limit: int
+) -> Tuple[np.ndarray, int]:
     """round(a * ratio * 2^shift), with the largest shift for which sum|a| over ``axes`` stays within ``limit``."""
     worst = float(np.abs(adjacency).sum(axis=axes).max()) * ratio
     if worst == 0:
@@ -89,7 +91,9 @@ def _graph(block: FoldedBlock, read: Tensor, joined: Optional[Tensor], out: Tens
     return GraphLayer(row, _entries(adjacency), weights, bias, mult)
 
 
-def _convolution(real: np.ndarray, bias: np.ndarray, read: Tensor, what: str) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _convolution(
+    real: np.ndarray, bias: np.ndarray, read: Tensor, what: str
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Integer weights, corrected integer bias and the scale of their sum: real (O, ..., C), bias (O,)."""
     weights, scale = fit(real, bias, read, WORD_LIMIT)
     error = real - weights * spread(scale, real)
@@ -120,7 +124,9 @@ def _temporal(block: FoldedBlock, read: Tensor, around: Optional[Tensor], out: T
     return TemporalLayer(row, weights, bias, mult[:-1], mult[-1:])
 
 
-def _block(folded: FoldedNetwork, index: int, seen: Statistics, read: Tensor, out: Tensor, margin: float) -> List[Layer]:
+def _block(
+    folded: FoldedNetwork, index: int, seen: Statistics, read: Tensor, out: Tensor, margin: float
+) -> List[Layer]:
     block = folded.blocks[index]
     joined = around = None
     if order_of(block) == Order.BEFORE:
@@ -146,7 +152,9 @@ def _path(folded: FoldedNetwork, seen: Statistics, margin: float) -> List[Tensor
     return path + [tensor(seen[len(path) - 1, "out"], ACTIVATION_MAX, margin)]
 
 
-def _head(folded: FoldedNetwork, seen: Statistics, last: Tensor, positions: int, margin: float) -> Tuple[PoolLayer, FcLayer]:
+def _head(
+    folded: FoldedNetwork, seen: Statistics, last: Tensor, positions: int, margin: float
+) -> Tuple[PoolLayer, FcLayer]:
     """``positions`` = persons * frames * joints at this depth. The empty person is not known yet."""
     pooled = tensor(seen[POOLED], activation_high(folded.fc_weight), margin)
     labels, channels = folded.fc_weight.shape

@@ -141,8 +141,9 @@ def fc_layer(layer: FcLayer, f: np.ndarray) -> Step:
     return Step(layer, f, product, _clamp(logits, -layer.row.out_max, layer.row.out_max))
 
 
-# 2^-x for x in [0, 1): y = c5 - x(c4 - x(c3 - ...)) in Q30, ln(2)^i / i! fitted so that y(0) = 2^30 exactly.
-_EXP2 = (1431680, 10327387, 59597083, 257941248, 744261118, 1073741824)
+# 2^-x for x in [0, 1) as y = c0 - x(c1 - x(c2 - ...)), c_i in Q30, largest power first, fitted: exact at 0, within
+# 1e-7 everywhere, falling throughout, so that order is kept.
+_EXP2 = (1013087, 9880762, 59371525, 257890134, 744257239, 1073741824)
 _LOG2_E = 94548  # log2(e) in Q16
 _FAR = 32 * 65536  # e^-32 is 0 in Q30
 

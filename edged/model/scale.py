@@ -16,7 +16,12 @@ from edged.model.layers import ACTIVATION_MAX, WEIGHT, WORD
 
 WORD_LIMIT = (1 << 31) - 1
 
-SPLIT = 0.75
+# An activation gets half of the budget and one bit more; each weight row then takes all that is left, up to 15
+# bits. Even halves would suit equal errors: the activation needs more, as its range has a margin and a long
+# tail, and less, as pooling averages its rounding over hundreds of positions while a weight's is everywhere
+# the same. Measured at full size (logit error, random weights, three seeds): 0 bits 0.0122, half a bit
+# 0.0091, 1 bit 0.0077, 1.5 bits 0.0095, 2 bits 0.0127; no better by moving one kind of layer alone.
+_SHARE_BITS = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +45,7 @@ def activation_high(*readers: np.ndarray) -> int:
         live = rows[rows.max(axis=1) > 0]
         if live.size:
             budget = 31 - np.log2((live.sum(axis=1) / live.max(axis=1)).max())
-            high = min(high, int(2 ** (budget / 2 + SPLIT)))
+            high = min(high, int(2 ** (budget / 2 + _SHARE_BITS)))
     return high
 
 

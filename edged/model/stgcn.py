@@ -146,11 +146,16 @@ def data_norm(network: Network, clips: np.ndarray) -> np.ndarray:
     return network.data_norm(flat).reshape(-1, network.frames, network.joints, CHANNELS_IN)
 
 
-def features(network: Network, clips: np.ndarray) -> np.ndarray:
-    """The pooled features: clips (N, M, T, V, 3) float -> (N, C)."""
+def check_clips(network: Network, clips: np.ndarray) -> None:
+    """Raise ShapeError unless clips are (N, M, T, V, 3) of this network."""
     expected = (network.persons, network.frames, network.joints, CHANNELS_IN)
     if clips.ndim != 5 or clips.shape[1:] != expected:
         raise ShapeError("clips are {}, must be (N, {}, {}, {}, {})".format(clips.shape, *expected))
+
+
+def features(network: Network, clips: np.ndarray) -> np.ndarray:
+    """The pooled features: clips (N, M, T, V, 3) float -> (N, C)."""
+    check_clips(network, clips)
     x = data_norm(network, clips)
     for block in network.blocks:
         x = block_forward(block, x)

@@ -43,8 +43,9 @@ def write_tensors(model: Model, blind: bytes) -> bytes:
 
 def read_tensors(stream: bytes, table: Sequence[Row], shape: Shape) -> Sequence[Layer]:
     """The layers of a table from its stream. Raises PackageError for another length or padding that is not 0."""
-    if len(stream) != stream_size(table, shape):
-        raise PackageError("tensors take {} bytes, the table asks for {}".format(len(stream), stream_size(table, shape)))
+    size = stream_size(table, shape)
+    if len(stream) != size:
+        raise PackageError("tensors take {} bytes, the table asks for {}".format(len(stream), size))
     layers, at = [], BLIND_BYTES
     for index, row in enumerate(table):
         tensors = {}

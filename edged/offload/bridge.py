@@ -28,9 +28,6 @@ log = logging.getLogger(__name__)
 
 TRANSPORTS: Dict[str, Type[Transport]] = {kind.name: kind for kind in (WindowTransport, MessageTransport)}
 
-# The enclave's own count of attempts at one sealed clip (struct eval_clip_open).
-ATTEMPTS = 3
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -101,21 +98,33 @@ class Bridge:
         """Evaluate one sealed clip, as often as the rule permits; its sealed record.
 
         Takes a prepared invocation of as many persons where there is one. Raises EnclaveError where
-        the enclave refuses the clip itself.
+        the enclave is away or refuses the clip itself.
         """
         meter = self._meter()
         persons = self._persons_of(sealed)
-        for attempt in range(1, ATTEMPTS + 1):
-            accelerator = self._fallback if attempt == ATTEMPTS else self._accelerator
+        for attempt in range(1, wire.EVAL_ATTEMPTS_MAX + 1):
+            accelerator = self._fallback if attempt == wire.EVAL_ATTEMPTS_MAX else self._accelerator
+            record: Optional[bytes]
             try:
-                record = self._attempt(session, number, sealed, persons, accelerator)
-                return Outcome(record, False, attempt, self._cost(meter))
+                record, failed = self._attempt(session, number, sealed, persons, accelerator), False
             except InvocationRefused as refused:
                 log.warning("session %d clip %d attempt %d on %s: %s", session, number, attempt, accelerator.name,
                             refused)
-                if refused.record is not None:
-                    return Outcome(refused.record, True, attempt, self._cost(meter))
-        raise EnclaveError("session {} clip {}: refused {} times without a record".format(session, number, ATTEMPTS))
+                record, failed = refused.record, True
+            except AcceleratorError as error:
+                log.error("session %d clip %d given up, no accelerator works: %s", session, number, error)
+                record, failed = self.give_up(session), True
+            if record is not None:
+                return Outcome(record, failed, attempt, self._cost(meter))
+        raise EnclaveError("session {} clip {}: refused {} times without a record".format(
+            session, number, wire.EVAL_ATTEMPTS_MAX))
+
+    def give_up(self, session: int) -> Optional[bytes]:
+        """End the session's unfinished clip: its record `failed`, which is to be delivered like any other.
+
+        None where the clip was not accepted yet. Raises EnclaveError (ORDER) where there is none.
+        """
+        return self._client.abort_clip(session).record
 
     def close(self) -> None:
         """Detach from the enclave and take the weights off the accelerator; both stay usable."""
@@ -146,7 +155,6 @@ class Bridge:
             return self._convolve(accelerator, index, x_bar, subtract, out)
         except AcceleratorError as error:
             if accelerator is self._fallback:
-                self._client.abort_clip()
                 raise
             # Nothing of this product was handed in yet: the same masked product may be made elsewhere.
             log.warning("product %d: %s failed (%s), taken over by %s", index, accelerator.name, error,

@@ -45,8 +45,8 @@ class CpuAccelerator(Accelerator):
         self._library.accel_weights_free.restype = None
         self._library.accel_convolve.argtypes = [address, address] + [u32] * 7 + [address, address]
         self._library.accel_convolve.restype = None
-        self._threads = threads or len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="accelerator")
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="accelerator")
         self._packed: Set[int] = set()  # addresses to give back
 
     def weights(self, w_bar: np.ndarray) -> _Weights:
@@ -69,7 +69,7 @@ class CpuAccelerator(Accelerator):
             subtract = np.require(subtract, requirements="CA")
         persons, frames, joints, _ = shape
         frames_in = x_bar.shape[1]
-        step = max(1, -(-frames * persons // (self._threads * _PIECES_PER_THREAD)))
+        step = max(1, -(-frames * persons // (self.threads * _PIECES_PER_THREAD)))
 
         def piece(person: int, begin: int) -> None:
             self._library.accel_convolve(

@@ -73,7 +73,6 @@ static enum edged_status on_info(struct eval *e, struct call *c) {
                                    (port_has_window() ? EVAL_FLAG_WINDOW : 0),
                           .message_bytes = EDGED_MESSAGE_BYTES};
     memcpy(i.epoch, e->epoch, sizeof(i.epoch));
-    memcpy(i.node, e->node, sizeof(i.node));
     return answer(c, &i, sizeof(i));
 }
 

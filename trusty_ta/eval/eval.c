@@ -11,19 +11,16 @@
 
 struct eval *eval_create(void) {
     struct eval *e = calloc(1, sizeof(*e));
-    uint8_t device[32];
 
     if (e == NULL)
         return NULL;
     e->kernel = kernel_select();
     e->state = STATE_EMPTY;
     if (crypto_init() != 0 || (e->prg = prg_new()) == NULL || port_random(e->epoch, sizeof(e->epoch)) != 0 ||
-        port_random(e->salt, sizeof(e->salt)) != 0 || port_device_key("edged node v1", device) != 0) {
+        port_random(e->salt, sizeof(e->salt)) != 0) {
         eval_destroy(e);
         return NULL;
     }
-    memcpy(e->node, device, sizeof(e->node));
-    crypto_wipe(device, sizeof(device));
     return e;
 }
 

@@ -108,13 +108,13 @@ void layer_logits(const struct layer *l, const uint32_t *y, int32_t *logits) {
 
 /*
  * e_i = 2^-u_i, u_i = (max - logit_i) log2(e) in Q16, capped; e_i in Q30:
- *   u = n + f:  e = P(f) >> n,  P the Taylor polynomial of 2^-f of degree 5 in Q30
- *   (error below 2^-19, far under one step of the Q16 result)
+ *   u = n + f:  e = P(f) >> n,  P in Q30 of degree 5, fitted to 2^-f on 0 <= f < 1
+ *   (error below 2^-22, monotone; one step of the Q16 result is 2^-16)
  * p_i = floor(2^16 e_i / sum_j e_j), by long division: the divide instructions
  * of small cores take a time that depends on their operands.
  */
 void layer_softmax(const int32_t *logits, uint32_t labels, uint32_t *probabilities, uint32_t *scratch) {
-    static const int64_t taylor[6] = {1073741824, 744261118, 257941248, 59597083, 10327387, 1431680};
+    static const int64_t fitted[6] = {1073741824, 744257239, 257890134, 59371525, 9880762, 1013087};
     const int64_t cap = (int64_t)32 << 16;
     int64_t most = INT64_MIN;
     uint64_t sum = 0;
@@ -129,9 +129,9 @@ void layer_softmax(const int32_t *logits, uint32_t labels, uint32_t *probabiliti
         const int64_t u = (d * 94548) >> 16, f = u & 0xffff, shift = u >> 16;
         const uint64_t n =
             select_u64(sign_mask64(shift - 31), (uint64_t)shift, 31);
-        int64_t p = taylor[5];
+        int64_t p = fitted[5];
         for (uint32_t k = 5; k-- > 0;)
-            p = taylor[k] - ((f * p) >> 16);
+            p = fitted[k] - ((f * p) >> 16);
         scratch[i] = (uint32_t)p;
         for (uint32_t b = 0; b < 5; b++) /* >> n: small cores shift in a time that depends on n */
             scratch[i] = (uint32_t)select_u64((uint64_t)0 - (n >> b & 1), scratch[i] >> (1u << b),

@@ -40,7 +40,7 @@ static size_t write_header(const struct eval *e, const struct session *s, uint64
     cbor_write_text(&w, "kind");
     cbor_write_uint(&w, kind);
     cbor_write_text(&w, "node");
-    cbor_write_bytes(&w, e->node, sizeof(e->node));
+    cbor_write_bytes(&w, s->record.node, sizeof(s->record.node));
     cbor_write_text(&w, "rcpt");
     cbor_write_bytes(&w, s->recipient, sizeof(s->recipient));
     cbor_write_text(&w, "salt");

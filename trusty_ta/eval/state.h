@@ -68,7 +68,7 @@ struct session {
     uint8_t camera[32];
     uint8_t key[32];
     uint8_t recipient[16];
-    struct key_material record; /* key, key id */
+    struct key_material record; /* key, key id, node */
 };
 
 struct eval {
@@ -76,7 +76,6 @@ struct eval {
     struct prg *prg;
     struct keylink keylink;
     uint8_t epoch[16];
-    uint8_t node[16];
     uint8_t salt[32]; /* of the record keys */
     uint64_t sequence[KEY_SLOTS]; /* of the records, per alert slot */
 

@@ -144,15 +144,13 @@ static_assert(sizeof(struct eval_index) == 4 + 4, "eval_index");
  * @flags:         EVAL_FLAG_*
  * @message_bytes: largest message, both ways
  * @epoch:         random, drawn at enclave start
- * @node:          derived from the device key
  */
 struct eval_info {
     uint32_t flags;
     uint32_t message_bytes;
     uint8_t epoch[16];
-    uint8_t node[16];
 };
-static_assert(sizeof(struct eval_info) == 4 + 4 + 16 + 16, "eval_info");
+static_assert(sizeof(struct eval_info) == 4 + 4 + 16, "eval_info");
 
 /**
  * struct edged_memory - the memory of one application, in bytes
@@ -440,7 +438,10 @@ enum key_kind {
     KEY_ALERT = 3  /* query data owner: record keys */
 };
 
-/** struct key_info - answer to KEY_INFO: slot kinds, never keys */
+/**
+ * struct key_info - answer to KEY_INFO: slot kinds, never keys
+ * @node: derived from the device key: the node's name in every record
+ */
 struct key_info {
     uint32_t flags; /* EVAL_FLAG_EMULATED */
     uint32_t slots;
@@ -510,8 +511,9 @@ struct key_material {
     uint8_t key_id[16];
     uint8_t key[32];
     uint8_t verifier[32];
+    uint8_t node[16];
 };
-static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32, "key_material");
+static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32 + 16, "key_material");
 
 /**
  * struct key_sealed - answer to KEY_DERIVE: AES-256-GCM under the link key
@@ -520,7 +522,7 @@ static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32, "key_material
  */
 struct key_sealed {
     uint64_t counter;
-    uint8_t sealed[88 + 16];
+    uint8_t sealed[104 + 16];
 };
 static_assert(sizeof(struct key_sealed) == 8 + sizeof(struct key_material) + 16, "key_sealed");
 

@@ -153,6 +153,7 @@ static enum edged_status derive_key(const struct key_app *k, const struct key_de
     m->key_bytes = s->key_bytes;
     memcpy(m->key_id, s->key_id, sizeof(m->key_id));
     memcpy(m->verifier, s->verifier, sizeof(m->verifier));
+    memcpy(m->node, k->node, sizeof(m->node));
     label = strlen(d->label);
     memcpy(context, d->label, label);
     memcpy(context + label, ask->context, ask->context_bytes);

@@ -129,7 +129,7 @@ void cbor_write_head(struct cbor_writer *w, uint8_t major, uint64_t v) {
     size_t n = log == 0 ? 0 : (size_t)1 << (log - 1);
     uint8_t head[9];
 
-    head[0] = (uint8_t)(major << 5 | (log == 0 ? (uint8_t)v : 23 + log));
+    head[0] = (uint8_t)((uint32_t)major << 5 | (log == 0 ? (uint32_t)v : 23u + log));
     for (size_t i = 0; i < n; i++)
         head[1 + i] = (uint8_t)(v >> (8 * (n - 1 - i)));
     write_raw(w, head, 1 + n);

@@ -55,9 +55,13 @@ void crypto_hash_free(struct crypto_hash *h) {
 
 int crypto_hmac_sha256(const uint8_t *key, size_t key_bytes, const uint8_t *data, size_t data_bytes,
                        uint8_t out[32]) {
+#ifdef OPENSSL_IS_BORINGSSL
+    const size_t key_size = key_bytes;
+#else
+    const int key_size = (int)key_bytes;
+#endif
     unsigned int n = 0;
-    return HMAC(EVP_sha256(), key, (int)key_bytes, data, data_bytes, out, &n) != NULL && n == 32 ? 0
-                                                                                                 : -1;
+    return HMAC(EVP_sha256(), key, key_size, data, data_bytes, out, &n) != NULL && n == 32 ? 0 : -1;
 }
 
 int crypto_hkdf_sha256(const uint8_t *ikm, size_t ikm_bytes, const uint8_t *salt, size_t salt_bytes,

@@ -82,6 +82,18 @@ static __attribute__((noinline)) uint8_t use_stack_16k(void) {
     return block[64];
 }
 
+/* What is after the letter goes to the key application: {i64 rc, u8 reconnected, answer}. */
+static size_t call_key(void) {
+    static uint8_t question[EDGED_MESSAGE_BYTES];
+    bool reconnected;
+
+    memcpy(question, request.bytes + 1, request.size_bytes - 1);
+    int64_t rc = port_key_call(question, request.size_bytes - 1, answer + 9, sizeof(answer) - 9, &reconnected);
+    memcpy(answer, &rc, sizeof(rc));
+    answer[8] = reconnected;
+    return 9 + (rc < 0 ? 0 : (size_t)rc);
+}
+
 static size_t reply(bool done) {
     answer[0] = done;
     return 1;
@@ -95,6 +107,8 @@ static size_t act(void) {
         return reply(use_heap((size_t)argument()));
     case 'A':
         return reply(use_heap_oddly());
+    case 'c':
+        return call_key();
     case 'd':
         memcpy(answer, &disconnects, sizeof(disconnects));
         return sizeof(disconnects);

@@ -110,7 +110,7 @@ static int harden(void) {
 }
 
 static int fail(const char *what, int rc) {
-    host_log("failed", what);
+    host_log(rc == ERR_ACCESS_DENIED ? "permission denied" : "failed", what);
     return exit_of_error(rc);
 }
 

@@ -1,0 +1,1 @@
+"""The attacks of DESIGN section 2, mounted on the running applications."""

@@ -1,0 +1,244 @@
+"""A node in the attacker's hands: both applications running, and everything around them driven move by move.
+
+``AttackNode`` is root in the normal world plus, so that results can be judged, the keys of both owners.
+``Attempt`` is one invocation: what the accelerator is given can be kept, and what it answers be anything.
+"""
+
+import tempfile
+import time
+from contextlib import contextmanager
+from typing import NamedTuple, Tuple
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edged.alerts.record import open_record
+from edged.camera.clip import Clip, camera_key, seal_bytes, session_key
+from edged.enclave import wire
+from edged.enclave.client import EvalClient, KeyClient
+from edged.enclave.host import HostEnclave
+from edged.enclave.wire import EvalCommand, KeyKind, Placement, RecordKind, Status
+from edged.errors import EnclaveError
+from edged.model import package, reference
+from edged.offload.product import masked_convolution
+from edged.offload.transport import MessageTransport, WindowTransport
+
+MODEL_SLOT, DATA_SLOT, ALERT_SLOT, SHORT_ALERT_SLOT = range(4)
+KEY_ID = b"the model's key."
+TRANSPORTS = {kind.name: kind for kind in (WindowTransport, MessageTransport)}
+OUTSIDE = (Placement.MASKED, Placement.INPUTS)  # something is computed by the accelerator
+RECONNECT_S = 5.0
+
+
+@contextmanager
+def refused(status):
+    """The block must end in this status, and no other."""
+    with pytest.raises(EnclaveError) as caught:
+        yield caught
+    assert caught.value.status == status, "{}, not {}".format(caught.value, status.name)
+
+
+class Camera(NamedTuple):
+    session: int
+    key: bytes
+    name: bytes
+
+
+class Prepared(NamedTuple):
+    invocation: int
+    subtract: Tuple[np.ndarray, ...]  # U + pad per product
+
+
+class AttackNode:
+    """Starts both applications; ``with`` stops them."""
+
+    def __init__(self):
+        self.owner = Ed25519PrivateKey.generate()
+        rng = np.random.default_rng()
+        self.model_key, self.data_key, self.alert_key = (rng.bytes(32) for _ in range(3))
+        self.short_alert_key = rng.bytes(16)
+        self.number = 0  # of the last clip sealed
+
+    def __enter__(self):
+        self._folder = tempfile.TemporaryDirectory(prefix="edged-")
+        self.enclave = HostEnclave(self._folder.name)
+        try:
+            self.enclave.start()
+            self.put_keys()
+            self.client = self.connect()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.enclave.stop()
+        self._folder.cleanup()
+
+    # The applications.
+
+    def put_keys(self):
+        key = KeyClient(self.enclave.connect_key())
+        verifier = self.owner.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        key.put_slot(MODEL_SLOT, KeyKind.MODEL, self.model_key, KEY_ID, verifier)
+        key.put_slot(DATA_SLOT, KeyKind.DATA, self.data_key, b"d" * 16)
+        key.put_slot(ALERT_SLOT, KeyKind.ALERT, self.alert_key, b"a" * 16)
+        key.put_slot(SHORT_ALERT_SLOT, KeyKind.ALERT, self.short_alert_key, b"s" * 16)
+        key.close()
+
+    def connect(self):
+        """A client that is served: the enclave takes one, and may still be burying the one before."""
+        deadline = time.monotonic() + RECONNECT_S
+        while True:
+            client = EvalClient(self.enclave.connect_eval())
+            try:
+                client.info()
+                return client
+            except EnclaveError:
+                client.close()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.002)
+
+    def reconnect(self):
+        self.client.close()
+        self.client = self.connect()
+
+    def restart_eval(self):
+        """kill -9 of the evaluation application, then a new one."""
+        self.enclave.eval.kill()
+        self.client.close()
+        self.enclave.restart_eval()
+        self.client = self.connect()
+
+    def call(self, command, body=b""):
+        return self.client.connection.call(command, body)
+
+    def stats(self):
+        return self.client.stats()
+
+    # The model.
+
+    def pack(self, model, **fields):
+        return package.pack(model, self.model_key, self.owner, key_id=KEY_ID, **fields)
+
+    def load(self, model, placement=Placement.MASKED, transport="message"):
+        """Load, and take the weights over; self.w_bar is what the accelerator holds."""
+        self.model = model
+        self.loaded = self.client.load(self.pack(model), MODEL_SLOT, placement)
+        self.transport = TRANSPORTS[transport](self.client, self.loaded)
+        self.products = self.loaded.products
+        self.w_bar = [self.transport.weights(index) for index in range(len(self.products))]
+
+    def prepare(self, persons):
+        invocation = self.client.open_prepare(persons)
+        return Prepared(invocation, tuple(self.transport.prepared(i, persons) for i in range(len(self.products))))
+
+    # Cameras and clips.
+
+    def camera(self, name=b"gate", alert_slot=ALERT_SLOT):
+        name, nonce = name.ljust(32, b"\0"), np.random.default_rng().bytes(32)
+        session = self.client.open_session(DATA_SLOT, alert_slot, name, nonce)
+        return Camera(session.session, session_key(camera_key(self.data_key, name), nonce, session.nonce), name)
+
+    def clip(self, camera, coordinates):
+        """The plaintext of a clip."""
+        return Clip(coordinates, tuple(range(1, len(coordinates) + 1)), 5, camera.name).pack()
+
+    def seal(self, camera, coordinates, number=None):
+        """(number, sealed): the next clip of this camera."""
+        if number is None:
+            number = self.number = self.number + 1
+        return number, seal_bytes(camera.key, camera.session, number, self.clip(camera, coordinates))
+
+    def attempt(self, camera, clip, prepared=None):
+        """Hand a sealed clip, (number, sealed), over."""
+        return Attempt(self, camera, clip, prepared)
+
+    def evaluate(self, camera, coordinates, prepared=None):
+        """An honest evaluation of a new clip, exact: the observation."""
+        return self.attempt(camera, self.seal(camera, coordinates), prepared).finish_exactly(coordinates)
+
+    def abort(self, camera):
+        """(status, record or None)"""
+        status, answer = self.call(EvalCommand.CLIP_ABORT, wire.Index(camera.session).pack())
+        return status, answer[wire.Step.size():] or None
+
+    def open(self, record, key=None):
+        return open_record(record, key or self.alert_key)
+
+    def expect(self, record, coordinates, key=None):
+        """The record must be the observation that the reference defines."""
+        observation = self.open(record, key)
+        logits, probabilities = reference.run(self.model, coordinates)
+        assert observation.kind == RecordKind.OBSERVATION and observation.persons == len(coordinates)
+        assert observation.logits == tuple(logits) and observation.probabilities == tuple(probabilities)
+        return observation
+
+
+class Attempt:
+    """One invocation. ``progress`` says where it stands; ``x_bar`` holds what the accelerator saw, by product."""
+
+    def __init__(self, node, camera, clip, prepared=None):
+        number, sealed = clip
+        self.node, self.prepared, self.x_bar = node, prepared, {}
+        empty = wire.sealed_clip_bytes(0, node.loaded.head.frames, node.loaded.head.joints)
+        one = wire.sealed_clip_bytes(1, node.loaded.head.frames, node.loaded.head.joints) - empty
+        self.persons = (len(sealed) - empty) // one
+        self.progress = node.transport.begin(camera.session, number, prepared.invocation if prepared else 0, sealed)
+
+    @property
+    def due(self):
+        return [i for i, product in enumerate(self.node.products) if product.step == self.progress.step]
+
+    @property
+    def done(self):
+        return self.progress.record is not None
+
+    def read(self):
+        """xbar of the products that are due."""
+        for index in self.due:
+            self.x_bar[index] = self.node.transport.x_bar(index, self.persons).copy()
+        return {index: self.x_bar[index] for index in self.due}
+
+    def compute(self, index, x_bar=None, w_bar=None, subtract=None):
+        """ybar as an honest accelerator makes it, of whatever it was given."""
+        product = self.node.products[index]
+        if subtract is None and self.prepared:
+            subtract = self.prepared.subtract[index][:self.persons]
+        return masked_convolution(self.node.w_bar[index] if w_bar is None else w_bar,
+                                  self.x_bar[index] if x_bar is None else x_bar, product.stride, product.pad, subtract)
+
+    def answers(self):
+        """Read, and compute what is due: {product: ybar}."""
+        self.read()
+        return {index: self.compute(index) for index in self.due}
+
+    def submit(self, answers):
+        """Hand answers in and ask for the verdict. Raises InvocationRefused."""
+        for index in self.due:
+            out = self.node.transport.y_bar(index, self.persons)
+            out[...] = answers[index]
+            self.node.transport.submit(index, out)
+        self.progress = self.node.client.end_step(self.progress.step)
+
+    def advance(self, steps=1):
+        """So many honest steps."""
+        for _ in range(steps):
+            self.submit(self.answers())
+        return self
+
+    def reach(self, product):
+        """Honest steps until this product is due."""
+        return self.advance(self.node.products[product].step - self.progress.step)
+
+    def finish(self):
+        """Honest to the end: the record."""
+        while not self.done:
+            self.advance()
+        return self.progress.record
+
+    def finish_exactly(self, coordinates, key=None):
+        return self.node.expect(self.finish(), coordinates, key)

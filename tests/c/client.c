@@ -1,0 +1,436 @@
+#include "client.h"
+
+#include <string.h>
+
+#include "accelerator.h"
+#include "bytes.h"
+#include "dispatch.h"
+#include "port_stub.h"
+#include "vector.h"
+
+#define PACKAGE_HEAD 16u /* "EDGEDPKG" | format | bytes of the envelope */
+
+struct client client;
+
+static const uint8_t CAMERA[32] = "camera of the tests";
+static const uint8_t KEY_ID[16] = "kkkkkkkkkkkkkkkk";
+
+/* The package, and room for every product outside; made once. */
+static const uint8_t *envelope, *sealed;
+static uint32_t envelope_bytes;
+static size_t sealed_bytes;
+static struct model shape;
+static uint32_t *wbar[EVAL_LAYERS_MAX], *xbar[EVAL_LAYERS_MAX], *ybar[EVAL_LAYERS_MAX];
+static uint32_t *ahead[EVAL_PREPARED_MAX][EVAL_LAYERS_MAX]; /* by invocation mod 8 */
+
+static size_t object_bytes(enum network_flow flow, uint32_t product, uint32_t persons) {
+    const struct network n = {.model = &shape};
+    return (size_t)network_object_words(&n, flow, product, persons) * 4;
+}
+
+static uint32_t *room(enum network_flow flow, uint32_t product) {
+    uint32_t *p = calloc(1, object_bytes(flow, product, shape.persons));
+    CHECK(p != NULL, "room");
+    return p;
+}
+
+void client_init(void) {
+    size_t size, manifest_bytes;
+    const uint8_t *package = vector_get("package", &size);
+    const uint8_t *manifest = vector_get("odd/manifest", &manifest_bytes);
+
+    envelope_bytes = load_le32(package + 12);
+    envelope = package + PACKAGE_HEAD;
+    sealed = envelope + envelope_bytes;
+    sealed_bytes = size - PACKAGE_HEAD - envelope_bytes;
+    CHECK(model_read_manifest(&shape, manifest, manifest_bytes) == EDGED_OK, "manifest");
+    for (uint32_t p = 0; p < shape.product_count; p++) {
+        wbar[p] = room(FLOW_WEIGHTS, p);
+        xbar[p] = room(FLOW_X, p);
+        ybar[p] = room(FLOW_Y, p);
+        for (uint32_t i = 0; i < EVAL_PREPARED_MAX; i++)
+            ahead[i][p] = room(FLOW_PREPARE, p);
+    }
+}
+
+static void put_slot(uint32_t slot, enum key_kind kind, const char *name) {
+    struct {
+        struct edged_hdr h;
+        struct key_slot_put p;
+    } m = {.h = {.version = EDGED_WIRE_VERSION, .cmd = KEY_SLOT_PUT, .len = sizeof(m.p)},
+           .p = {.slot = slot, .kind = kind, .key_bytes = 32}};
+
+    memcpy(m.p.key_id, KEY_ID, sizeof(KEY_ID));
+    memcpy(m.p.key, vector_get(name, NULL), 32);
+    if (kind == KEY_MODEL)
+        memcpy(m.p.verifier, vector_get("key/verifier", NULL), 32);
+    CHECK(key_message(client.key, (const uint8_t *)&m, sizeof(m), client.answer) == sizeof(m.h), "slot");
+    CHECK(load_le32(client.answer + offsetof(struct edged_hdr, status)) == EDGED_OK, "slot");
+}
+
+void client_start(uint64_t seed) {
+    stub_reset(seed);
+    memset(&client, 0, sizeof(client));
+    client.persons = 1;
+    client.key = stub.key = key_create();
+    CHECK(client.key != NULL, "key application");
+    put_slot(0, KEY_MODEL, "key/model");
+    put_slot(CLIENT_DATA_SLOT, KEY_DATA, "key/data");
+    put_slot(CLIENT_ALERT_SLOT, KEY_ALERT, "key/alert");
+    client.eval = eval_create();
+    CHECK(client.eval != NULL, "evaluation application");
+}
+
+void client_stop(void) {
+    eval_destroy(client.eval);
+    key_destroy(client.key);
+    stub_reset(0);
+}
+
+/* ------------------------------------------------------- judging answers --- */
+
+/* Opens a record with the session's own key: header, then scores, as record.c made them. */
+static void judge_record(const uint8_t *record, size_t size) {
+    struct edged_record head;
+    struct edged_scores scores;
+    uint8_t nonce[12] = {0}, *plain;
+    const struct session *s = NULL;
+
+    CHECK(size > sizeof(head), "a record of %zu bytes", size);
+    memcpy(&head, record, sizeof(head));
+    CHECK(head.body_bytes > CRYPTO_TAG_BYTES && head.body_bytes % 512 == CRYPTO_TAG_BYTES &&
+              size - sizeof(head) == (size_t)head.header_bytes + head.body_bytes,
+          "a record of %u + %u in %zu bytes", head.header_bytes, head.body_bytes, size);
+    plain = malloc(head.body_bytes);
+    CHECK(plain != NULL, "plain");
+    for (uint32_t i = 0; i < EVAL_SESSIONS_MAX && s == NULL; i++) {
+        const struct session *at = &client.eval->sessions[i];
+        if (!at->open)
+            continue;
+        store_le64(nonce, client.eval->sequence[at->alert_slot]);
+        if (crypto_gcm_open(at->record.key, at->record.key_bytes, nonce, record + sizeof(head), head.header_bytes,
+                            record + sizeof(head) + head.header_bytes, head.body_bytes - CRYPTO_TAG_BYTES,
+                            plain) == 0)
+            s = at;
+    }
+    CHECK(s != NULL, "no session's key opens the record");
+    memcpy(&scores, plain, sizeof(scores));
+    CHECK(scores.version == 1 && scores.labels == shape.labels && scores.persons <= shape.persons &&
+              scores.number == s->number,
+          "version %u labels %u persons %u", scores.version, scores.labels, scores.persons);
+    if (scores.kind == EDGED_OBSERVATION) { /* whatever was sent, what comes out is right */
+        char name[32];
+        snprintf(name, sizeof(name), "logits/%u", scores.persons);
+        CHECK(memcmp(plain + sizeof(scores), vector_get(name, NULL), shape.labels * 4) == 0, "%s", name);
+        snprintf(name, sizeof(name), "probabilities/%u", scores.persons);
+        CHECK(memcmp(plain + sizeof(scores) + shape.labels * 4, vector_get(name, NULL), shape.labels * 4) == 0, "%s",
+              name);
+        client.observations++;
+    } else {
+        CHECK(scores.kind == EDGED_FAILED, "kind %u", scores.kind);
+        for (size_t i = sizeof(scores); i < head.body_bytes - CRYPTO_TAG_BYTES; i++)
+            CHECK(plain[i] == 0, "`failed` tells nothing");
+        client.failures++;
+    }
+    free(plain);
+}
+
+/* What a bulk answer brought goes to the accelerator. */
+static void keep(uint16_t cmd, const uint8_t *body, size_t size) {
+    struct edged_chunk at;
+    uint32_t *to;
+    size_t object;
+
+    memcpy(&at, body, sizeof(at));
+    CHECK(size > sizeof(at) && at.object < shape.product_count && at.reserved == 0, "object %u", at.object);
+    size -= sizeof(at);
+    if (cmd == EVAL_WEIGHTS_READ) {
+        to = wbar[at.object];
+        object = object_bytes(FLOW_WEIGHTS, at.object, 0);
+    } else if (cmd == EVAL_PREPARE_READ) {
+        to = ahead[client.eval->preparing % EVAL_PREPARED_MAX][at.object];
+        object = object_bytes(FLOW_PREPARE, at.object, client.eval->preparing_persons);
+    } else {
+        to = xbar[at.object];
+        object = object_bytes(FLOW_X, at.object, client.eval->network.persons);
+    }
+    CHECK(at.offset < object && size <= object - at.offset, "offset %llu", (unsigned long long)at.offset);
+    memcpy((uint8_t *)to + at.offset, body + sizeof(at), size);
+}
+
+static void keep_window(uint16_t cmd, uint32_t product) {
+    if (cmd == EVAL_WEIGHTS_MAP)
+        memcpy(wbar[product], stub.window, object_bytes(FLOW_WEIGHTS, product, 0));
+    else
+        memcpy(ahead[client.eval->preparing % EVAL_PREPARED_MAX][product], stub.window,
+               object_bytes(FLOW_PREPARE, product, client.eval->preparing_persons));
+}
+
+static void judge(const uint8_t *request, size_t size_bytes) {
+    struct edged_hdr ask = {0}, h;
+    struct eval_step step;
+
+    memcpy(&ask, request, size_bytes < sizeof(ask) ? size_bytes : sizeof(ask));
+    CHECK(client.answer_bytes >= sizeof(h) && client.answer_bytes <= EDGED_MESSAGE_BYTES, "%zu bytes",
+          client.answer_bytes);
+    memcpy(&h, client.answer, sizeof(h));
+    CHECK(h.version == EDGED_WIRE_VERSION && h.cmd == (ask.cmd | 1) && h.seq == ask.seq && h.reserved == 0 &&
+              h.len == client.answer_bytes - sizeof(h) && h.status <= EDGED_ERR_VERIFICATION,
+          "answer to command %u", ask.cmd);
+    CHECK(h.status == EDGED_OK || h.status == EDGED_ERR_VERIFICATION || h.len == 0, "a refusal has no body");
+    client.status = (enum edged_status)h.status;
+    const uint8_t *body = client.answer + sizeof(h);
+    if ((h.cmd - 1 >= EVAL_CLIP_BEGIN || h.cmd - 1 == EVAL_CLIP_OPEN) && h.len >= sizeof(step) &&
+        h.cmd - 1 != EVAL_STEP_READ) {
+        memcpy(&step, body, sizeof(step));
+        CHECK(step.record_bytes == h.len - sizeof(step), "record of %u bytes", step.record_bytes);
+        if (step.record_bytes != 0)
+            judge_record(body + sizeof(step), step.record_bytes);
+    }
+    if (h.status != EDGED_OK)
+        return;
+    if (ask.cmd == EVAL_WEIGHTS_READ || ask.cmd == EVAL_PREPARE_READ || ask.cmd == EVAL_STEP_READ)
+        keep(ask.cmd, body, h.len);
+    if (ask.cmd == EVAL_WEIGHTS_MAP || ask.cmd == EVAL_PREPARE_MAP)
+        keep_window(ask.cmd, load_le32(request + sizeof(ask)));
+}
+
+void client_send(const uint8_t *request, size_t size_bytes, int handle) {
+    /* Private, and no longer than it is: a sanitizer sees who reads past it. */
+    uint8_t *copy = malloc(size_bytes + (size_bytes == 0));
+    const uint32_t handles = stub.handles;
+
+    CHECK(copy != NULL, "copy");
+    memcpy(copy, request, size_bytes);
+    if (client.record != NULL)
+        client.record(request, size_bytes, handle);
+    client.answer_bytes = eval_message(client.eval, copy, size_bytes, handle, client.answer);
+    CHECK(stub.handles == handles + (handle >= 0), "a handle is taken over once");
+    judge(copy, size_bytes);
+    free(copy);
+}
+
+void client_request(uint16_t cmd, const void *body, size_t size_bytes, int handle) {
+    const struct edged_hdr h = {.version = EDGED_WIRE_VERSION, .cmd = cmd, .len = (uint32_t)size_bytes, .seq = 5};
+
+    memcpy(client.request, &h, sizeof(h));
+    if (size_bytes != 0)
+        memmove(client.request + sizeof(h), body, size_bytes);
+    client.request_bytes = sizeof(h) + size_bytes;
+    if (handle != -2)
+        client_send(client.request, client.request_bytes, handle);
+}
+
+/* ------------------------------------------------------- what is due next --- */
+
+static int due(uint16_t cmd, const void *body, size_t size_bytes) {
+    client_request(cmd, body, size_bytes, -2);
+    return -1;
+}
+
+static int due_bulk(uint16_t cmd, uint32_t object, uint64_t offset, const uint8_t *bytes, size_t size) {
+    const struct edged_chunk at = {.object = object, .offset = offset};
+    uint8_t body[EDGED_MESSAGE_BYTES - sizeof(struct edged_hdr)];
+
+    if (size > EDGED_CHUNK_BYTES)
+        size = EDGED_CHUNK_BYTES;
+    memcpy(body, &at, sizeof(at));
+    if (size != 0)
+        memcpy(body + sizeof(at), bytes, size);
+    return due(cmd, body, sizeof(at) + size);
+}
+
+/* The sealed clip of a session; the same bytes each time. */
+static const uint8_t *seal_clip(uint32_t session, uint64_t number, uint32_t persons, size_t *size) {
+    static const char label[] = "edged clip v1";
+    static uint8_t out[1 << 16];
+    uint8_t nonce[12] = {0}, aad[sizeof(label) - 1 + 12];
+    char name[32];
+    struct edged_clip head = {
+        .version = 1, .persons = persons, .frames = shape.frames, .joints = shape.joints, .claimed_ns = 9};
+    size_t coordinates;
+
+    snprintf(name, sizeof(name), "clip/%u", persons);
+    const uint8_t *clip = vector_get(name, &coordinates);
+    CHECK(sizeof(head) + coordinates + CRYPTO_TAG_BYTES <= sizeof(out), "clip");
+    for (uint32_t i = 0; i < persons; i++)
+        head.tracks[i] = i + 1;
+    memcpy(head.camera, client.eval->sessions[session].camera, sizeof(head.camera));
+    memcpy(out, &head, sizeof(head));
+    memcpy(out + sizeof(head), clip, coordinates);
+    store_le64(nonce, number);
+    memcpy(aad, label, sizeof(label) - 1);
+    store_le32(aad + sizeof(label) - 1, session);
+    store_le64(aad + sizeof(label) + 3, number);
+    CHECK(crypto_gcm_seal(client.eval->sessions[session].key, 32, nonce, aad, sizeof(aad), out,
+                          sizeof(head) + coordinates, out) == 0,
+          "seal");
+    *size = sizeof(head) + coordinates + CRYPTO_TAG_BYTES;
+    return out;
+}
+
+static size_t clip_bytes(uint32_t persons) {
+    return sizeof(struct edged_clip) + (size_t)persons * shape.frames * shape.joints * 6 + EVAL_TAG_BYTES;
+}
+
+static int due_clip(void) {
+    const struct eval *e = client.eval;
+    struct eval_clip_open ask = {.flags = client.window && e->window != NULL ? EVAL_CLIP_WINDOW : 0};
+    uint32_t persons = client.persons;
+
+    while (ask.session < EVAL_SESSIONS_MAX && !e->sessions[ask.session].open)
+        ask.session++;
+    const struct session *s = &e->sessions[ask.session];
+    if (s->unfinished && (!client.again || s->attempts >= EVAL_ATTEMPTS_MAX)) {
+        const struct eval_index give_up = {.index = ask.session};
+        return due(EVAL_CLIP_ABORT, &give_up, sizeof(give_up));
+    }
+    if (s->unfinished)
+        persons = s->persons;
+    ask.number = s->unfinished ? s->number : s->number + 1;
+    ask.bytes = (uint32_t)clip_bytes(persons);
+    for (uint32_t i = 0; i < EVAL_PREPARED_MAX; i++)
+        if (e->prepared[i].invocation != 0 && e->prepared[i].persons == persons)
+            ask.invocation = e->prepared[i].invocation;
+    if (ask.flags != 0) {
+        size_t size;
+        const uint8_t *bytes = seal_clip(ask.session, ask.number, persons, &size);
+        if (size <= stub.window_bytes)
+            memcpy(stub.window, bytes, size);
+    }
+    return due(EVAL_CLIP_OPEN, &ask, sizeof(ask));
+}
+
+static bool has_session(void) {
+    for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++)
+        if (client.eval->sessions[i].open)
+            return true;
+    return false;
+}
+
+static uint32_t prepared_count(uint32_t persons) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < EVAL_PREPARED_MAX; i++)
+        n += client.eval->prepared[i].invocation != 0 && client.eval->prepared[i].persons == persons;
+    return n;
+}
+
+static int due_ready(void) {
+    const struct eval *e = client.eval;
+
+    if (!has_session()) {
+        struct eval_session_open ask = {.data_slot = CLIENT_DATA_SLOT, .alert_slot = CLIENT_ALERT_SLOT};
+        memcpy(ask.camera, CAMERA, sizeof(CAMERA));
+        return due(EVAL_SESSION_OPEN, &ask, sizeof(ask));
+    }
+    if (client.ahead && client.persons != 0 && e->network.placement != EVAL_ENCLAVE &&
+        prepared_count(client.persons) == 0) {
+        const struct eval_prepare_open ask = {.persons = client.persons};
+        return due(EVAL_PREPARE_OPEN, &ask, sizeof(ask));
+    }
+    return due_clip();
+}
+
+static void compute(uint32_t product) {
+    const struct layer *l = network_product(&(struct network){.model = &shape}, product);
+    const struct network *n = &client.eval->network;
+
+    accelerator_convolve(&l->outside, l->rows, l->frames_out, n->persons, wbar[product], xbar[product],
+                         n->prepared ? ahead[n->invocation % EVAL_PREPARED_MAX][product] : NULL, ybar[product]);
+}
+
+static int due_step(void) {
+    const struct eval *e = client.eval;
+    const struct flow *f = &e->flow;
+    const bool window = (e->clip.flags & EVAL_CLIP_WINDOW) != 0, enclave = e->network.placement == EVAL_ENCLAVE;
+    const struct eval_index ask = {.index = e->step};
+
+    if (window && !enclave)
+        for (uint32_t p = e->model.step_product[e->step]; p < e->model.step_product[e->step + 1]; p++) {
+            uint64_t x, y;
+            window_offsets(e, p, &x, &y);
+            memcpy(xbar[p], stub.window + x, object_bytes(FLOW_X, p, e->network.persons));
+            compute(p);
+            memcpy(stub.window + y, ybar[p], object_bytes(FLOW_Y, p, e->network.persons));
+        }
+    if (window || enclave || (e->taking && f->product == f->end))
+        return due(EVAL_STEP, &ask, sizeof(ask));
+    if (!e->taking)
+        return due_bulk(EVAL_STEP_READ, f->product, f->offset, NULL, 0);
+    if (f->offset == 0)
+        compute(f->product);
+    return due_bulk(EVAL_STEP_WRITE, f->product, f->offset, (const uint8_t *)ybar[f->product] + f->offset,
+                    object_bytes(FLOW_Y, f->product, e->network.persons) - (size_t)f->offset);
+}
+
+int client_due(void) {
+    const struct eval *e = client.eval;
+    const struct flow *f = &e->flow;
+    const uint32_t window_bytes = 1 << 20;
+    const bool window = client.window && e->window_bytes >= window_bytes;
+    const struct eval_index product = {.index = f->product};
+
+    switch (e->state) {
+    case STATE_EMPTY: {
+        if (client.window && !window) {
+            const struct eval_window w = {.bytes = window_bytes};
+            (void)due(EVAL_WINDOW, &w, sizeof(w));
+            return CLIENT_WINDOW_HANDLE;
+        }
+        const struct eval_load_open ask = {
+            .slot = 0, .placement = client.placement, .envelope_bytes = envelope_bytes};
+        return due(EVAL_LOAD_OPEN, &ask, sizeof(ask));
+    }
+    case STATE_ENVELOPE:
+        return due_bulk(EVAL_LOAD_ENVELOPE, 0, e->loading->have, envelope + e->loading->have,
+                        envelope_bytes - e->loading->have);
+    case STATE_CHUNKS: {
+        const size_t each = EVAL_SEAL_BYTES + EVAL_TAG_BYTES, at = e->loading->have * each;
+        if (e->loading->have == e->model.chunks)
+            return due(EVAL_LOAD_COMMIT, NULL, 0);
+        return due_bulk(EVAL_LOAD_CHUNK, e->loading->have, 0, sealed + at,
+                        sealed_bytes - at < each ? sealed_bytes - at : each);
+    }
+    case STATE_WEIGHTS:
+        return window && f->offset == 0 ? due(EVAL_WEIGHTS_MAP, &product, sizeof(product))
+                                        : due_bulk(EVAL_WEIGHTS_READ, f->product, f->offset, NULL, 0);
+    case STATE_READY:
+        return due_ready();
+    case STATE_PREPARE:
+        return window && f->offset == 0 ? due(EVAL_PREPARE_MAP, &product, sizeof(product))
+                                        : due_bulk(EVAL_PREPARE_READ, f->product, f->offset, NULL, 0);
+    case STATE_CLIP: {
+        const struct session *s = &e->sessions[e->clip.session];
+        size_t size;
+        if (e->clip_have == e->clip.bytes)
+            return due(EVAL_CLIP_BEGIN, NULL, 0);
+        const uint32_t persons = (uint32_t)((e->clip.bytes - clip_bytes(0)) / (clip_bytes(1) - clip_bytes(0)));
+        const uint8_t *bytes = seal_clip((uint32_t)(s - e->sessions), e->clip.number, persons, &size);
+        return due_bulk(EVAL_CLIP_WRITE, 0, e->clip_have, bytes + e->clip_have, size - e->clip_have);
+    }
+    default:
+        return due_step();
+    }
+}
+
+void client_advance(uint32_t messages, uint32_t states) {
+    while (messages-- != 0 && (client.eval->state & states) == 0) {
+        const int handle = client_due();
+        client_send(client.request, client.request_bytes, handle);
+    }
+}
+
+void client_evaluate(void) {
+    const uint32_t before = client.observations;
+
+    for (uint32_t left = 20000; left != 0 && client.observations == before; left--) {
+        const int handle = client_due();
+        client_send(client.request, client.request_bytes, handle);
+    }
+    CHECK(client.observations == before + 1, "an honest client is served from any state");
+}
+
+uint32_t *client_ybar(uint32_t product, size_t *words) {
+    *words = object_bytes(FLOW_Y, product, client.eval->network.persons) / 4;
+    return ybar[product];
+}

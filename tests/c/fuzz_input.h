@@ -1,0 +1,68 @@
+/*
+ * fuzz_input.h - how a fuzzer's input is read: bytes taken from the front, zeros
+ * once they are used up; and the operations of which an input of fuzz_eval is a list.
+ */
+#ifndef EDGED_TEST_FUZZ_INPUT_H
+#define EDGED_TEST_FUZZ_INPUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define FUZZ_SEED 1u
+
+/* First byte: where the application stands. Second: bits 0..1 placement, 2 window,
+ * 3 U ahead, 4..5 persons, 6 resubmit, 7 evaluate a clip at the end. */
+enum fuzz_start {
+    FUZZ_START_EMPTY = 0,
+    FUZZ_START_WEIGHTS = 1,
+    FUZZ_START_READY = 2,
+    FUZZ_START_PREPARE = 3,
+    FUZZ_START_CLIP = 4,
+    FUZZ_START_STEP = 5,
+    FUZZ_START_COUNT = 6
+};
+
+/* Then operations, one byte each and what stands behind them. */
+enum fuzz_operation {
+    FUZZ_RAW = 0,     /* u16 size, u8 with handle, bytes */
+    FUZZ_FRAMED = 1,  /* u8 command, u8 with handle, u16 size of the body, body */
+    FUZZ_DUE = 2,     /* u8: so many messages of an honest client */
+    FUZZ_PATCHED = 3, /* the next honest message; u8 count, then u16 at, u8 bits to flip */
+    FUZZ_RESIZED = 4, /* the next honest message, i8 bytes longer, len too */
+    FUZZ_STYLE = 5,   /* u8: as the second byte of the input */
+    FUZZ_FAULT = 6,   /* u8 which, u8 when */
+    FUZZ_DISCONNECT = 7,
+    FUZZ_OPERATIONS = 8
+};
+
+struct fuzz_input {
+    const uint8_t *data;
+    size_t left;
+};
+
+static inline uint8_t fuzz_byte(struct fuzz_input *in) {
+    if (in->left == 0)
+        return 0;
+    in->left--;
+    return *in->data++;
+}
+
+static inline uint16_t fuzz_short(struct fuzz_input *in) {
+    const uint8_t low = fuzz_byte(in);
+    return (uint16_t)(low | fuzz_byte(in) << 8);
+}
+
+/* At most `most` bytes into out; returns how many there were. */
+static inline size_t fuzz_bytes(struct fuzz_input *in, uint8_t *out, size_t want, size_t most) {
+    size_t n = want < most ? want : most;
+
+    n = n < in->left ? n : in->left;
+    if (n != 0)
+        memcpy(out, in->data, n);
+    in->data += n;
+    in->left -= n;
+    return n;
+}
+
+#endif

@@ -1,0 +1,96 @@
+#include "port_stub.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "crypto.h"
+#include "vector.h"
+
+/* Larger than any model of the tests asks for. */
+#define WINDOW_MAX_BYTES ((size_t)8 << 20)
+
+struct stub stub;
+
+void stub_reset(uint64_t seed) {
+    free(stub.window);
+    memset(&stub, 0, sizeof(stub));
+    stub.seed = seed;
+}
+
+int port_random(uint8_t *out, size_t size_bytes) {
+    if (stub.random_left != 0 && --stub.random_left == 0)
+        return -1;
+    for (size_t i = 0; i < size_bytes; i++) { /* splitmix64 */
+        uint64_t z = stub.seed += 0x9e3779b97f4a7c15;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+        out[i] = (uint8_t)(z >> 56);
+    }
+    return 0;
+}
+
+int port_device_key(const char *label, uint8_t out[32]) {
+    return crypto_sha256(label, strlen(label), out);
+}
+
+bool port_emulated(void) {
+    return true;
+}
+
+bool port_has_window(void) {
+    return true;
+}
+
+void *port_window_map(int handle, size_t size_bytes) {
+    CHECK(handle >= 0, "a handle");
+    stub.handles++;
+    if (size_bytes == 0 || size_bytes > WINDOW_MAX_BYTES)
+        return NULL;
+    CHECK(stub.window == NULL, "one window at a time");
+    stub.window = calloc(1, size_bytes);
+    stub.window_bytes = size_bytes;
+    return stub.window;
+}
+
+void port_window_unmap(void *base, size_t size_bytes) {
+    CHECK(base == stub.window && size_bytes == stub.window_bytes, "the window that was mapped");
+    free(stub.window);
+    stub.window = NULL;
+    stub.window_bytes = 0;
+}
+
+void port_memory(struct edged_memory *out) {
+    out->heap_limit = 1;
+}
+
+void port_measurement(uint8_t out[32]) {
+    memset(out, 0x11, 32);
+}
+
+long port_key_call(const void *request, size_t request_bytes, void *answer, size_t answer_bytes,
+                   bool *reconnected) {
+    uint8_t full[EDGED_MESSAGE_BYTES];
+
+    *reconnected = false;
+    if (stub.key_away != 0) {
+        stub.key_away--;
+        key_link_close(&stub.link);
+        stub.reconnect = true;
+        return -1;
+    }
+    if (stub.reconnect) {
+        key_link_close(&stub.link);
+        *reconnected = true;
+        stub.reconnect = false;
+    }
+    size_t n = key_eval_message(stub.key, &stub.link, request, request_bytes, full);
+    CHECK(n >= sizeof(struct edged_hdr) && n <= sizeof(full), "answer of the key application: %zu", n);
+    if (stub.key_garbles != 0) {
+        stub.key_garbles--;
+        full[stub.garbled_bit / 8 % n] ^= (uint8_t)(1u << stub.garbled_bit % 8);
+    }
+    if (n > answer_bytes)
+        return -1;
+    memcpy(answer, full, n);
+    return (long)n;
+}

@@ -1,0 +1,32 @@
+/*
+ * port_stub.h - lib/port.h in one process: a deterministic random source, the key
+ * application called directly, shared memory that is a block of the heap (so that a
+ * sanitizer sees its end), and faults on demand.
+ */
+#ifndef EDGED_TEST_PORT_STUB_H
+#define EDGED_TEST_PORT_STUB_H
+
+#include "key.h"
+#include "port.h"
+
+/** struct stub - set and read by a test; all zero is a faultless port */
+struct stub {
+    struct key_app *key;
+    struct key_link link;
+    bool reconnect;        /* the next call finds a new channel */
+    uint32_t random_left;  /* 0: always; n: the n-th draw from now fails */
+    uint32_t key_away;     /* so many calls fail */
+    uint32_t key_garbles;  /* so many answers have one bit flipped */
+    uint32_t garbled_bit;
+    uint32_t handles;      /* taken over so far */
+    uint8_t *window;       /* the last one mapped */
+    size_t window_bytes;
+    uint64_t seed;
+};
+
+extern struct stub stub;
+
+/* As at start, with another seed. Keeps nothing; the caller destroys the applications first. */
+void stub_reset(uint64_t seed);
+
+#endif
