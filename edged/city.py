@@ -33,6 +33,7 @@ def run_open_record(given: argparse.Namespace) -> None:
         "recipient": header.rcpt.hex(),
         "key_id": header.kid.hex(),
         "camera": seen.camera.hex(),
+        "model": seen.model.hex(),
         "clip": seen.number,
         "persons": seen.persons,
         "claimed_by_node": {"time_ns": seen.claimed_ns, "tracks": list(seen.tracks)},

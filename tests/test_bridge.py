@@ -19,9 +19,9 @@ from edged.offload.product import NumpyAccelerator, masked_convolution
 PACKAGE = b"EDGEDPKG\1\0\0\0\3\0\0\0abc" + bytes(5000)
 PERSONS, FRAMES, JOINTS = 2, 6, 3
 # Two products fall due at step 0, one at step 1.
-PRODUCTS = (wire.Product(0, 4, 1, 1, 0, 5, 6, 6, JOINTS, 8192, 16384),
-            wire.Product(0, 2, 1, 2, 0, 3, 6, 3, JOINTS, 24576, 32768),
-            wire.Product(1, 3, 3, 2, 1, 4, 6, 3, JOINTS, 8192, 16384))
+PRODUCTS = (wire.Product(0, 4, 1, 1, 0, 5, 6, 6, JOINTS, 4, 8192, 16384),
+            wire.Product(0, 2, 1, 2, 0, 3, 6, 3, JOINTS, 4, 24576, 32768),
+            wire.Product(1, 3, 3, 2, 1, 4, 6, 3, JOINTS, 4, 8192, 16384))
 STEPS = 2
 WINDOW_BYTES = 40960
 HEAD, CHUNK, STEP = wire.Header.size(), wire.Chunk.size(), wire.Step.size()

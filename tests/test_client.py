@@ -39,7 +39,7 @@ def test_a_request_is_framed_as_the_header_says():
     KeyClient(FakeChannel(record)).put_slot(3, wire.KeyKind.ALERT, b"k" * 16, b"i" * 16)
     message, handle = seen[0]
     assert Header.unpack(message[:24]) == Header(1, wire.KeyCommand.SLOT_PUT, wire.SlotPut.size(), 1, 0)
-    assert wire.SlotPut.unpack(message[24:]) == wire.SlotPut(3, 3, 16, b"i" * 16, b"k" * 16 + bytes(16), bytes(32))
+    assert wire.SlotPut.unpack(message[24:]) == wire.SlotPut(3, 3, 16, b"i" * 16, b"k" * 16 + bytes(16), bytes(32), bytes(16))
     assert handle is None
 
 

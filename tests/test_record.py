@@ -25,7 +25,7 @@ def canonical(**changes):
 
 def plaintext(**changes):
     fields = dict(version=1, kind=0, labels=3, persons=2, number=77, claimed_ns=99, tracks=(4, 5, 0, 0, 0, 0, 0, 0),
-                  camera=b"c" * 32)
+                  camera=b"c" * 32, model=b"m" * 32)
     fields.update(changes)
     scores = struct.pack("<3i3I", -65536, 0, 2 ** 30, 1, 2, 65533)
     return (wire.Scores(**fields).pack() + scores).ljust(BODY_BYTES, b"\0")

@@ -124,7 +124,7 @@ def test_every_constant_has_the_value_of_the_header(compiled):
 
 
 def test_a_message_survives_packing():
-    head = wire.Product(1, 64, 9, 2, 4, 64, 300, 150, 18, 4096, 8192)
+    head = wire.Product(1, 64, 9, 2, 4, 64, 300, 150, 18, 4, 4096, 8192)
     assert wire.Product.unpack(head.pack()) == head
     stats = wire.EvalStats(wire.Memory(1, 2, 3, 4, 5, 6, 7), 8, 9, 10, 11)
     assert wire.EvalStats.unpack(stats.pack()) == stats

@@ -87,6 +87,7 @@ class Observation:
     claimed_ns: int
     tracks: Tuple[int, ...]
     camera: bytes
+    model: bytes  # SHA-256 of the signed manifest of the model of its last attempt
     logits: Tuple[int, ...]
     probabilities: Tuple[int, ...]
 
@@ -142,6 +143,6 @@ def _read_scores(header: RecordHeader, plain: bytes) -> Observation:
         raise PackageError("record seq {}: what must be 0 is not".format(header.seq))
     return Observation(
         header, wire.RecordKind(scores.kind), scores.persons, scores.number, scores.claimed_ns,
-        scores.tracks[:scores.persons], scores.camera,
+        scores.tracks[:scores.persons], scores.camera, scores.model,
         struct.unpack_from("<{}i".format(scores.labels), plain, size),
         struct.unpack_from("<{}I".format(scores.labels), plain, size + 4 * scores.labels))

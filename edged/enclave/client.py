@@ -158,13 +158,14 @@ class KeyClient:
     def stats(self) -> wire.Memory:
         return wire.Memory.unpack(self.connection.request(KeyCommand.STATS))
 
-    def put_slot(self, slot: int, kind: wire.KeyKind, key: bytes, key_id: bytes, verifier: bytes = bytes(32)) -> None:
+    def put_slot(self, slot: int, kind: wire.KeyKind, key: bytes, key_id: bytes, verifier: bytes = bytes(32),
+                 owner: bytes = bytes(16)) -> None:
         """Put a key in clear: an emulated key application alone takes it.
 
-        key : 32 bytes, of an alert also 16      key_id : 16 bytes      verifier : Ed25519 of the model owner
+        key : 32 bytes, of an alert also 16      key_id, owner : 16 bytes      verifier : Ed25519 of the model owner
         """
         self.connection.request(KeyCommand.SLOT_PUT, wire.SlotPut(
-            slot, kind, len(key), key_id, key.ljust(32, b"\0"), verifier).pack())
+            slot, kind, len(key), key_id, key.ljust(32, b"\0"), verifier, owner).pack())
 
     def clear_slot(self, slot: int) -> None:
         self.connection.request(KeyCommand.SLOT_CLEAR, wire.Index(slot).pack())
@@ -283,6 +284,13 @@ class EvalClient:
     def abort_clip(self, session: int) -> Progress:
         """Give the session's clip up. Its record `failed` comes, or none where it was not accepted yet."""
         return self._progress(EvalCommand.CLIP_ABORT, wire.Index(session).pack())
+
+    def record(self, session: int) -> Optional[bytes]:
+        """The session's last record again, byte for byte: for a client that did not get it."""
+        return self._progress(EvalCommand.RECORD, wire.Index(session).pack()).record
+
+    def close_session(self, session: int) -> None:
+        self.connection.request(EvalCommand.SESSION_CLOSE, wire.Index(session).pack())
 
     def close(self) -> None:
         self.connection.close()

@@ -95,6 +95,8 @@ class EvalCommand(IntEnum):
     STEP_WRITE = 42
     STEP = 44
     CLIP_ABORT = 46
+    RECORD = 48
+    SESSION_CLOSE = 50
 
 
 class KeyCommand(IntEnum):
@@ -346,7 +348,7 @@ class Product(Message):
     frames_in: int = _u32()
     frames_out: int = _u32()
     joints: int = _u32()
-    reserved: int = _reserved("I")
+    element_bytes: int = _u32()
     x_offset: int = _u64()
     y_offset: int = _u64()
 
@@ -430,6 +432,7 @@ class Scores(Message):
     claimed_ns: int = _u64()
     tracks: Tuple[int, ...] = _u32s(EVAL_PERSONS_MAX)
     camera: bytes = _bytes(32)
+    model: bytes = _bytes(32)
 
 
 @_message("key_info")
@@ -449,6 +452,7 @@ class SlotPut(Message):
     key_id: bytes = _bytes(16)
     key: bytes = _bytes(32)
     verifier: bytes = _bytes(32)
+    owner: bytes = _bytes(16)
 
 
 @_message("key_hello")
@@ -478,6 +482,7 @@ class Material(Message):
     key_id: bytes = _bytes(16)
     key: bytes = _bytes(32)
     verifier: bytes = _bytes(32)
+    owner: bytes = _bytes(16)
     node: bytes = _bytes(16)
 
 

@@ -205,4 +205,5 @@ class Bridge:
         return traffic.round_trips, traffic.messages, traffic.bytes + moved, self._accelerator_s, time.perf_counter()
 
     def _cost(self, before: Tuple[int, int, int, float, float]) -> Cost:
-        return Cost(*(now - then for now, then in zip(self._meter(), before)))
+        now = self._meter()
+        return Cost(*(ended - begun for ended, begun in zip(now, before)))  # type: ignore[arg-type]

@@ -40,6 +40,25 @@ def refused(status):
     assert caught.value.status == status, "{}, not {}".format(caught.value, status.name)
 
 
+def _patiently(connect):
+    deadline = time.monotonic() + RECONNECT_S
+    while True:
+        client = connect()
+        try:
+            client.info()
+            return client
+        except EnclaveError:
+            client.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+
+
+def verifier_of(owner):
+    """The 32 bytes by which an owner's signature is checked."""
+    return owner.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+
+
 class Camera(NamedTuple):
     session: int
     key: bytes
@@ -60,6 +79,7 @@ class AttackNode:
         self.model_key, self.data_key, self.alert_key = (rng.bytes(32) for _ in range(3))
         self.short_alert_key = rng.bytes(16)
         self.number = 0  # of the last clip sealed
+        self.transport = None
 
     def __enter__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="edged-")
@@ -80,9 +100,8 @@ class AttackNode:
     # The applications.
 
     def put_keys(self):
-        key = KeyClient(self.enclave.connect_key())
-        verifier = self.owner.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-        key.put_slot(MODEL_SLOT, KeyKind.MODEL, self.model_key, KEY_ID, verifier)
+        key = self.connect_key()
+        key.put_slot(MODEL_SLOT, KeyKind.MODEL, self.model_key, KEY_ID, verifier_of(self.owner))
         key.put_slot(DATA_SLOT, KeyKind.DATA, self.data_key, b"d" * 16)
         key.put_slot(ALERT_SLOT, KeyKind.ALERT, self.alert_key, b"a" * 16)
         key.put_slot(SHORT_ALERT_SLOT, KeyKind.ALERT, self.short_alert_key, b"s" * 16)
@@ -90,17 +109,11 @@ class AttackNode:
 
     def connect(self):
         """A client that is served: the enclave takes one, and may still be burying the one before."""
-        deadline = time.monotonic() + RECONNECT_S
-        while True:
-            client = EvalClient(self.enclave.connect_eval())
-            try:
-                client.info()
-                return client
-            except EnclaveError:
-                client.close()
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.002)
+        return _patiently(lambda: EvalClient(self.enclave.connect_eval()))
+
+    def connect_key(self):
+        """Likewise of the key application."""
+        return _patiently(lambda: KeyClient(self.enclave.connect_key()))
 
     def reconnect(self):
         self.client.close()
@@ -126,6 +139,9 @@ class AttackNode:
 
     def load(self, model, placement=Placement.MASKED, transport="message"):
         """Load, and take the weights over; self.w_bar is what the accelerator holds."""
+        window = getattr(self.transport, "_window", None)
+        if window is not None:  # of the load before, whose client may be gone
+            window.close()
         self.model = model
         self.loaded = self.client.load(self.pack(model), MODEL_SLOT, placement)
         self.transport = TRANSPORTS[transport](self.client, self.loaded)

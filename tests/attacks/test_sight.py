@@ -4,8 +4,8 @@ The view is all that leaves for it: wbar once per load, U + pad of what is prepa
 ybar - U - pad, which it computes. The clips and weights are chosen by the attacker here, who even knows them.
 """
 
-from functools import lru_cache
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from edged.enclave.wire import Placement
 from edged.model import reference
 from edged.model.layers import GraphLayer, ResidualLayer, TemporalLayer
 
-SHAPE = dict(channels=((20, 1), (20, 1), (40, 2)), frames=64, joints=18, persons=2, partitions=3, taps=9)
+SHAPE = dict(channels=((40, 1), (40, 1), (60, 2)), frames=20, joints=18, persons=2, partitions=3, taps=9)
 
 
 @lru_cache(maxsize=None)

@@ -22,6 +22,7 @@ static size_t sealed_bytes;
 static struct model shape;
 static uint32_t *wbar[EVAL_LAYERS_MAX], *xbar[EVAL_LAYERS_MAX], *ybar[EVAL_LAYERS_MAX];
 static uint32_t *ahead[EVAL_PREPARED_MAX][EVAL_LAYERS_MAX]; /* by invocation mod 8 */
+static uint8_t digest[32]; /* of the manifest: every record names it */
 
 static size_t object_bytes(enum network_flow flow, uint32_t product, uint32_t persons) {
     const struct network n = {.model = &shape};
@@ -37,13 +38,14 @@ static uint32_t *room(enum network_flow flow, uint32_t product) {
 void client_init(void) {
     size_t size, manifest_bytes;
     const uint8_t *package = vector_get("package", &size);
-    const uint8_t *manifest = vector_get("odd/manifest", &manifest_bytes);
+    const uint8_t *manifest = vector_get("package/manifest", &manifest_bytes);
 
     envelope_bytes = load_le32(package + 12);
     envelope = package + PACKAGE_HEAD;
     sealed = envelope + envelope_bytes;
     sealed_bytes = size - PACKAGE_HEAD - envelope_bytes;
     CHECK(model_read_manifest(&shape, manifest, manifest_bytes) == EDGED_OK, "manifest");
+    CHECK(crypto_sha256(manifest, manifest_bytes, digest) == 0, "digest");
     for (uint32_t p = 0; p < shape.product_count; p++) {
         wbar[p] = room(FLOW_WEIGHTS, p);
         xbar[p] = room(FLOW_X, p);
@@ -71,6 +73,7 @@ static void put_slot(uint32_t slot, enum key_kind kind, const char *name) {
 void client_start(uint64_t seed) {
     stub_reset(seed);
     memset(&client, 0, sizeof(client));
+    memset(last_bytes, 0, sizeof(last_bytes));
     client.persons = 1;
     client.key = stub.key = key_create();
     CHECK(client.key != NULL, "key application");
@@ -89,37 +92,20 @@ void client_stop(void) {
 
 /* ------------------------------------------------------- judging answers --- */
 
-/* Opens a record with the session's own key: header, then scores, as record.c made them. */
-static void judge_record(const uint8_t *record, size_t size) {
-    struct edged_record head;
-    struct edged_scores scores;
-    uint8_t nonce[12] = {0}, *plain;
-    const struct session *s = NULL;
+/* Each session's last record: EVAL_RECORD must answer the same bytes. */
+static uint8_t last[EVAL_SESSIONS_MAX][EDGED_MESSAGE_BYTES];
+static size_t last_bytes[EVAL_SESSIONS_MAX];
 
-    CHECK(size > sizeof(head), "a record of %zu bytes", size);
-    memcpy(&head, record, sizeof(head));
-    CHECK(head.body_bytes > CRYPTO_TAG_BYTES && head.body_bytes % 512 == CRYPTO_TAG_BYTES &&
-              size - sizeof(head) == (size_t)head.header_bytes + head.body_bytes,
-          "a record of %u + %u in %zu bytes", head.header_bytes, head.body_bytes, size);
-    plain = malloc(head.body_bytes);
-    CHECK(plain != NULL, "plain");
-    for (uint32_t i = 0; i < EVAL_SESSIONS_MAX && s == NULL; i++) {
-        const struct session *at = &client.eval->sessions[i];
-        if (!at->open)
-            continue;
-        store_le64(nonce, client.eval->sequence[at->alert_slot]);
-        if (crypto_gcm_open(at->record.key, at->record.key_bytes, nonce, record + sizeof(head), head.header_bytes,
-                            record + sizeof(head) + head.header_bytes, head.body_bytes - CRYPTO_TAG_BYTES,
-                            plain) == 0)
-            s = at;
-    }
-    CHECK(s != NULL, "no session's key opens the record");
+static void judge_scores(const uint8_t *plain, size_t size, const struct session *s) {
+    struct edged_scores scores;
+    char name[32];
+
     memcpy(&scores, plain, sizeof(scores));
     CHECK(scores.version == 1 && scores.labels == shape.labels && scores.persons <= shape.persons &&
-              scores.number == s->number,
+              scores.number == s->number && memcmp(scores.camera, s->camera, sizeof(scores.camera)) == 0 &&
+              memcmp(scores.model, digest, sizeof(digest)) == 0,
           "version %u labels %u persons %u", scores.version, scores.labels, scores.persons);
     if (scores.kind == EDGED_OBSERVATION) { /* whatever was sent, what comes out is right */
-        char name[32];
         snprintf(name, sizeof(name), "logits/%u", scores.persons);
         CHECK(memcmp(plain + sizeof(scores), vector_get(name, NULL), shape.labels * 4) == 0, "%s", name);
         snprintf(name, sizeof(name), "probabilities/%u", scores.persons);
@@ -128,11 +114,50 @@ static void judge_record(const uint8_t *record, size_t size) {
         client.observations++;
     } else {
         CHECK(scores.kind == EDGED_FAILED, "kind %u", scores.kind);
-        for (size_t i = sizeof(scores); i < head.body_bytes - CRYPTO_TAG_BYTES; i++)
+        for (size_t i = sizeof(scores); i < size; i++)
             CHECK(plain[i] == 0, "`failed` tells nothing");
         client.failures++;
     }
+}
+
+/* A new record opens with its session's own key, and says what it must. */
+static void judge_record(uint32_t session, const uint8_t *record, size_t size) {
+    const struct session *s = &client.eval->sessions[session % EVAL_SESSIONS_MAX];
+    struct edged_record head;
+    uint8_t nonce[12] = {0};
+
+    CHECK(size == record_bytes(shape.labels), "a record of %zu bytes", size);
+    memcpy(&head, record, sizeof(head));
+    CHECK(head.body_bytes > CRYPTO_TAG_BYTES &&
+              size - sizeof(head) == (size_t)head.header_bytes + head.body_bytes,
+          "a record of %u + %u in %zu bytes", head.header_bytes, head.body_bytes, size);
+    uint8_t *plain = malloc(head.body_bytes);
+    CHECK(plain != NULL, "plain");
+    store_le64(nonce, client.eval->sequence[s->alert_slot]);
+    CHECK(crypto_gcm_open(s->record.key, s->record.key_bytes, nonce, record + sizeof(head), head.header_bytes,
+                          record + sizeof(head) + head.header_bytes, head.body_bytes - CRYPTO_TAG_BYTES, plain) == 0,
+          "the session's key opens its record");
+    judge_scores(plain, head.body_bytes - CRYPTO_TAG_BYTES, s);
     free(plain);
+    memcpy(last[session % EVAL_SESSIONS_MAX], record, size);
+    last_bytes[session % EVAL_SESSIONS_MAX] = size;
+}
+
+/* An answer with struct eval_step: is a record behind it, and whose? */
+static void judge_step(uint16_t cmd, const uint8_t *request, const uint8_t *body, size_t size) {
+    const uint32_t named = load_le32(request + sizeof(struct edged_hdr));
+    struct eval_step step;
+
+    CHECK(size >= sizeof(step), "struct eval_step");
+    memcpy(&step, body, sizeof(step));
+    CHECK(step.record_bytes == size - sizeof(step), "record of %u bytes", step.record_bytes);
+    body += sizeof(step);
+    if (cmd == EVAL_RECORD)
+        CHECK(named < EVAL_SESSIONS_MAX && step.record_bytes == last_bytes[named] && last_bytes[named] != 0 &&
+                  memcmp(body, last[named], last_bytes[named]) == 0,
+              "the last record again, byte for byte");
+    else if (step.record_bytes != 0)
+        judge_record(cmd == EVAL_CLIP_ABORT ? named : client.eval->clip.session, body, step.record_bytes);
 }
 
 /* What a bulk answer brought goes to the accelerator. */
@@ -168,7 +193,6 @@ static void keep_window(uint16_t cmd, uint32_t product) {
 
 static void judge(const uint8_t *request, size_t size_bytes) {
     struct edged_hdr ask = {0}, h;
-    struct eval_step step;
 
     memcpy(&ask, request, size_bytes < sizeof(ask) ? size_bytes : sizeof(ask));
     CHECK(client.answer_bytes >= sizeof(h) && client.answer_bytes <= EDGED_MESSAGE_BYTES, "%zu bytes",
@@ -180,13 +204,9 @@ static void judge(const uint8_t *request, size_t size_bytes) {
     CHECK(h.status == EDGED_OK || h.status == EDGED_ERR_VERIFICATION || h.len == 0, "a refusal has no body");
     client.status = (enum edged_status)h.status;
     const uint8_t *body = client.answer + sizeof(h);
-    if ((h.cmd - 1 >= EVAL_CLIP_BEGIN || h.cmd - 1 == EVAL_CLIP_OPEN) && h.len >= sizeof(step) &&
-        h.cmd - 1 != EVAL_STEP_READ) {
-        memcpy(&step, body, sizeof(step));
-        CHECK(step.record_bytes == h.len - sizeof(step), "record of %u bytes", step.record_bytes);
-        if (step.record_bytes != 0)
-            judge_record(body + sizeof(step), step.record_bytes);
-    }
+    if (h.len != 0 && (ask.cmd == EVAL_CLIP_OPEN || ask.cmd == EVAL_CLIP_BEGIN || ask.cmd == EVAL_STEP ||
+                       ask.cmd == EVAL_CLIP_ABORT || ask.cmd == EVAL_RECORD))
+        judge_step(ask.cmd, request, body, h.len);
     if (h.status != EDGED_OK)
         return;
     if (ask.cmd == EVAL_WEIGHTS_READ || ask.cmd == EVAL_PREPARE_READ || ask.cmd == EVAL_STEP_READ)
@@ -204,7 +224,13 @@ void client_send(const uint8_t *request, size_t size_bytes, int handle) {
     memcpy(copy, request, size_bytes);
     if (client.record != NULL)
         client.record(request, size_bytes, handle);
+    if (client.heap != NULL) /* the application's allocations alone may fail */
+        *client.heap = client.heap_left;
     client.answer_bytes = eval_message(client.eval, copy, size_bytes, handle, client.answer);
+    if (client.heap != NULL) {
+        client.heap_left = *client.heap;
+        *client.heap = 0;
+    }
     CHECK(stub.handles == handles + (handle >= 0), "a handle is taken over once");
     judge(copy, size_bytes);
     free(copy);
@@ -301,11 +327,11 @@ static int due_clip(void) {
     return due(EVAL_CLIP_OPEN, &ask, sizeof(ask));
 }
 
-static bool has_session(void) {
+static const struct session *first_session(void) {
     for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++)
         if (client.eval->sessions[i].open)
-            return true;
-    return false;
+            return &client.eval->sessions[i];
+    return NULL;
 }
 
 static uint32_t prepared_count(uint32_t persons) {
@@ -317,10 +343,11 @@ static uint32_t prepared_count(uint32_t persons) {
 
 static int due_ready(void) {
     const struct eval *e = client.eval;
+    const struct session *s = first_session();
 
-    if (!has_session()) {
+    if (s == NULL || (s->number == UINT64_MAX && !s->unfinished)) { /* no number is left: the camera asks for new keys */
         struct eval_session_open ask = {.data_slot = CLIENT_DATA_SLOT, .alert_slot = CLIENT_ALERT_SLOT};
-        memcpy(ask.camera, CAMERA, sizeof(CAMERA));
+        memcpy(ask.camera, s == NULL ? CAMERA : s->camera, sizeof(CAMERA));
         return due(EVAL_SESSION_OPEN, &ask, sizeof(ask));
     }
     if (client.ahead && client.persons != 0 && e->network.placement != EVAL_ENCLAVE &&

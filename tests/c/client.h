@@ -33,6 +33,8 @@ struct client {
     size_t request_bytes, answer_bytes;
     enum edged_status status;
     uint32_t observations, failures; /* records so far */
+    uint32_t *heap;     /* heap_stub.c's counter, where it is linked */
+    uint32_t heap_left; /* what to set it to */
     void (*record)(const uint8_t *request, size_t size_bytes, int handle); /* sees every request */
 };
 

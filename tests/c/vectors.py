@@ -64,10 +64,12 @@ _NETWORKS: Dict[str, Dict] = {
     "tiles": dict(seed=6, channels=[(6, 1), (18, 2), (6, 1)], frames=75, labels=19, persons=3),
     "alone": dict(seed=7, channels=[(5, 1)], frames=9, joints=3, labels=1, persons=1, partitions=1, taps=3),
 }
+# For the fuzzers: everything that `odd` has, in as few bytes as it takes.
+_SMALL: Dict = dict(seed=8, channels=[(4, 1), (9, 2), (3, 1)], frames=5, joints=3, labels=2, partitions=2, taps=3)
 
 
 def case(name: str) -> Case:
-    settings = dict(_NETWORKS[name])
+    settings = _SMALL if name == "small" else _NETWORKS[name]
     network = stgcn.random_network(**settings)
     rng = np.random.default_rng(settings["seed"] + 100)
     model = quantise.quantise(network, [stgcn.random_clip(rng, network, network.persons)])
@@ -122,6 +124,7 @@ def message_items(found: Case) -> Dict[str, bytes]:
     items = dict(keys)
     items["key/verifier"] = verifier
     items["package"] = package.seal(_fields(found.model), stream, keys["key/model"], owner_key())
+    items["package/manifest"] = package.inspect(items["package"]).encoded
     for persons in range(found.model.shape.persons + 1):
         logits, probabilities = reference.run(found.model, found.clip[:persons])
         items["clip/{}".format(persons)] = found.clip[:persons].tobytes()
@@ -258,5 +261,10 @@ def _invocation(found: Case, words: np.ndarray, under: str, persons: int, ahead:
     return dump
 
 
-if __name__ == "__main__":
-    write(Path(sys.argv[1]), all_items())
+def fuzz_items() -> Dict[str, bytes]:
+    found = case("small")
+    return dict(message_items(found), pool=pool().tobytes(), **model_items("small", found))
+
+
+if __name__ == "__main__":  # vectors.py FILE [fuzz]
+    write(Path(sys.argv[1]), fuzz_items() if "fuzz" in sys.argv else all_items())

@@ -19,8 +19,6 @@ static struct prepared *find_prepared(struct eval *e, uint64_t invocation) {
 
 enum edged_status prepare_open(struct eval *e, const struct eval_prepare_open *ask,
                                struct eval_invocation *out) {
-    if (ask->reserved != 0)
-        return EDGED_ERR_RESERVED;
     if (ask->persons == 0 || ask->persons > e->model.persons || e->network.placement == EVAL_ENCLAVE)
         return EDGED_ERR_ARGUMENT;
     if (find_prepared(e, 0) == NULL)
@@ -54,22 +52,43 @@ enum edged_status prepare_drop(struct eval *e, const struct eval_invocation *ask
     return EDGED_OK;
 }
 
-static size_t answer_step(const struct eval *e, size_t record, uint8_t *out) {
-    const struct eval_step s = {.step = e->step, .record_bytes = (uint32_t)record};
+static enum edged_status answer_step(const struct eval *e, uint8_t *out, size_t *size) {
+    const struct eval_step s = {.step = e->step};
 
     memcpy(out, &s, sizeof(s));
-    return sizeof(s) + record;
+    *size = sizeof(s);
+    return EDGED_OK;
+}
+
+enum edged_status clip_record(struct eval *e, const struct eval_index *ask, uint8_t *out, size_t *size) {
+    const struct kept *kept = &e->kept[ask->index % EVAL_SESSIONS_MAX];
+    const struct eval_step s = {.step = e->model.step_count, .record_bytes = (uint32_t)kept->bytes};
+
+    if (ask->index >= EVAL_SESSIONS_MAX)
+        return EDGED_ERR_ARGUMENT;
+    if (kept->bytes == 0)
+        return EDGED_ERR_ORDER;
+    memcpy(out, &s, sizeof(s));
+    memcpy(out + sizeof(s), kept->record, kept->bytes);
+    *size = sizeof(s) + kept->bytes;
+    return EDGED_OK;
 }
 
 /* The clip ends here with a record; the invocation is over. */
-static enum edged_status end_with_record(struct eval *e, struct session *s, enum edged_record_kind kind,
+static enum edged_status end_with_record(struct eval *e, uint32_t session, enum edged_record_kind kind,
                                          const int32_t *logits, const uint32_t *probabilities, uint8_t *out,
                                          size_t *size) {
-    const size_t n = record_seal(e, s, kind, logits, probabilities, out + sizeof(struct eval_step));
+    const struct eval_index which = {.index = session};
 
+    if (record_seal(e, session, kind, logits, probabilities) != 0)
+        return EDGED_ERR_UNAVAILABLE;
+    return clip_record(e, &which, out, size);
+}
+
+/* The evaluation under way is over, with or without a record: its invocation never comes back. */
+static enum edged_status leave(struct eval *e, enum edged_status status) {
     e->state = STATE_READY;
-    *size = n == 0 ? 0 : answer_step(e, n, out);
-    return n == 0 ? EDGED_ERR_UNAVAILABLE : EDGED_OK;
+    return status;
 }
 
 static enum edged_status finish(struct eval *e, uint8_t *out, size_t *size) {
@@ -78,11 +97,10 @@ static enum edged_status finish(struct eval *e, uint8_t *out, size_t *size) {
     enum edged_status status;
 
     network_output(&e->network, logits, probabilities);
-    status = end_with_record(e, &e->sessions[e->clip.session], EDGED_OBSERVATION, logits, probabilities, out,
-                             size);
+    status = end_with_record(e, e->clip.session, EDGED_OBSERVATION, logits, probabilities, out, size);
     crypto_wipe(logits, sizeof(logits));
     crypto_wipe(probabilities, sizeof(probabilities));
-    return status;
+    return leave(e, status);
 }
 
 /* Give xbar of the step at hand, or say that its messages may be read. */
@@ -93,7 +111,7 @@ static enum edged_status begin_step(struct eval *e, uint8_t *out, size_t *size) 
     e->taking = false;
     e->network.refused = 0;
     flow_begin(e, first, end);
-    *size = answer_step(e, 0, out);
+    (void)answer_step(e, out, size);
     if ((e->clip.flags & EVAL_CLIP_WINDOW) == 0 || e->network.placement == EVAL_ENCLAVE)
         return EDGED_OK;
     for (uint32_t p = first; p < end; p++) {
@@ -101,10 +119,8 @@ static enum edged_status begin_step(struct eval *e, uint8_t *out, size_t *size) 
         enum edged_status status;
         window_offsets(e, p, &x, &y);
         status = flow_map_out(e, FLOW_X, p, e->network.persons, e->window + x);
-        if (status != EDGED_OK) {
-            e->state = STATE_READY;
-            return status;
-        }
+        if (status != EDGED_OK)
+            return leave(e, status);
     }
     return EDGED_OK;
 }
@@ -114,7 +130,7 @@ enum edged_status clip_open(struct eval *e, const struct eval_clip_open *ask, ui
     const bool window = (ask->flags & EVAL_CLIP_WINDOW) != 0;
     enum edged_status status;
 
-    if (ask->reserved != 0 || (ask->flags & ~EVAL_CLIP_WINDOW) != 0)
+    if ((ask->flags & ~EVAL_CLIP_WINDOW) != 0)
         return EDGED_ERR_RESERVED;
     status = session_admits(e, ask);
     if (status != EDGED_OK)
@@ -129,10 +145,8 @@ enum edged_status clip_open(struct eval *e, const struct eval_clip_open *ask, ui
     e->clip_have = 0;
     e->step = 0;
     e->state = STATE_CLIP;
-    if (!window) {
-        *size = answer_step(e, 0, out);
-        return EDGED_OK;
-    }
+    if (!window)
+        return answer_step(e, out, size);
     memcpy(e->network.g, e->window, ask->bytes);
     e->clip_have = ask->bytes;
     return clip_begin(e, out, size);
@@ -167,10 +181,8 @@ enum edged_status clip_begin(struct eval *e, uint8_t *out, size_t *size) {
         memset(p, 0, sizeof(*p));
     }
     e->stats.clips++;
-    if (persons == 0) { /* nobody: the constants alone decide */
-        e->step = e->model.step_count;
+    if (persons == 0) /* nobody: the constants alone decide */
         return finish(e, out, size);
-    }
     return begin_step(e, out, size);
 }
 
@@ -180,6 +192,8 @@ enum edged_status clip_read(struct eval *e, const struct edged_chunk *at, uint8_
     if (e->taking || e->network.placement == EVAL_ENCLAVE || (e->clip.flags & EVAL_CLIP_WINDOW) != 0)
         return EDGED_ERR_ORDER;
     status = flow_read(e, FLOW_X, e->network.persons, at, out, size);
+    if (status == EDGED_ERR_UNAVAILABLE)
+        return leave(e, status);
     if (status == EDGED_OK && flow_done(e)) {
         e->taking = true;
         flow_begin(e, e->model.step_product[e->step], e->model.step_product[e->step + 1]);
@@ -188,7 +202,9 @@ enum edged_status clip_read(struct eval *e, const struct edged_chunk *at, uint8_
 }
 
 enum edged_status clip_take(struct eval *e, const struct edged_chunk *at, const uint8_t *bytes, size_t n) {
-    return e->taking ? flow_write(e, at, bytes, n) : EDGED_ERR_ORDER;
+    enum edged_status status = e->taking ? flow_write(e, at, bytes, n) : EDGED_ERR_ORDER;
+
+    return status == EDGED_ERR_UNAVAILABLE ? leave(e, status) : status;
 }
 
 /*
@@ -198,11 +214,9 @@ enum edged_status clip_take(struct eval *e, const struct edged_chunk *at, const 
 enum edged_status clip_step(struct eval *e, const struct eval_index *ask, uint8_t *out, size_t *size) {
     const uint32_t first = e->model.step_product[e->step], end = e->model.step_product[e->step + 1];
     const bool enclave = e->network.placement == EVAL_ENCLAVE;
-    struct session *s = &e->sessions[e->clip.session];
+    const struct session *s = &e->sessions[e->clip.session];
     enum edged_status status = EDGED_OK;
 
-    if (ask->reserved != 0)
-        return EDGED_ERR_RESERVED;
     if (ask->index != e->step)
         return EDGED_ERR_OBJECT;
     if (enclave || (e->clip.flags & EVAL_CLIP_WINDOW) != 0) {
@@ -211,20 +225,17 @@ enum edged_status clip_step(struct eval *e, const struct eval_index *ask, uint8_
             window_offsets(e, p, &x, &y);
             status = flow_map_in(e, p, enclave ? NULL : e->window + y);
         }
-        if (status != EDGED_OK) {
-            e->state = STATE_READY;
-            return status;
-        }
+        if (status != EDGED_OK)
+            return leave(e, status);
     } else if (!e->taking || !flow_done(e)) {
         return EDGED_ERR_ORDER;
     }
     if (ct_public(e->network.refused != 0)) {
         e->stats.rejections++;
-        e->state = STATE_READY; /* the invocation and its masks are dead */
         if (s->attempts >= EVAL_ATTEMPTS_MAX &&
-            end_with_record(e, s, EDGED_FAILED, NULL, NULL, out, size) != EDGED_OK)
-            *size = 0;
-        return EDGED_ERR_VERIFICATION;
+            end_with_record(e, e->clip.session, EDGED_FAILED, NULL, NULL, out, size) != EDGED_OK)
+            *size = 0; /* EVAL_CLIP_ABORT tries again */
+        return leave(e, EDGED_ERR_VERIFICATION); /* the invocation and its masks are dead */
     }
     e->stats.products_checked += enclave ? 0 : end - first;
     e->step++;
@@ -232,18 +243,16 @@ enum edged_status clip_step(struct eval *e, const struct eval_index *ask, uint8_
 }
 
 enum edged_status clip_abort(struct eval *e, const struct eval_index *ask, uint8_t *out, size_t *size) {
-    struct session *s = &e->sessions[ask->index % EVAL_SESSIONS_MAX];
+    const bool under_way = e->state == STATE_CLIP || e->state == STATE_STEP;
+    const struct session *s = &e->sessions[ask->index % EVAL_SESSIONS_MAX];
 
-    if (ask->reserved != 0)
-        return EDGED_ERR_RESERVED;
-    if (ask->index >= EVAL_SESSIONS_MAX || !s->open ||
-        (e->state != STATE_READY && ask->index != e->clip.session))
+    if (ask->index >= EVAL_SESSIONS_MAX || !s->open || (under_way && ask->index != e->clip.session))
         return EDGED_ERR_ARGUMENT;
-    if (s->unfinished)
-        return end_with_record(e, s, EDGED_FAILED, NULL, NULL, out, size);
-    if (e->state == STATE_READY)
+    if (!s->unfinished && !under_way)
         return EDGED_ERR_ORDER; /* nothing to give up */
-    e->state = STATE_READY;
-    *size = answer_step(e, 0, out);
-    return EDGED_OK;
+    if (under_way)
+        (void)leave(e, EDGED_OK);
+    if (s->unfinished)
+        return end_with_record(e, ask->index, EDGED_FAILED, NULL, NULL, out, size);
+    return answer_step(e, out, size); /* it was not accepted yet: no record */
 }

@@ -1,7 +1,7 @@
 /*
  * dispatch.c - the whole behaviour of the port in one table: which command, in
  * which states, with how long a body. Header, length and state are judged here
- * and nowhere else; a handler sees a body of its own size and judges its fields.
+ * and nowhere else; a handler sees a body of its own size, reserved words 0.
  */
 #include "dispatch.h"
 
@@ -62,11 +62,8 @@ static enum edged_status answer(struct call *c, const void *body, size_t size) {
     return EDGED_OK;
 }
 
-/* The head of a bulk message; its reserved word is judged here for all. */
-static enum edged_status chunk_of(const struct call *c, struct edged_chunk *at) {
-    memcpy(at, c->body, sizeof(*at));
-    return at->reserved == 0 ? EDGED_OK : EDGED_ERR_RESERVED;
-}
+/* Bulk data after its head. */
+#define DATA c->body + sizeof(struct edged_chunk), c->size - sizeof(struct edged_chunk)
 
 static enum edged_status on_info(struct eval *e, struct call *c) {
     struct eval_info i = {.flags = (port_emulated() ? EVAL_FLAG_EMULATED : 0) |
@@ -79,7 +76,6 @@ static enum edged_status on_info(struct eval *e, struct call *c) {
 static enum edged_status on_stats(struct eval *e, struct call *c) {
     memset(&e->stats.memory, 0, sizeof(e->stats.memory));
     port_memory(&e->stats.memory);
-    e->stats.memory.window = e->window_bytes;
     return answer(c, &e->stats, sizeof(e->stats));
 }
 
@@ -109,15 +105,13 @@ static enum edged_status on_load_open(struct eval *e, struct call *c) {
 }
 
 static enum edged_status on_load_envelope(struct eval *e, struct call *c) {
-    struct edged_chunk at;
-    enum edged_status status = chunk_of(c, &at);
-    return status != EDGED_OK ? status : load_envelope(e, &at, c->body + sizeof(at), c->size - sizeof(at));
+    BODY(edged_chunk, at);
+    return load_envelope(e, &at, DATA);
 }
 
 static enum edged_status on_load_chunk(struct eval *e, struct call *c) {
-    struct edged_chunk at;
-    enum edged_status status = chunk_of(c, &at);
-    return status != EDGED_OK ? status : load_chunk(e, &at, c->body + sizeof(at), c->size - sizeof(at));
+    BODY(edged_chunk, at);
+    return load_chunk(e, &at, DATA);
 }
 
 static enum edged_status on_load_commit(struct eval *e, struct call *c) {
@@ -147,8 +141,6 @@ static enum edged_status on_unload(struct eval *e, struct call *c) {
 
 static enum edged_status on_product(struct eval *e, struct call *c) {
     BODY(eval_index, ask);
-    if (ask.reserved != 0)
-        return EDGED_ERR_RESERVED;
     if (ask.index >= e->model.product_count || e->network.placement == EVAL_ENCLAVE)
         return EDGED_ERR_ARGUMENT;
     const struct layer *l = network_product(&e->network, ask.index);
@@ -160,19 +152,18 @@ static enum edged_status on_product(struct eval *e, struct call *c) {
                              .channels = l->outside.channels,
                              .frames_in = l->outside.frames_in,
                              .frames_out = l->frames_out,
-                             .joints = l->outside.joints};
+                             .joints = l->outside.joints,
+                             .element_bytes = sizeof(uint32_t)};
     window_offsets(e, ask.index, &p.x_offset, &p.y_offset);
     return answer(c, &p, sizeof(p));
 }
 
 /* wbar, or U + pad, as the next message of bulk data. */
 static enum edged_status read_flow(struct eval *e, struct call *c, enum network_flow kind, uint32_t persons) {
-    struct edged_chunk at;
+    BODY(edged_chunk, at);
     size_t n = 0;
-    enum edged_status status = chunk_of(c, &at);
+    enum edged_status status = flow_read(e, kind, persons, &at, c->out + sizeof(at), &n);
 
-    if (status == EDGED_OK)
-        status = flow_read(e, kind, persons, &at, c->out + sizeof(at), &n);
     if (status != EDGED_OK)
         return status;
     memcpy(c->out, &at, sizeof(at));
@@ -183,8 +174,6 @@ static enum edged_status read_flow(struct eval *e, struct call *c, enum network_
 /* wbar, or U + pad, of one product into the window: products in order, each once. */
 static enum edged_status map_flow(struct eval *e, struct call *c, enum network_flow kind, uint32_t persons) {
     BODY(eval_index, ask);
-    if (ask.reserved != 0)
-        return EDGED_ERR_RESERVED;
     if (flow_done(e) || ask.index != e->flow.product || e->flow.offset != 0)
         return EDGED_ERR_OBJECT;
     if (e->window == NULL || e->window_bytes < window_need(e))
@@ -196,7 +185,9 @@ static enum edged_status map_flow(struct eval *e, struct call *c, enum network_f
 }
 
 static enum edged_status weights_crossed(struct eval *e, enum edged_status status) {
-    if (status == EDGED_OK && flow_done(e))
+    if (status == EDGED_ERR_UNAVAILABLE)
+        load_drop(e); /* where the masks stopped is unknown: load again, under new ones */
+    else if (status == EDGED_OK && flow_done(e))
         e->state = STATE_READY;
     return status;
 }
@@ -224,7 +215,9 @@ static enum edged_status on_prepare_open(struct eval *e, struct call *c) {
 }
 
 static enum edged_status prepare_crossed(struct eval *e, enum edged_status status) {
-    if (status == EDGED_OK && flow_done(e))
+    if (status == EDGED_ERR_UNAVAILABLE)
+        e->state = STATE_READY; /* the invocation is dead */
+    else if (status == EDGED_OK && flow_done(e))
         prepare_done(e);
     return status;
 }
@@ -248,9 +241,8 @@ static enum edged_status on_clip_open(struct eval *e, struct call *c) {
 }
 
 static enum edged_status on_clip_write(struct eval *e, struct call *c) {
-    struct edged_chunk at;
-    enum edged_status status = chunk_of(c, &at);
-    return status != EDGED_OK ? status : clip_write(e, &at, c->body + sizeof(at), c->size - sizeof(at));
+    BODY(edged_chunk, at);
+    return clip_write(e, &at, DATA);
 }
 
 static enum edged_status on_clip_begin(struct eval *e, struct call *c) {
@@ -258,12 +250,10 @@ static enum edged_status on_clip_begin(struct eval *e, struct call *c) {
 }
 
 static enum edged_status on_step_read(struct eval *e, struct call *c) {
-    struct edged_chunk at;
+    BODY(edged_chunk, at);
     size_t n = 0;
-    enum edged_status status = chunk_of(c, &at);
+    enum edged_status status = clip_read(e, &at, c->out + sizeof(at), &n);
 
-    if (status == EDGED_OK)
-        status = clip_read(e, &at, c->out + sizeof(at), &n);
     if (status != EDGED_OK)
         return status;
     memcpy(c->out, &at, sizeof(at));
@@ -272,9 +262,8 @@ static enum edged_status on_step_read(struct eval *e, struct call *c) {
 }
 
 static enum edged_status on_step_write(struct eval *e, struct call *c) {
-    struct edged_chunk at;
-    enum edged_status status = chunk_of(c, &at);
-    return status != EDGED_OK ? status : clip_take(e, &at, c->body + sizeof(at), c->size - sizeof(at));
+    BODY(edged_chunk, at);
+    return clip_take(e, &at, DATA);
 }
 
 static enum edged_status on_step(struct eval *e, struct call *c) {
@@ -287,25 +276,39 @@ static enum edged_status on_clip_abort(struct eval *e, struct call *c) {
     return clip_abort(e, &ask, c->out, &c->out_bytes);
 }
 
+static enum edged_status on_record(struct eval *e, struct call *c) {
+    BODY(eval_index, ask);
+    return clip_record(e, &ask, c->out, &c->out_bytes);
+}
+
+static enum edged_status on_session_close(struct eval *e, struct call *c) {
+    BODY(eval_index, ask);
+    return session_close(e, &ask);
+}
+
 /** struct entry - one command */
 struct entry {
     uint16_t cmd;
     uint16_t states; /* in which it is permitted */
     uint16_t least;  /* bytes of body */
     uint16_t most;
+    uint16_t reserved_at; /* where the body has its reserved word */
     enum edged_status (*handler)(struct eval *e, struct call *c);
 };
 
-#define EXACTLY(TYPE) sizeof(struct TYPE), sizeof(struct TYPE)
-#define NOTHING 0, 0
-#define BULK sizeof(struct edged_chunk), EDGED_MESSAGE_BYTES - sizeof(struct edged_hdr)
+#define NO_RESERVED UINT16_MAX
+#define NOTHING 0, 0, NO_RESERVED
+#define PLAIN(TYPE) sizeof(struct TYPE), sizeof(struct TYPE), NO_RESERVED
+#define EXACTLY(TYPE) sizeof(struct TYPE), sizeof(struct TYPE), offsetof(struct TYPE, reserved)
+#define BULK \
+    sizeof(struct edged_chunk), EDGED_MESSAGE_BYTES - sizeof(struct edged_hdr), offsetof(struct edged_chunk, reserved)
 #define IDLE (STATE_EMPTY | STATE_WEIGHTS | STATE_READY)
 #define LOADING (STATE_ENVELOPE | STATE_CHUNKS)
 
 static const struct entry TABLE[] = {
     {EVAL_INFO, STATE_ANY, NOTHING, on_info},
     {EVAL_STATS, STATE_ANY, NOTHING, on_stats},
-    {EVAL_WINDOW, IDLE, EXACTLY(eval_window), on_window},
+    {EVAL_WINDOW, IDLE, PLAIN(eval_window), on_window},
     {EVAL_LOAD_OPEN, IDLE | LOADING, EXACTLY(eval_load_open), on_load_open},
     {EVAL_LOAD_ENVELOPE, STATE_ENVELOPE, BULK, on_load_envelope},
     {EVAL_LOAD_CHUNK, STATE_CHUNKS, BULK, on_load_chunk},
@@ -314,23 +317,25 @@ static const struct entry TABLE[] = {
     {EVAL_PRODUCT, STATE_WEIGHTS | STATE_READY, EXACTLY(eval_index), on_product},
     {EVAL_WEIGHTS_READ, STATE_WEIGHTS, EXACTLY(edged_chunk), on_weights_read},
     {EVAL_WEIGHTS_MAP, STATE_WEIGHTS, EXACTLY(eval_index), on_weights_map},
-    {EVAL_SESSION_OPEN, IDLE, EXACTLY(eval_session_open), on_session_open},
+    {EVAL_SESSION_OPEN, IDLE, PLAIN(eval_session_open), on_session_open},
     {EVAL_PREPARE_OPEN, STATE_READY, EXACTLY(eval_prepare_open), on_prepare_open},
     {EVAL_PREPARE_READ, STATE_PREPARE, EXACTLY(edged_chunk), on_prepare_read},
     {EVAL_PREPARE_MAP, STATE_PREPARE, EXACTLY(eval_index), on_prepare_map},
-    {EVAL_PREPARE_DROP, STATE_READY | STATE_PREPARE, EXACTLY(eval_invocation), on_prepare_drop},
+    {EVAL_PREPARE_DROP, STATE_READY | STATE_PREPARE, PLAIN(eval_invocation), on_prepare_drop},
     {EVAL_CLIP_OPEN, STATE_READY, EXACTLY(eval_clip_open), on_clip_open},
     {EVAL_CLIP_WRITE, STATE_CLIP, BULK, on_clip_write},
     {EVAL_CLIP_BEGIN, STATE_CLIP, NOTHING, on_clip_begin},
     {EVAL_STEP_READ, STATE_STEP, EXACTLY(edged_chunk), on_step_read},
     {EVAL_STEP_WRITE, STATE_STEP, BULK, on_step_write},
     {EVAL_STEP, STATE_STEP, EXACTLY(eval_index), on_step},
-    {EVAL_CLIP_ABORT, STATE_READY | STATE_CLIP | STATE_STEP, EXACTLY(eval_index), on_clip_abort},
+    {EVAL_CLIP_ABORT, IDLE | STATE_CLIP | STATE_STEP, EXACTLY(eval_index), on_clip_abort},
+    {EVAL_RECORD, STATE_ANY, EXACTLY(eval_index), on_record},
+    {EVAL_SESSION_CLOSE, IDLE, EXACTLY(eval_index), on_session_close},
 };
 
 /* The one place that judges a message's frame. */
-static enum edged_status judge(const struct eval *e, const struct edged_hdr *h, size_t size_bytes,
-                               const struct entry **entry) {
+static enum edged_status judge(const struct eval *e, const struct edged_hdr *h, const uint8_t *body,
+                               size_t size_bytes, const struct entry **entry) {
     if (size_bytes < sizeof(*h) || size_bytes > EDGED_MESSAGE_BYTES || size_bytes - sizeof(*h) != h->len)
         return EDGED_ERR_LENGTH;
     if (h->version != EDGED_WIRE_VERSION)
@@ -344,7 +349,11 @@ static enum edged_status judge(const struct eval *e, const struct edged_hdr *h, 
         return EDGED_ERR_COMMAND;
     if (h->len < (*entry)->least || h->len > (*entry)->most)
         return EDGED_ERR_LENGTH;
-    return ((*entry)->states & e->state) != 0 ? EDGED_OK : EDGED_ERR_ORDER;
+    if (((*entry)->states & e->state) == 0)
+        return EDGED_ERR_ORDER;
+    if ((*entry)->reserved_at != NO_RESERVED && load_le32(body + (*entry)->reserved_at) != 0)
+        return EDGED_ERR_RESERVED;
+    return EDGED_OK;
 }
 
 size_t dispatch(struct eval *e, const uint8_t *request, size_t size_bytes, int handle, uint8_t *out) {
@@ -355,7 +364,7 @@ size_t dispatch(struct eval *e, const uint8_t *request, size_t size_bytes, int h
     enum edged_status status;
 
     memcpy(&h, request, size_bytes < sizeof(h) ? size_bytes : sizeof(h));
-    status = judge(e, &h, size_bytes, &entry);
+    status = judge(e, &h, c.body, size_bytes, &entry);
     if (status == EDGED_OK && handle >= 0 && h.cmd != EVAL_WINDOW)
         status = EDGED_ERR_ARGUMENT; /* nothing else takes a handle */
     if (status == EDGED_OK) {

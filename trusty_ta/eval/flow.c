@@ -24,7 +24,8 @@ enum edged_status flow_read(struct eval *e, enum network_flow kind, uint32_t per
     for (size_t done = 0; done < *size;) {
         if (f->tile_bytes == 0) {
             const uint32_t *words;
-            if (network_produce(&e->network, kind, f->product, f->tile, &words) != 0)
+            if (f->tile >= network_tiles(&e->network, kind, f->product, persons) ||
+                network_produce(&e->network, kind, f->product, f->tile, &words) != 0)
                 return EDGED_ERR_UNAVAILABLE;
             f->bytes = (const uint8_t *)words;
             f->tile_bytes = network_tile_words(&e->network, kind, f->product, f->tile) * 4;
@@ -54,6 +55,8 @@ enum edged_status flow_write(struct eval *e, const struct edged_chunk *at, const
     if (size == 0 || size % 4 != 0 || size > object - f->offset)
         return EDGED_ERR_LENGTH;
     for (size_t done = 0; done < size;) {
+        if (f->tile >= network_tiles(&e->network, FLOW_Y, f->product, e->network.persons))
+            return EDGED_ERR_UNAVAILABLE;
         const size_t tile = network_tile_words(&e->network, FLOW_Y, f->product, f->tile) * 4;
         const size_t left = tile - f->tile_at, run = left < size - done ? left : size - done;
         network_accept(&e->network, f->product, f->tile_at, bytes + done, run);

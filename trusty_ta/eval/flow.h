@@ -13,6 +13,11 @@ static inline bool flow_done(const struct eval *e) {
     return e->flow.product == e->flow.end;
 }
 
+/*
+ * UNAVAILABLE (the random source failed) leaves the flow at no known place: the
+ * caller must end what it belongs to.
+ */
+
 /* The next bytes that go out, for the request `at`; out takes EDGED_CHUNK_BYTES. */
 enum edged_status flow_read(struct eval *e, enum network_flow kind, uint32_t persons,
                             const struct edged_chunk *at, uint8_t *out, size_t *size);

@@ -114,19 +114,10 @@ static void gather(int32_t *restrict sum, int32_t a, const int16_t *restrict x, 
         sum[i] += a * x[i];
 }
 
-/* min(max(v, low), high) without a branch. */
-static inline int16_t clamp(int64_t v, int32_t low, int32_t high) {
-    uint64_t u = (uint64_t)v;
-
-    u = select_u64(sign_mask64(v - low), (uint64_t)(int64_t)low, u);
-    u = select_u64(sign_mask64((int64_t)high - (int64_t)u), (uint64_t)(int64_t)high, u);
-    return (int16_t)(int64_t)u;
-}
-
 static void narrow(int16_t *restrict out, const int32_t *restrict sum, uint32_t shift, int32_t high,
                    uint32_t n) {
     for (uint32_t i = 0; i < n; i++)
-        out[i] = clamp(round_shift(sum[i], shift), -high, high);
+        out[i] = (int16_t)clamp_i64(round_shift(sum[i], shift), -high, high);
 }
 
 /* y + bias wraps: it stays an int32 whatever a dishonest accelerator returned
@@ -137,7 +128,7 @@ static void requant(int16_t *out, const uint32_t *restrict y, const int32_t *res
     for (uint32_t i = 0; i < n; i++) {
         const int32_t acc = as_i32(y[i] + (uint32_t)bias[i]);
         const int64_t z = (int64_t)acc * mult[i] + (int64_t)q->res_mult * r[i];
-        out[i] = clamp(round_shift(z, q->shift), q->low, q->high);
+        out[i] = (int16_t)clamp_i64(round_shift(z, q->shift), q->low, q->high);
     }
 }
 

@@ -7,10 +7,8 @@ void layer_input(const struct layer *l, uint32_t frames, uint32_t joints, const 
 
     for (uint32_t t = 0; t < frames; t++)
         for (uint32_t i = 0; i < joints * 3; i++, in++, x++) {
-            int64_t v = round_shift(((int64_t)*in * 256 + l->bias[i]) * l->mult[i], l->shift);
-            v = (int64_t)select_u64(sign_mask64(v + high), (uint64_t)-high, (uint64_t)v);
-            v = (int64_t)select_u64(sign_mask64(high - v), (uint64_t)high, (uint64_t)v);
-            *x = (int16_t)v;
+            const int64_t z = ((int64_t)*in * 256 + l->bias[i]) * l->mult[i];
+            *x = (int16_t)clamp_i64(round_shift(z, l->shift), -high, high);
         }
 }
 
@@ -38,7 +36,7 @@ static void mix_after(const struct layer *l, uint32_t w, const uint32_t *p, uint
     for (uint32_t e = 0; e < l->nnz; e++) {
         const struct adjacency *a = &l->adjacency[e];
         const uint32_t *from = p + (size_t)a->v * stride + (size_t)a->k * l->cout;
-        if (a->w != w) /* which entries there are is public; what they hold is not */
+        if (a->w != w) /* which joints are connected is a stated leak; how strongly is not */
             continue;
         for (uint32_t o = 0; o < l->cout; o++)
             wide64[o] += (int64_t)a->a * as_i32(from[o]);
@@ -90,19 +88,14 @@ void layer_pool(const struct layer *l, const struct network *n, int16_t *f) {
         for (uint32_t m = 0; m < n->persons; m++)
             for (size_t i = 0; i < positions; i++)
                 sum += n->x[m * n->x_person + i * l->cin + c];
-        int64_t v = round_shift((int64_t)sum * l->mult[0], l->shift);
-        v = (int64_t)select_u64(sign_mask64(v + high), (uint64_t)-high, (uint64_t)v);
-        v = (int64_t)select_u64(sign_mask64(high - v), (uint64_t)high, (uint64_t)v);
-        f[c] = (int16_t)v;
+        f[c] = (int16_t)clamp_i64(round_shift((int64_t)sum * l->mult[0], l->shift), -high, high);
     }
 }
 
 void layer_logits(const struct layer *l, const uint32_t *y, int32_t *logits) {
     for (uint32_t i = 0; i < l->cout; i++) {
-        int64_t v = round_shift((int64_t)as_i32(y[i] + (uint32_t)l->bias[i]) * l->mult[i], l->shift);
-        v = (int64_t)select_u64(sign_mask64(v + LOGIT_MAX), (uint64_t)(int64_t)-LOGIT_MAX, (uint64_t)v);
-        v = (int64_t)select_u64(sign_mask64(LOGIT_MAX - v), (uint64_t)LOGIT_MAX, (uint64_t)v);
-        logits[i] = (int32_t)v;
+        const int64_t z = (int64_t)as_i32(y[i] + (uint32_t)l->bias[i]) * l->mult[i];
+        logits[i] = (int32_t)clamp_i64(round_shift(z, l->shift), -LOGIT_MAX, LOGIT_MAX);
     }
 }
 

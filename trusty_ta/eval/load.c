@@ -27,8 +27,6 @@ void load_drop(struct eval *e) {
 }
 
 enum edged_status load_open(struct eval *e, const struct eval_load_open *ask) {
-    if (ask->reserved != 0)
-        return EDGED_ERR_RESERVED;
     if (ask->slot >= KEY_SLOTS || ask->placement > EVAL_ENCLAVE || ask->envelope_bytes == 0 ||
         ask->envelope_bytes > EVAL_ENVELOPE_MAX)
         return EDGED_ERR_ARGUMENT;
@@ -105,7 +103,7 @@ static enum edged_status open_envelope(struct eval *e) {
     status = keylink_derive(&e->keylink, l->slot, KEY_FOR_PACKAGE, e->model.salt, NULL, 0, &l->key);
     if (status != EDGED_OK)
         return status;
-    if (crypto_sha256(manifest, size, l->manifest_digest) != 0)
+    if (crypto_sha256(manifest, size, e->model_digest) != 0)
         return EDGED_ERR_UNAVAILABLE;
     status = model_allocate(&e->model);
     if (status != EDGED_OK)
@@ -143,7 +141,7 @@ static enum edged_status open_chunk(struct eval *e, const uint8_t *bytes, size_t
 
     store_le32(nonce, l->have);
     memcpy(aad, label, sizeof(label) - 1);
-    memcpy(aad + sizeof(label) - 1, l->manifest_digest, 32);
+    memcpy(aad + sizeof(label) - 1, e->model_digest, 32);
     store_le32(aad + sizeof(label) - 1 + 32, l->have);
     store_le32(aad + sizeof(label) - 1 + 36, e->model.chunks);
     if (crypto_gcm_open(l->key.key, 32, nonce, aad, sizeof(aad), bytes, plain, l->chunk) == 0 &&

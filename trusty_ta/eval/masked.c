@@ -7,6 +7,10 @@
 #include "ct.h"
 #include "field61.h"
 
+/* Above the words of all positions, so that no try shares a word with another. */
+#define REDRAW_STEP ((uint64_t)1 << 18)
+static_assert(REDRAW_STEP > 2 * (uint64_t)EVAL_POSITIONS_MAX, "redraws are apart");
+
 static uint32_t y_stride(const struct layer *l) {
     return panels_of(l->rows) * KERNEL_LANES;
 }
@@ -160,21 +164,20 @@ void masked_check_begin(struct network *n, uint32_t product) {
 
 /* Elements first .. first + count - 1 of s, 64 bits each into n->s, uniform in F_p. */
 static int draw_s(struct network *n, uint32_t product, uint64_t first, uint32_t count) {
-    /* Redraws come from far behind the last position. */
-    uint64_t spare = ((uint64_t)1 << 40) + first * 2;
-
     if (prg_select(n->prg, PRG_S, n->load, n->invocation, product) != 0 ||
         prg_words(n->prg, first * 2, n->s, (size_t)count * 2) != 0)
         return -1;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t *s = n->s + (size_t)i * 2;
+        uint64_t at = (first + i) * 2;
         s[1] &= 0x1fffffff; /* 61 bits */
         /* p itself is rejected; that it came tells nothing of what replaces it. */
         while (ct_public((s[0] == UINT32_MAX) & (s[1] == 0x1fffffff))) {
-            if (prg_words(n->prg, spare, s, 2) != 0)
+            if (prg_select(n->prg, PRG_REDRAW, n->load, n->invocation, product) != 0 ||
+                prg_words(n->prg, at, s, 2) != 0)
                 return -1;
             s[1] &= 0x1fffffff;
-            spare += 2;
+            at += REDRAW_STEP;
         }
     }
     return 0;

@@ -39,7 +39,7 @@
 /* (1) Panel `panel` of product's Wbar, [depth][16], into n->panel. 0, or -1. */
 int masked_weights(struct network *n, uint32_t product, uint32_t panel);
 
-/* (2) words[i] = x[i] + R1[first + i], words holding x on entry; R1 through n->words is not used. */
+/* (2) words[i] = x[i] + R1[first + i]; words may be n->words. 0, or -1. */
 int masked_hide(struct network *n, uint32_t product, uint64_t first, const int16_t *x, uint32_t *words,
                 size_t count);
 

@@ -94,7 +94,8 @@ static size_t lay_out(struct network *n, uint8_t *block) {
     place(&n->g, block, &at, larger(m->persons * n->g_person * 2, clip));
     place(&n->r, block, &at, m->persons * n->r_person * 2);
     place(&n->y, block, &at, larger(y, rows * 4));
-    place(&n->words, block, &at, larger(words, depth * KERNEL_LANES * 4));
+    /* also 16 rows of wbar, and the soft-max's scratch */
+    place(&n->words, block, &at, larger(words, larger(depth * KERNEL_LANES, rows) * 4));
     place(&n->panel, block, &at, depth * KERNEL_LANES * 4);
     place(&n->mix, block, &at, larger(mix, channels * 2));
     place(&n->xs_lo, block, &at, depth * 8);

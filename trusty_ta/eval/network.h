@@ -52,7 +52,7 @@ struct network {
     uint32_t *z_lo, *z_hi;     /* [depth] */
     int64_t *ys_0, *ys_1, *ys_2; /* [rows], of the tile */
     uint64_t *ys;              /* [rows] */
-    uint32_t *s;               /* [positions][2], then limbs */
+    uint32_t *s;               /* [positions][2] */
     int32_t *wide;             /* [channels]: sums of an adjacency row */
     int64_t *wide64;
 

@@ -10,7 +10,6 @@
 #include "cbor.h"
 #include "state.h"
 
-#define HEADER_MAX 192u
 #define BODY_QUANTUM 512u
 
 static uint32_t body_bytes(uint32_t labels) {
@@ -18,17 +17,15 @@ static uint32_t body_bytes(uint32_t labels) {
     return (n + BODY_QUANTUM - 1) / BODY_QUANTUM * BODY_QUANTUM;
 }
 
-/* The largest record: what stands in front of it fits one message beside it. */
-static_assert(sizeof(struct edged_hdr) + sizeof(struct eval_step) + sizeof(struct edged_record) + HEADER_MAX +
-                      (sizeof(struct edged_scores) + EVAL_LABELS_MAX * 8 + BODY_QUANTUM - 1) / BODY_QUANTUM *
-                          BODY_QUANTUM +
-                      CRYPTO_TAG_BYTES <=
-                  EDGED_MESSAGE_BYTES,
+static_assert(sizeof(struct edged_scores) + EVAL_LABELS_MAX * 8 <= RECORD_BODY_MAX &&
+                  RECORD_BODY_MAX % BODY_QUANTUM == 0,
+              "the scores of all labels fit the largest body");
+static_assert(sizeof(struct edged_hdr) + sizeof(struct eval_step) + RECORD_MAX <= EDGED_MESSAGE_BYTES,
               "a record fits a message");
 
 static size_t write_header(const struct eval *e, const struct session *s, uint64_t seq,
-                           enum edged_record_kind kind, uint8_t out[HEADER_MAX]) {
-    struct cbor_writer w = {.data = out, .size = HEADER_MAX};
+                           enum edged_record_kind kind, uint8_t out[RECORD_HEADER_MAX]) {
+    struct cbor_writer w = {.data = out, .size = RECORD_HEADER_MAX};
 
     cbor_write_map(&w, 8);
     cbor_write_text(&w, "v");
@@ -51,26 +48,33 @@ static size_t write_header(const struct eval *e, const struct session *s, uint64
 }
 
 uint32_t record_bytes(uint32_t labels) {
-    return (uint32_t)sizeof(struct edged_record) + HEADER_MAX + body_bytes(labels) + CRYPTO_TAG_BYTES;
+    return (uint32_t)sizeof(struct edged_record) + RECORD_HEADER_MAX + body_bytes(labels) + CRYPTO_TAG_BYTES;
 }
 
-size_t record_seal(struct eval *e, struct session *s, enum edged_record_kind kind, const int32_t *logits,
-                   const uint32_t *probabilities, uint8_t *out) {
-    const uint32_t labels = e->model.labels, body = body_bytes(labels);
-    const uint64_t seq = ++e->sequence[s->alert_slot];
+int record_seal(struct eval *e, uint32_t session, enum edged_record_kind kind, const int32_t *logits,
+                const uint32_t *probabilities) {
+    struct session *s = &e->sessions[session];
+    struct kept *kept = &e->kept[session];
+    const uint32_t labels = s->labels;
+    const uint64_t seq = ++e->sequence[s->alert_slot]; /* spent, whatever follows */
     struct edged_scores scores = {.version = 1,
                                   .kind = kind,
                                   .labels = labels,
                                   .persons = s->persons,
                                   .number = s->number,
                                   .claimed_ns = s->claimed_ns};
-    uint8_t *header = out + sizeof(struct edged_record), *plain, nonce[12] = {0};
-    struct edged_record r = {.body_bytes = body + CRYPTO_TAG_BYTES};
+    uint8_t *header = kept->record + sizeof(struct edged_record), *plain, nonce[12] = {0};
+    struct edged_record r;
+    uint32_t body;
 
+    /* A header grows with seq; the body fills what it leaves, so that all records have one size. */
     r.header_bytes = (uint32_t)write_header(e, s, seq, kind, header);
-    memcpy(out, &r, sizeof(r));
+    body = body_bytes(labels) + RECORD_HEADER_MAX - r.header_bytes;
+    r.body_bytes = body + CRYPTO_TAG_BYTES;
+    memcpy(kept->record, &r, sizeof(r));
     memcpy(scores.tracks, s->tracks, sizeof(scores.tracks));
     memcpy(scores.camera, s->camera, sizeof(scores.camera));
+    memcpy(scores.model, s->model, sizeof(scores.model));
     plain = header + r.header_bytes;
     memset(plain, 0, body);
     memcpy(plain, &scores, sizeof(scores));
@@ -79,12 +83,13 @@ size_t record_seal(struct eval *e, struct session *s, enum edged_record_kind kin
         memcpy(plain + sizeof(scores) + labels * 4, probabilities, labels * 4);
     }
     store_le64(nonce, seq);
-    s->unfinished = false;
-    e->stats.records++;
     if (crypto_gcm_seal(s->record.key, s->record.key_bytes, nonce, header, r.header_bytes, plain, body,
                         plain) != 0) {
-        crypto_wipe(plain, body);
-        return 0;
+        crypto_wipe(kept, sizeof(*kept));
+        return -1;
     }
-    return sizeof(r) + r.header_bytes + r.body_bytes;
+    kept->bytes = sizeof(r) + r.header_bytes + r.body_bytes;
+    s->unfinished = false;
+    e->stats.records++;
+    return 0;
 }

@@ -19,7 +19,8 @@ enum edged_status session_open(struct eval *e, const struct eval_session_open *a
         return EDGED_ERR_ARGUMENT;
     for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++) { /* the camera's own, else a free one */
         struct session *at = &e->sessions[i];
-        if (at->open && memcmp(at->camera, ask->camera, sizeof(at->camera)) == 0)
+        if (at->open && at->data_slot == ask->data_slot &&
+            memcmp(at->camera, ask->camera, sizeof(at->camera)) == 0)
             s = at;
         else if (!at->open && s == NULL)
             s = at;
@@ -31,6 +32,7 @@ enum edged_status session_open(struct eval *e, const struct eval_session_open *a
     if (s->unfinished)
         return EDGED_ERR_ORDER; /* its clip needs a record first */
     memset(&fresh, 0, sizeof(fresh));
+    fresh.data_slot = ask->data_slot;
     fresh.alert_slot = ask->alert_slot;
     memcpy(fresh.camera, ask->camera, sizeof(fresh.camera));
     store_le32(fresh.recipient, ask->alert_slot);
@@ -43,6 +45,8 @@ enum edged_status session_open(struct eval *e, const struct eval_session_open *a
     if (status == EDGED_OK)
         status = keylink_derive(&e->keylink, ask->alert_slot, KEY_FOR_RECORD, e->salt, context,
                                 sizeof(context), &fresh.record);
+    if (status == EDGED_OK && memcmp(camera.owner, fresh.record.owner, sizeof(camera.owner)) != 0)
+        status = EDGED_ERR_KEY; /* one owner's observations under another's key */
     memcpy(salt, ask->nonce, 32);
     memcpy(salt + 32, out->nonce, 32);
     if (status == EDGED_OK && crypto_hkdf_sha256(camera.key, 32, salt, sizeof(salt), (const uint8_t *)label,
@@ -56,6 +60,17 @@ enum edged_status session_open(struct eval *e, const struct eval_session_open *a
     crypto_wipe(&camera, sizeof(camera));
     crypto_wipe(&fresh, sizeof(fresh));
     return status;
+}
+
+enum edged_status session_close(struct eval *e, const struct eval_index *ask) {
+    struct session *s = &e->sessions[ask->index % EVAL_SESSIONS_MAX];
+
+    if (ask->index >= EVAL_SESSIONS_MAX || !s->open)
+        return EDGED_ERR_ARGUMENT;
+    if (s->unfinished)
+        return EDGED_ERR_ORDER; /* its clip needs a record first */
+    crypto_wipe(s, sizeof(*s));
+    return EDGED_OK;
 }
 
 static size_t clip_bytes(const struct model *m, uint32_t persons) {
@@ -105,6 +120,8 @@ enum edged_status session_accept(struct eval *e, uint32_t *persons) {
     s->unfinished = true;
     s->number = e->clip.number;
     memcpy(s->tag, tag, sizeof(tag));
+    memcpy(s->model, e->model_digest, sizeof(s->model));
+    s->labels = e->model.labels;
     s->claimed_ns = head.claimed_ns;
     s->persons = head.persons;
     memcpy(s->tracks, head.tracks, sizeof(s->tracks));

@@ -23,6 +23,11 @@ enum eval_state {
 };
 #define STATE_ANY 0xffu
 
+/* The largest record: struct edged_record, header, body and tag (record.c). */
+#define RECORD_HEADER_MAX 192u
+#define RECORD_BODY_MAX 3584u
+#define RECORD_MAX (sizeof(struct edged_record) + RECORD_HEADER_MAX + RECORD_BODY_MAX + EVAL_TAG_BYTES)
+
 /** struct flow - bulk data on its way in messages: strictly sequential */
 struct flow {
     uint32_t product;  /* object under way */
@@ -42,7 +47,6 @@ struct loading {
     uint32_t have; /* bytes of the envelope, then chunks */
     struct tensor_stream stream;
     struct crypto_hash *hash;
-    uint8_t manifest_digest[32];
     struct key_material key;
     uint8_t chunk[EVAL_SEAL_BYTES];
     uint8_t envelope[EVAL_ENVELOPE_MAX];
@@ -59,9 +63,12 @@ struct session {
     bool open;
     bool unfinished; /* the clip `number` was accepted and has no record yet */
     uint32_t attempts;
+    uint32_t data_slot;
     uint32_t alert_slot;
     uint64_t number; /* the last accepted clip */
     uint8_t tag[EVAL_TAG_BYTES]; /* its seal's */
+    uint8_t model[32];           /* of its last attempt; and that model.s: */
+    uint32_t labels;
     uint64_t claimed_ns;
     uint32_t persons;
     uint32_t tracks[8];
@@ -69,6 +76,12 @@ struct session {
     uint8_t key[32];
     uint8_t recipient[16];
     struct key_material record; /* key, key id, node */
+};
+
+/** struct kept - a session's last record, for a client that did not get it */
+struct kept {
+    size_t bytes; /* 0: none yet */
+    uint8_t record[RECORD_MAX];
 };
 
 struct eval {
@@ -83,6 +96,7 @@ struct eval {
     uint64_t loads;
     uint64_t invocations;
     struct model model;
+    uint8_t model_digest[32]; /* SHA-256 of its manifest */
     struct network network;
     struct loading *loading;
     struct prepared prepared[EVAL_PREPARED_MAX];
@@ -93,6 +107,7 @@ struct eval {
     size_t window_bytes;
 
     struct session sessions[EVAL_SESSIONS_MAX];
+    struct kept kept[EVAL_SESSIONS_MAX];
     struct eval_clip_open clip; /* the one under way */
     uint32_t clip_have;
     uint32_t step;
@@ -112,12 +127,13 @@ void load_drop(struct eval *e); /* model, masks, prepared invocations: all gone 
 /* session.c: which clips are accepted, and how often */
 enum edged_status session_open(struct eval *e, const struct eval_session_open *ask, struct eval_session *out);
 enum edged_status session_admits(const struct eval *e, const struct eval_clip_open *ask);
+enum edged_status session_close(struct eval *e, const struct eval_index *ask);
 /* Open the sealed clip at the network's g in place and make its first activations. */
 enum edged_status session_accept(struct eval *e, uint32_t *persons);
 
-/* record.c: seal what was decided; returns the bytes written at out */
-size_t record_seal(struct eval *e, struct session *s, enum edged_record_kind kind, const int32_t *logits,
-                   const uint32_t *probabilities, uint8_t *out);
+/* record.c: seal what was decided and keep it as session's last record. 0, or -1: the clip is unfinished still */
+int record_seal(struct eval *e, uint32_t session, enum edged_record_kind kind, const int32_t *logits,
+                const uint32_t *probabilities);
 uint32_t record_bytes(uint32_t labels);
 
 #endif

@@ -100,7 +100,9 @@ enum eval_cmd {
     EVAL_STEP_READ = 40,     /* edged_chunk             -> edged_chunk + bytes */
     EVAL_STEP_WRITE = 42,    /* edged_chunk + bytes     -> - */
     EVAL_STEP = 44,          /* eval_index              -> eval_step [+ record] */
-    EVAL_CLIP_ABORT = 46     /* eval_index (session)    -> eval_step + record */
+    EVAL_CLIP_ABORT = 46,    /* eval_index (session)    -> eval_step + record */
+    EVAL_RECORD = 48,        /* eval_index (session)    -> eval_step + record */
+    EVAL_SESSION_CLOSE = 50  /* eval_index (session)    -> - */
 };
 
 /** enum eval_placement - where the linear products are computed */
@@ -114,10 +116,12 @@ enum eval_placement {
  * struct edged_chunk - head of bulk data in messages
  * @object: what the bytes belong to (product or chunk index; 0 where only one)
  * @offset: of the first byte within the object; bulk data is strictly
- *          sequential: objects rise from 0, offsets are exactly the next byte
+ *          sequential: objects rise from the first that is due, offsets are
+ *          exactly the next byte, nothing is read or written twice
  *
  * A READ request is this head alone; its answer is the head and as many bytes
- * as fit, a multiple of 4, or fewer at the end of the object.
+ * as fit, a multiple of 4, or fewer at the end of the object. Words written
+ * (EVAL_STEP_WRITE) come whole: a multiple of 4 bytes.
  */
 struct edged_chunk {
     uint32_t object;
@@ -186,7 +190,8 @@ static_assert(sizeof(struct eval_stats) == 7 * 8 + 4 * 8, "eval_stats");
 
 /**
  * struct eval_window - attach the client's shared memory (one handle), or
- * detach it (@bytes 0, no handle). Refused while a clip is evaluated.
+ * detach it (@bytes 0, no handle). What was attached before is detached in any
+ * case. Refused while a package, U + pad or a clip is under way.
  */
 struct eval_window {
     uint64_t bytes;
@@ -217,7 +222,7 @@ static_assert(sizeof(struct eval_load_open) == 4 * 4, "eval_load_open");
  * @products:     products handed to the accelerator per clip, masked or inputs
  * @steps:        EVAL_STEP calls per clip
  * @window_bytes: shared memory that this model and placement need
- * @record_bytes: the largest record (bodies have one size; a header grows with seq)
+ * @record_bytes: size of every record of this model
  */
 struct eval_model {
     uint64_t load;
@@ -241,8 +246,8 @@ static_assert(sizeof(struct eval_model) == 8 + 8 * 4 + 8, "eval_model");
  * in Z mod 2^32, xbar = 0 outside its frames; then minus (U + pad) where the
  * invocation was prepared.
  * wbar (rows, taps, channels), xbar (persons, frames_in, joints, channels),
- * ybar and U + pad (persons, frames_out, joints, rows): uint32, little-endian.
- * The offsets say where xbar, ybar and U + pad lie in the window.
+ * ybar and U + pad (persons, frames_out, joints, rows): little-endian words of
+ * @element_bytes, 4. The offsets say where xbar and ybar lie in the window.
  */
 struct eval_product {
     uint32_t step;
@@ -254,7 +259,7 @@ struct eval_product {
     uint32_t frames_in;
     uint32_t frames_out;
     uint32_t joints;
-    uint32_t reserved;
+    uint32_t element_bytes;
     uint64_t x_offset;
     uint64_t y_offset;
 };
@@ -263,7 +268,9 @@ static_assert(sizeof(struct eval_product) == 10 * 4 + 2 * 8, "eval_product");
 /* EVAL_WEIGHTS_MAP and EVAL_PREPARE_MAP write at the window's first byte. */
 
 /**
- * struct eval_session_open - bind one camera of one query data owner
+ * struct eval_session_open - bind one camera of one query data owner; both slots
+ * must name the same owner. A camera of a data slot has one session: opening it
+ * again replaces it, under a fresh key.
  * @data_slot:  key slot of kind KEY_DATA: the camera key comes from it
  * @alert_slot: key slot of kind KEY_ALERT: records are sealed under it
  * @nonce:      the camera's
@@ -291,7 +298,7 @@ struct eval_session {
 };
 static_assert(sizeof(struct eval_session) == 4 + 4 + 32, "eval_session");
 
-/** struct eval_prepare_open - compute U + pad ahead, for so many persons */
+/** struct eval_prepare_open - compute U + pad ahead, for so many persons (not in placement enclave) */
 struct eval_prepare_open {
     uint32_t persons;
     uint32_t reserved;
@@ -324,8 +331,11 @@ static_assert(sizeof(struct eval_invocation) == 8, "eval_invocation");
  *
  * The same sealed clip (number and tag) may come again after a refusal or a
  * disconnect, at most twice; the third refusal emits the record `failed`.
- * Until an accepted clip has its record the session takes no other one;
- * EVAL_CLIP_ABORT gives it up: its invocation dies and it becomes `failed`.
+ * Until an accepted clip has its record the session takes no other one: whatever
+ * ended its evaluation (a refusal, UNAVAILABLE, a disconnect), the client sends it
+ * again, or gives it up by EVAL_CLIP_ABORT; then its invocation, if any is left,
+ * dies and it becomes `failed`. The session's last
+ * record is kept: EVAL_RECORD answers it again, byte for byte.
  */
 struct eval_clip_open {
     uint32_t session;
@@ -357,10 +367,11 @@ static_assert(sizeof(struct edged_clip) == 4 * 4 + 8 + 8 * 4 + 32, "edged_clip")
 
 /**
  * struct eval_step - where the evaluation stands
- * @step:         the step whose products are due, or @steps when done
+ * @step:         the step whose products are due; past the last one beside a record
  * @record_bytes: bytes of the sealed record that follow, 0 while not done
  *
- * Due: read xbar of each product of the step, write its ybar, then EVAL_STEP.
+ * Due: read xbar of every product of the step, only then write their ybar, then
+ * EVAL_STEP. In placement enclave nothing is read or written.
  * With EVAL_CLIP_WINDOW xbar lies in the window and ybar is taken from it.
  * An answer with status VERIFICATION carries this struct and the record too
  * when it was the last permitted attempt (the record `failed`), else nothing.
@@ -401,8 +412,9 @@ struct edged_scores {
     uint64_t claimed_ns; /* claimed by the node */
     uint32_t tracks[8];
     uint8_t camera[32];
+    uint8_t model[32]; /* SHA-256 of the signed manifest of the model of its last attempt */
 };
-static_assert(sizeof(struct edged_scores) == 4 * 4 + 2 * 8 + 8 * 4 + 32, "edged_scores");
+static_assert(sizeof(struct edged_scores) == 4 * 4 + 2 * 8 + 8 * 4 + 32 + 32, "edged_scores");
 
 #define EVAL_LABELS_MAX 400u
 #define EVAL_PERSONS_MAX 8u
@@ -454,7 +466,8 @@ static_assert(sizeof(struct key_info) == 4 + 4 + 16 + KEY_SLOTS, "key_info");
  * struct key_slot_put - a key in clear: only an emulated key application, which
  * protects nothing, takes it; hardware takes grants alone
  * @key_bytes: 32; an alert key may also have 16 (rest of @key zero)
- * @verifier:  Ed25519 key of the model owner (KEY_MODEL; else zero)
+ * @verifier:  Ed25519 key of the model owner (KEY_MODEL, not zero; else zero)
+ * @owner:     whose key it is; a session takes data and alert slots of one owner
  */
 struct key_slot_put {
     uint32_t slot;
@@ -464,8 +477,9 @@ struct key_slot_put {
     uint8_t key_id[16];
     uint8_t key[32];
     uint8_t verifier[32];
+    uint8_t owner[16];
 };
-static_assert(sizeof(struct key_slot_put) == 4 * 4 + 16 + 32 + 32, "key_slot_put");
+static_assert(sizeof(struct key_slot_put) == 4 * 4 + 16 + 32 + 32 + 16, "key_slot_put");
 
 /**
  * struct key_hello - opens the session between the two applications
@@ -511,9 +525,10 @@ struct key_material {
     uint8_t key_id[16];
     uint8_t key[32];
     uint8_t verifier[32];
+    uint8_t owner[16];
     uint8_t node[16];
 };
-static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32 + 16, "key_material");
+static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32 + 16 + 16, "key_material");
 
 /**
  * struct key_sealed - answer to KEY_DERIVE: AES-256-GCM under the link key
@@ -522,7 +537,7 @@ static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32 + 16, "key_mat
  */
 struct key_sealed {
     uint64_t counter;
-    uint8_t sealed[104 + 16];
+    uint8_t sealed[120 + 16];
 };
 static_assert(sizeof(struct key_sealed) == 8 + sizeof(struct key_material) + 16, "key_sealed");
 

@@ -19,6 +19,7 @@ struct slot {
     uint8_t key_id[16];
     uint8_t key[32];
     uint8_t verifier[32];
+    uint8_t owner[16];
 };
 
 struct key_app {
@@ -68,8 +69,6 @@ static bool is_zero(const uint8_t *p, size_t n) {
 }
 
 static enum edged_status slot_put(struct key_app *k, const struct key_slot_put *p) {
-    if (p->reserved != 0)
-        return EDGED_ERR_RESERVED;
     if (!port_emulated())
         return EDGED_ERR_KEY;
     if (p->slot >= KEY_SLOTS || p->kind < KEY_MODEL || p->kind > KEY_ALERT ||
@@ -78,18 +77,19 @@ static enum edged_status slot_put(struct key_app *k, const struct key_slot_put *
     if (!is_zero(p->key + p->key_bytes, 32 - p->key_bytes) ||
         (p->kind != KEY_MODEL && !is_zero(p->verifier, sizeof(p->verifier))))
         return EDGED_ERR_RESERVED;
+    if (p->kind == KEY_MODEL && is_zero(p->verifier, sizeof(p->verifier)))
+        return EDGED_ERR_ARGUMENT; /* a point of small order: it would verify what nobody signed */
     struct slot *s = &k->slots[p->slot];
     s->kind = p->kind;
     s->key_bytes = p->key_bytes;
     memcpy(s->key_id, p->key_id, sizeof(s->key_id));
     memcpy(s->key, p->key, sizeof(s->key));
     memcpy(s->verifier, p->verifier, sizeof(s->verifier));
+    memcpy(s->owner, p->owner, sizeof(s->owner));
     return EDGED_OK;
 }
 
 static enum edged_status slot_clear(struct key_app *k, const struct eval_index *i) {
-    if (i->reserved != 0)
-        return EDGED_ERR_RESERVED;
     if (i->index >= KEY_SLOTS)
         return EDGED_ERR_ARGUMENT;
     crypto_wipe(&k->slots[i->index], sizeof(k->slots[i->index]));
@@ -102,8 +102,6 @@ static enum edged_status hello(struct key_link *link, const struct key_hello *fr
     enum edged_status status = EDGED_ERR_UNAVAILABLE;
 
     key_link_close(link);
-    if (from_eval->reserved != 0)
-        return EDGED_ERR_RESERVED;
     if (!link_accepts(from_eval))
         return EDGED_ERR_KEY;
     if (link_hello(&mine, private_key) == 0 &&
@@ -139,8 +137,6 @@ static enum edged_status derive_key(const struct key_app *k, const struct key_de
     for (size_t i = 0; i < sizeof(DERIVATIONS) / sizeof(DERIVATIONS[0]); i++)
         if (DERIVATIONS[i].purpose == ask->purpose)
             d = &DERIVATIONS[i];
-    if (ask->reserved != 0)
-        return EDGED_ERR_RESERVED;
     if (d == NULL || ask->slot >= KEY_SLOTS || ask->context_bytes > sizeof(ask->context) ||
         d->has_context != (ask->context_bytes != 0))
         return EDGED_ERR_ARGUMENT;
@@ -153,6 +149,7 @@ static enum edged_status derive_key(const struct key_app *k, const struct key_de
     m->key_bytes = s->key_bytes;
     memcpy(m->key_id, s->key_id, sizeof(m->key_id));
     memcpy(m->verifier, s->verifier, sizeof(m->verifier));
+    memcpy(m->owner, s->owner, sizeof(m->owner));
     memcpy(m->node, k->node, sizeof(m->node));
     label = strlen(d->label);
     memcpy(context, d->label, label);
@@ -187,17 +184,21 @@ static enum edged_status derive(struct key_app *k, struct key_link *link, const 
 struct entry {
     uint16_t cmd;
     bool eval_port;
+    uint32_t reserved_at; /* where the body has its reserved word */
     uint32_t body_bytes;
     uint32_t answer_bytes;
 };
 
+#define NO_RESERVED UINT32_MAX
+#define RESERVED(TYPE) (uint32_t)offsetof(struct TYPE, reserved)
+
 static const struct entry TABLE[] = {
-    {KEY_INFO, false, 0, sizeof(struct key_info)},
-    {KEY_STATS, false, 0, sizeof(struct edged_memory)},
-    {KEY_SLOT_PUT, false, sizeof(struct key_slot_put), 0},
-    {KEY_SLOT_CLEAR, false, sizeof(struct eval_index), 0},
-    {KEY_HELLO, true, sizeof(struct key_hello), sizeof(struct key_hello)},
-    {KEY_DERIVE, true, sizeof(struct key_derive), sizeof(struct key_sealed)},
+    {KEY_INFO, false, NO_RESERVED, 0, sizeof(struct key_info)},
+    {KEY_STATS, false, NO_RESERVED, 0, sizeof(struct edged_memory)},
+    {KEY_SLOT_PUT, false, RESERVED(key_slot_put), sizeof(struct key_slot_put), 0},
+    {KEY_SLOT_CLEAR, false, RESERVED(eval_index), sizeof(struct eval_index), 0},
+    {KEY_HELLO, true, RESERVED(key_hello), sizeof(struct key_hello), sizeof(struct key_hello)},
+    {KEY_DERIVE, true, RESERVED(key_derive), sizeof(struct key_derive), sizeof(struct key_sealed)},
 };
 
 static enum edged_status run(struct key_app *k, struct key_link *link, uint16_t cmd, const uint8_t *body,
@@ -255,6 +256,8 @@ static size_t answer_message(struct key_app *k, struct key_link *link, const uin
         status = EDGED_ERR_COMMAND;
     else if (h.len != entry->body_bytes)
         status = EDGED_ERR_LENGTH;
+    else if (entry->reserved_at != NO_RESERVED && load_le32(request + sizeof(h) + entry->reserved_at) != 0)
+        status = EDGED_ERR_RESERVED;
     else
         status = run(k, link, h.cmd, request + sizeof(h), answer + sizeof(h));
     h.version = EDGED_WIRE_VERSION;

@@ -54,6 +54,12 @@ static inline uint64_t select_u64(uint64_t mask, uint64_t a, uint64_t b) {
     return b ^ (mask & (a ^ b));
 }
 
+/* v, or the end of low .. high that it lies beyond. */
+static inline int64_t clamp_i64(int64_t v, int64_t low, int64_t high) {
+    v = (int64_t)select_u64(sign_mask64(v - low), (uint64_t)low, (uint64_t)v);
+    return (int64_t)select_u64(sign_mask64(high - v), (uint64_t)high, (uint64_t)v);
+}
+
 /*
  * rs(z, s) = floor((z + 2^(s-1)) / 2^s), 1 <= s <= 62: round half up.
  * z + 2^(s-1) must not overflow: callers bound |z| by 2^62 + 2^47.

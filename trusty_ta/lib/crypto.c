@@ -156,8 +156,10 @@ int crypto_x25519(const uint8_t private_key[32], const uint8_t peer[32], uint8_t
 
 #ifdef EDGED_STREAM_CHACHA20
 #define STREAM_BLOCK 64u
+#define STREAM_BLOCKS_MAX ((uint64_t)1 << 32) /* its counter */
 #else
 #define STREAM_BLOCK 16u
+#define STREAM_BLOCKS_MAX ((uint64_t)1 << 48)
 #endif
 
 #if defined(EDGED_STREAM_CHACHA20) && defined(OPENSSL_IS_BORINGSSL)
@@ -226,6 +228,9 @@ void crypto_stream_free(struct crypto_stream *s) {
 
 int crypto_stream_fill(struct crypto_stream *s, uint64_t offset, uint8_t *out, size_t size_bytes) {
     size_t skip = (size_t)(offset % STREAM_BLOCK);
+
+    if ((offset + size_bytes) / STREAM_BLOCK >= STREAM_BLOCKS_MAX)
+        return -1;
 
     if (skip != 0) { /* the rest of a begun block */
         uint8_t head[STREAM_BLOCK] = {0};

@@ -15,7 +15,11 @@ int link_hello(struct key_hello *h, uint8_t private_key[32]) {
     return 0;
 }
 
-/* Images are not signed yet; a port that protects something takes no peer without. */
+/*
+ * Images are not signed yet, and a client cannot see a server's UUID: whoever
+ * registered the port first could pose as the key application. So a port that
+ * protects something takes no peer until signatures exist.
+ */
 int link_accepts(const struct key_hello *peer) {
     static const uint8_t none[sizeof(peer->signature)];
 

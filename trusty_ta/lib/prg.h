@@ -19,7 +19,8 @@ enum prg_label {
     PRG_R1 = 1,  /* activations: word = index into xbar */
     PRG_R2 = 2,  /* weights: [panel][k][16], invocation 0 */
     PRG_PAD = 3, /* U kept outside: word = index into ybar */
-    PRG_S = 4    /* Freivalds' s: two words an element */
+    PRG_S = 4,   /* Freivalds' s: two words an element */
+    PRG_REDRAW = 5 /* of an element of s that was p: + 2^18 words a try */
 };
 
 struct prg;

@@ -40,7 +40,8 @@ static bool is_memref(int fd, size_t size_bytes) {
 
     if (handle_kind(fd) != HANDLE_MEMREF || seals < 0 || (seals & F_SEAL_SHRINK) == 0)
         return false;
-    if (fstat(fd, &st) != 0 || st.st_size <= 0)
+    /* Of ordinary pages: munmap() of huge ones wants their size. */
+    if (fstat(fd, &st) != 0 || st.st_size <= 0 || st.st_blksize != 4096)
         return false;
     uint64_t have = ((uint64_t)st.st_size + 4095) & ~(uint64_t)4095;
     return size_bytes != 0 && size_bytes <= have;
@@ -69,13 +70,17 @@ void *__wrap_mmap(void *at, size_t size_bytes, int prot, int flags, int fd, off_
 }
 
 int __wrap_munmap(void *base, size_t size_bytes) {
+    struct mapping *m = NULL;
+
     for (unsigned i = 0; i < MEMREFS_MAX; i++)
-        if (mappings[i].size_bytes != 0 && mappings[i].base == base) {
-            if (mappings[i].size_bytes != size_bytes) {
-                errno = EINVAL;
-                return -1;
-            }
-            mappings[i] = (struct mapping){0};
-        }
-    return __real_munmap(base, size_bytes);
+        if (mappings[i].size_bytes != 0 && mappings[i].base == base)
+            m = &mappings[i];
+    if (m != NULL && m->size_bytes != size_bytes) {
+        errno = EINVAL;
+        return -1;
+    }
+    int rc = __real_munmap(base, size_bytes);
+    if (rc == 0 && m != NULL)
+        *m = (struct mapping){0};
+    return rc;
 }

@@ -3,6 +3,9 @@
  * nothing else: no file, no program, no other kind of socket. Any other system
  * call kills the process.
  *
+ * What a filter cannot see stays open: connect() reaches any Unix SEQPACKET
+ * socket whose path the user may open, fstat's newfstatat any path's metadata.
+ *
  * Not in sanitizer builds, whose run-time opens files when it reports.
  */
 #include "host.h"

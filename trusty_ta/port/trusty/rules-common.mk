@@ -15,12 +15,15 @@ EDGED_SRCS := \
 	$(EDGED_DIR)/port/trusty/window.c \
 	$(LOCAL_DIR)/main.c
 
-# The measurement that platform.c reports: over every source and header, in a
-# fixed order, so that both parties can recompute it from the release.
+# The measurement that platform.c reports: over the board's choices and the hash
+# of every source, header and rule, in a fixed order, so that both parties can
+# recompute it from the release.
 EDGED_MEASURED := $(EDGED_SRCS) \
 	$(sort $(wildcard $(addprefix $(EDGED_DIR)/,include/*.h lib/*.h $(EDGED_APP)/*.h port/trusty/*.h))) \
-	$(LOCAL_DIR)/manifest.json
-EDGED_MEASUREMENT := $(firstword $(shell cat $(EDGED_MEASURED) | sha256sum))
+	$(LOCAL_DIR)/manifest.json $(LOCAL_DIR)/rules.mk $(EDGED_DIR)/port/trusty/rules-common.mk
+EDGED_MEASUREMENT := $(firstword $(shell \
+	(echo "$(EDGED_APP) $(EDGED_PORT_WINDOW) $(EDGED_STREAM_CHACHA20)"; \
+	 for f in $(EDGED_MEASURED); do sha256sum < $$f; done) | sha256sum))
 
 MANIFEST := $(LOCAL_DIR)/manifest.json
 

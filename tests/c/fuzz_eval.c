@@ -1,0 +1,155 @@
+/*
+ * fuzz_eval.c - EVAL_PORT: any list of messages, from any state, with faults of the
+ * port in between. client.c judges each answer: an observation has the right scores
+ * whatever came before it. At the end an honest client may have to be served.
+ */
+#include "client.h"
+#include "fuzz_input.h"
+#include "heap_stub.h"
+#include "port_stub.h"
+#include "vector.h"
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerInitialize(int *argc, char ***argv) {
+    const char *path = getenv("EDGED_VECTORS");
+
+    (void)argc;
+    (void)argv;
+    CHECK(path != NULL, "EDGED_VECTORS: name the file of `vectors.py FILE fuzz`");
+    vector_open(path);
+    client_init();
+    return 0;
+}
+
+static void set_style(uint8_t style) {
+    client.placement = (style & 3) % 3;
+    client.window = (style & 4) != 0;
+    client.ahead = (style & 8) != 0;
+    client.persons = (style >> 4 & 3) % 3;
+    client.again = (style & 64) != 0;
+}
+
+static void go_to_start(uint32_t start) {
+    static const uint32_t states[FUZZ_START_COUNT] = {STATE_EMPTY,   STATE_WEIGHTS, STATE_READY,
+                                                      STATE_PREPARE, STATE_CLIP,    STATE_STEP};
+    /* Some states do not come with some styles (no weights cross where nothing leaves). */
+    client_advance(start == FUZZ_START_EMPTY ? 0 : 400, states[start]);
+}
+
+static void send_raw(struct fuzz_input *in) {
+    uint8_t message[EDGED_MESSAGE_BYTES + 1];
+    const size_t size = fuzz_short(in);
+    const int handle = fuzz_byte(in) & 1 ? CLIENT_WINDOW_HANDLE : -1;
+    const size_t n = fuzz_bytes(in, message, size, sizeof(message));
+
+    client_send(message, n, handle);
+}
+
+static void send_framed(struct fuzz_input *in) {
+    uint8_t body[EDGED_MESSAGE_BYTES - sizeof(struct edged_hdr)];
+    const uint16_t cmd = fuzz_byte(in) % 54;
+    const int handle = fuzz_byte(in) & 1 ? CLIENT_WINDOW_HANDLE : -1;
+    const size_t size = fuzz_short(in), n = fuzz_bytes(in, body, size, sizeof(body));
+
+    client_request(cmd, body, n, handle);
+}
+
+static void send_patched(struct fuzz_input *in) {
+    const int handle = client_due();
+
+    for (uint32_t count = fuzz_byte(in) % 4 + 1u; count != 0; count--) {
+        const size_t at = fuzz_short(in);
+        client.request[at % client.request_bytes] ^= fuzz_byte(in);
+    }
+    client_send(client.request, client.request_bytes, handle);
+}
+
+static void send_resized(struct fuzz_input *in) {
+    const int handle = client_due();
+    const int8_t more = (int8_t)fuzz_byte(in);
+    size_t size = client.request_bytes;
+
+    if (more < 0 && size < sizeof(struct edged_hdr) + (size_t)-more)
+        size = sizeof(struct edged_hdr);
+    else
+        size = (size_t)((long)size + more);
+    if (size > EDGED_MESSAGE_BYTES)
+        size = EDGED_MESSAGE_BYTES;
+    const uint32_t len = (uint32_t)(size - sizeof(struct edged_hdr));
+    memcpy(client.request + offsetof(struct edged_hdr, len), &len, sizeof(len));
+    client_send(client.request, size, handle);
+}
+
+static void fault(struct fuzz_input *in) {
+    const uint8_t which = fuzz_byte(in), when = fuzz_byte(in);
+
+    switch (which % 5) {
+    case 0:
+        stub.random_left = when;
+        break;
+    case 1:
+        stub.key_away = when % 4;
+        break;
+    case 2:
+        stub.key_garbles = 1;
+        stub.garbled_bit = when * 5u;
+        break;
+    case 3:
+        client.heap_left = when % 16;
+        break;
+    default:
+        key_link_close(&stub.link);
+        stub.reconnect = true;
+    }
+}
+
+static void no_faults(void) {
+    client.heap_left = 0;
+    stub.random_left = stub.key_away = stub.key_garbles = 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    struct fuzz_input in = {.data = data, .left = size};
+    const uint32_t start = fuzz_byte(&in) % FUZZ_START_COUNT;
+    const uint8_t style = fuzz_byte(&in);
+
+    client_start(FUZZ_SEED);
+    client.heap = &heap_left;
+    set_style(style);
+    go_to_start(start);
+    for (uint32_t budget = 400; in.left != 0 && budget != 0; budget--)
+        switch (fuzz_byte(&in) % FUZZ_OPERATIONS) {
+        case FUZZ_RAW:
+            send_raw(&in);
+            break;
+        case FUZZ_FRAMED:
+            send_framed(&in);
+            break;
+        case FUZZ_DUE:
+            client_advance(fuzz_byte(&in) % 64 + 1u, 0);
+            break;
+        case FUZZ_PATCHED:
+            send_patched(&in);
+            break;
+        case FUZZ_RESIZED:
+            send_resized(&in);
+            break;
+        case FUZZ_STYLE:
+            set_style(fuzz_byte(&in));
+            break;
+        case FUZZ_FAULT:
+            fault(&in);
+            break;
+        default:
+            eval_disconnect(client.eval);
+        }
+    no_faults();
+    if ((style & 128) != 0) {
+        eval_disconnect(client.eval);
+        client_evaluate();
+    }
+    client_stop();
+    return 0;
+}

@@ -1,0 +1,112 @@
+"""Where the fuzzers begin: inputs made of valid flows, in the forms that tests/c/fuzz_*.c read.
+
+    seeds.py VECTORS MESSAGE_TEST FOLDER     writes FOLDER/fuzz_NAME/...
+"""
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Dict
+
+import cbor2
+
+from c import vectors
+from edged.enclave import wire
+
+# enum fuzz_operation of fuzz_input.h
+FRAMED, DUE, PATCHED, RESIZED, STYLE, FAULT, DISCONNECT = range(1, 8)
+STARTS = 6
+EVALUATE_AFTER = 128
+
+
+def _framed(cmd: int, body: bytes, handle: bool = False) -> bytes:
+    return struct.pack("<BBBH", FRAMED, cmd, handle, len(body)) + body
+
+
+def _eval_seeds() -> Dict[str, bytes]:
+    """Honest flows from every start in every style, and one odd thing in the middle of each."""
+    seeds = {}
+    odd = {
+        "honest": b"",
+        "patched": struct.pack("<BBHB", PATCHED, 0, 24, 1),
+        "resized": struct.pack("<Bb", RESIZED, -4),
+        "key away": struct.pack("<BBB", FAULT, 1, 1),
+        "no memory": struct.pack("<BBB", FAULT, 3, 1),
+        "restyled": struct.pack("<BB", STYLE, 0x1C),
+        "gone": struct.pack("<B", DISCONNECT),
+        "info": _framed(wire.EvalCommand.INFO, b""),
+        "session": _framed(wire.EvalCommand.SESSION_OPEN, wire.SessionOpen(1, 2, b"c" * 32, b"n" * 32).pack()),
+        "window": _framed(wire.EvalCommand.WINDOW, wire.Window(1 << 20).pack(), True),
+        "abort": _framed(wire.EvalCommand.CLIP_ABORT, wire.Index(0).pack()),
+        "record": _framed(wire.EvalCommand.RECORD, wire.Index(0).pack()),
+        "close": _framed(wire.EvalCommand.SESSION_CLOSE, wire.Index(0).pack()),
+        "unload": _framed(wire.EvalCommand.UNLOAD, b""),
+        "prepare": _framed(wire.EvalCommand.PREPARE_OPEN, wire.PrepareOpen(1).pack()),
+        "drop": _framed(wire.EvalCommand.PREPARE_DROP, wire.Invocation(1).pack()),
+    }
+    for start in range(STARTS):
+        for style in range(64):
+            if style & 3 == 3 or style >> 4 == 3:
+                continue
+            name = list(odd)[(start * 64 + style) % len(odd)]
+            seeds["{}-{}-{}".format(start, style, name.replace(" ", "-"))] = (
+                bytes([start, style | EVALUATE_AFTER]) + bytes([DUE, 2]) + odd[name] + bytes([DUE, 63]))
+    return seeds
+
+
+def _key_seeds() -> Dict[str, bytes]:
+    put = wire.SlotPut(2, 1, 32, b"i" * 16, b"k" * 32, b"v" * 32, b"o" * 16).pack()
+    messages = [(2, b""), (4, b""), (6, put), (8, wire.Index(2).pack()), (2, b"")]
+    flow = b"".join(struct.pack("<BH", cmd, len(body)) + body for cmd, body in messages)
+    raw = wire.Header.codec.pack(1, 2, 0, 7, 0, 0)
+    return {"flow": flow, "raw": struct.pack("<BH", 255, len(raw)) + raw}
+
+
+def _link_seeds() -> Dict[str, bytes]:
+    """enum of fuzz_link.c: 0 raw, 1 framed, 2 hello { u16 at, u8 flip }, 3 derive, 4 close."""
+    hello = struct.pack("<BHB", 2, 0, 0)
+
+    def derive(kind: int) -> bytes:
+        context = 0 if kind == 1 else 32
+        return struct.pack("<BBBBB", 3, kind, kind, context, 0) + bytes(context) + bytes(32)
+
+    flow = hello + b"".join(derive(kind) for kind in (1, 2, 3, 4, 0))
+    body = wire.Derive(1, 1, 0, bytes(32), bytes(64)).pack()
+    return {"flow": flow, "again": flow + hello + flow, "closed": hello + b"\4" + derive(1),
+            "framed": hello + struct.pack("<BBH", 1, 34, len(body)) + body, "wrong": struct.pack("<BHB", 2, 500, 1) + flow}
+
+
+def _package_seeds(items: Dict[str, bytes]) -> Dict[str, bytes]:
+    manifest, stream = items["small/manifest"], items["small/stream"]
+    seeds = {"small": b"\0" + struct.pack("<H", len(manifest)) + manifest + stream}
+    for index in range(64):  # odd first byte: numbers of a table
+        seeds["made-{}".format(index)] = b"\1" + bytes((17 * index + 31 * i * (index + 1)) % 251 for i in range(96))
+    return seeds
+
+
+def _cbor_seeds(items: Dict[str, bytes]) -> Dict[str, bytes]:
+    values = [0, 23, 24, 255, 256, 65535, 65536, 1 << 32, (1 << 64) - 1, b"", b"x" * 24, "x", "\u00e9\u20ac\U0001f600"]
+    reads = {int: (8, 0), bytes: (0x31, 0xFC), str: (0x32, 0xFC)}
+    seeds = {"manifest": bytes([1, 4, 16, 2, 4, 2, 4, 2, 4]) + items["small/manifest"]}
+    plan = b"".join(bytes(reads[type(value)]) for value in values)
+    seeds["values"] = bytes([len(values)]) + plan + b"".join(cbor2.dumps(value) for value in values)
+    return seeds
+
+
+def main() -> None:
+    path, program, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    items = vectors.read(path)
+    groups = {"fuzz_eval": _eval_seeds(), "fuzz_key": _key_seeds(), "fuzz_link": _link_seeds(),
+              "fuzz_package": _package_seeds(items), "fuzz_cbor": _cbor_seeds(items)}
+    for group, seeds in groups.items():
+        os.makedirs(str(folder / group), exist_ok=True)
+        for name, data in seeds.items():
+            (folder / group / name).write_bytes(data)
+    # The flows of message_test, every message with all its bytes.
+    subprocess.run([program, str(path), str(folder / "fuzz_eval")], check=True)
+
+
+if __name__ == "__main__":
+    main()
