@@ -54,6 +54,9 @@ def test_the_models_have_every_kind_of_residual_order_and_tiling():
     assert {row.residual for row in rows if row.kind == vectors.Kind.TEMPORAL} == {0, 1, 2}
     assert {row.cout > row.stride * row.cin for row in convolutions} == {True, False}, "apart, and over the input"
     assert {row.stride for row in convolutions} >= {1, 2, 3}
+    prime = [vectors.masks(vectors.pool(), vectors.LABEL_S, 1, 1, product, 2 * 21 * 7 * 2).view("<u8") & vectors.PRIME
+             for product in range(5)]
+    assert any((elements == vectors.PRIME).any() for elements in prime), "an s is drawn again"
     tiles = vectors.case("tiles").model.shape
     assert tiles.frames * tiles.joints > 1024, "F61_TILE_POSITIONS: more than one tile"
 

@@ -20,7 +20,8 @@ from edged.offload.cpu import CpuAccelerator
 
 SHAPES = {
     "every kind of layer": dict(channels=((8, 1), (8, 1), (16, 2), (6, 1)), frames=21, joints=18, labels=7),
-    "a residual that does not fit over its input": dict(channels=((5, 1), (17, 1), (33, 2), (50, 1)), frames=13, joints=7),
+    "a residual that does not fit over its input": dict(
+        channels=((5, 1), (17, 1), (33, 2), (50, 1)), frames=13, joints=7),
     "adjacency after the weights": dict(channels=((20, 1), (3, 1), (9, 1), (4, 2), (1, 1)), frames=17, joints=11),
     "a single frame": dict(channels=((7, 1), (7, 2), (18, 4)), frames=1, joints=5, taps=15),
     "a single everything": dict(channels=((1, 1),), frames=1, joints=1, persons=1, labels=1, partitions=1, taps=1),
@@ -30,7 +31,8 @@ SHAPES = {
         channels=((4, 1), (6, 1)), frames=3, joints=5, persons=8, partitions=8, labels=400),
     "as many joints as there may be": dict(channels=((3, 1), (9, 2), (3, 1)), frames=11, joints=64, labels=5),
     "as many channels as there may be": dict(channels=((1024, 1), (16, 1)), frames=5, joints=2, persons=1, taps=1),
-    "as many frames and positions as there may be": dict(channels=((2, 1), (3, 2)), frames=4096, joints=2, persons=8, taps=3),
+    "as many frames and positions as there may be": dict(
+        channels=((2, 1), (3, 2)), frames=4096, joints=2, persons=8, taps=3),
     "sixteen rows and one": dict(channels=((16, 1), (17, 1), (16, 1)), frames=29, joints=6, partitions=1, taps=7),
     "tiles that end in the middle": dict(channels=((48, 1), (96, 2), (40, 1)), frames=83, joints=18, labels=60),
 }
@@ -163,8 +165,8 @@ def test_a_network_as_wide_and_deep_as_the_full_size_one_is_exact_in_every_place
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [2, 3, 4])
-@pytest.mark.parametrize("frames, persons", [(300, 2), (300, 1), (299, 2), (301, 1), (37, 2), (75, 1)])
+@pytest.mark.parametrize("seed, frames, persons", [
+    (2, 300, 2), (3, 300, 2), (4, 299, 2), (5, 300, 1), (6, 301, 1), (7, 37, 2), (8, 75, 1)])
 def test_full_size_networks_of_any_length_are_exact(node, accelerator, seed, frames, persons):
     model = full_size(seed, frames, persons)
     rng = np.random.default_rng(seed)
@@ -173,7 +175,7 @@ def test_full_size_networks_of_any_length_are_exact(node, accelerator, seed, fra
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed, frames, persons", [(5, 300, 2), (6, 301, 1), (7, 37, 2)])
+@pytest.mark.parametrize("seed, frames, persons", [(9, 300, 2), (10, 301, 1), (11, 37, 2)])
 def test_full_size_quantised_networks_are_exact(node, accelerator, seed, frames, persons):
     network = stgcn.full_size(seed, frames=frames, persons=persons)
     rng = np.random.default_rng(seed)

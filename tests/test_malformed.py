@@ -282,8 +282,8 @@ def step_cases(_):
 
 
 def taking_cases(running):
-    size = wire.Product.y_shape(running.products[0], 1)
-    object_bytes = 4 * size[0] * size[1] * size[2] * size[3]
+    product = running.products[0]
+    object_bytes = 4 * product.frames_out * product.joints * product.rows
     yield Status.ORDER, EvalCommand.STEP_READ, Chunk(0, 0).pack()
     yield from bulk_cases(EvalCommand.STEP_WRITE, object_bytes, 4)
     for wrong in (0, 1, 3, 5, object_bytes + 4):
@@ -413,7 +413,7 @@ def test_a_window_that_is_none_or_too_small_is_refused(running):
 
 @pytest.fixture
 def key_port(running):
-    port = Port(Path(running.enclave.folder) / (wire.KEY_PORT + ".ns"))
+    port = Port.connect(Path(running.enclave.folder) / (wire.KEY_PORT + ".ns"))
     yield port
     assert port.call(KeyCommand.INFO)[0] == Status.OK
     port.close()
@@ -469,14 +469,15 @@ def test_the_link_refuses_wrong_frames(link):
 def test_the_link_refuses_wrong_hellos_and_is_closed_by_them(link):
     derive = request(KeyCommand.DERIVE, wire.Derive(MODEL_SLOT, 1, 0, bytes(32), bytes(64)).pack())
     refused(link, Status.ORDER, derive)
-    cases = [(Status.RESERVED, body) for body in reserved_bits(HELLO)]
-    cases += [(Status.KEY, replace(HELLO, signature_bytes=wrong).pack()) for wrong in (1, 256, 385) + HUGE]
+    cases = [(Status.KEY, replace(HELLO, signature_bytes=wrong).pack()) for wrong in (1, 256, 385) + HUGE]
     cases += [(Status.KEY, replace(HELLO, signature=bytes(383) + b"\1").pack())]
     cases += [(Status.UNAVAILABLE, replace(HELLO, public_key=bytes(32)).pack())]  # a point of low order
     for status, body in cases:
         assert link.call(KeyCommand.HELLO, HELLO.pack())[0] == Status.OK
         refused(link, status, request(KeyCommand.HELLO, body))
         refused(link, Status.ORDER, derive)
+    for body in reserved_bits(HELLO):  # malformed: as if it had not come
+        refused(link, Status.RESERVED, request(KeyCommand.HELLO, body))
 
 
 def test_the_link_refuses_wrong_derivations(link):

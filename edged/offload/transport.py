@@ -121,10 +121,12 @@ class WindowTransport(Transport):
         self.window_bytes_moved += y_bar.nbytes
 
     def close(self) -> None:
-        if self._window is not None:
-            self.client.detach_window()
-            self._window.close()
-            self._window = None
+        window, self._window = self._window, None
+        if window is not None:
+            try:
+                self.client.detach_window()
+            finally:
+                window.close()
 
     def _view(self, offset: int, shape: tuple) -> np.ndarray:
         assert self._window is not None

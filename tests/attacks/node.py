@@ -19,7 +19,7 @@ from edged.camera.clip import Clip, camera_key, seal_bytes, session_key
 from edged.enclave import wire
 from edged.enclave.client import EvalClient, KeyClient
 from edged.enclave.host import HostEnclave
-from edged.enclave.wire import EvalCommand, KeyKind, Placement, RecordKind, Status
+from edged.enclave.wire import EvalCommand, KeyKind, Placement, RecordKind
 from edged.errors import EnclaveError
 from edged.model import package, reference
 from edged.offload.product import masked_convolution

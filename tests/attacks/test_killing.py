@@ -109,6 +109,7 @@ class Scene:
             node.attempt(self.camera, self.sealed).finish_exactly(self.clip)
         except EnclaveError as error:
             assert error.status == Status.CLIP  # its record was out, or on its way, when the client ended
+            node.expect(node.client.record(self.camera.session), self.clip)
         assert node.stats().records == records_before + 1
         node.evaluate(self.camera, coordinates())
 

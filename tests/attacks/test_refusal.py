@@ -6,7 +6,6 @@ import pytest
 from attacks.networks import random_coordinates, small
 from attacks.node import OUTSIDE, TRANSPORTS, refused
 from attacks.statistics import check_nothing_in_common, words_of
-from edged.alerts.record import split_record
 from edged.enclave import wire
 from edged.enclave.client import InvocationRefused
 from edged.enclave.wire import EvalCommand, Placement, RecordKind, Status
@@ -116,7 +115,7 @@ def test_the_third_refusal_answers_with_the_record_failed_and_there_is_no_fourth
         with refused(Status.CLIP):
             node.attempt(camera, sealed)
         observed = node.attempt(camera, node.seal(camera, coordinates())).finish()
-        assert len(split_record(record)[2]) == len(split_record(observed)[2])  # the body tells nothing
+        assert len(record) == len(observed)  # the size tells nothing
         last = node.open(observed)
         assert last.header.seq == failed.header.seq + 1
         after = node.stats()
@@ -184,6 +183,34 @@ def test_an_abort_ends_an_accepted_clip_with_the_record_failed(node, where):
     with refused(Status.CLIP):
         node.attempt(camera, sealed)
     node.evaluate(camera, coordinates())
+
+
+@pytest.mark.parametrize("state", ["empty", "weights"])
+def test_an_abort_after_a_disconnect_needs_no_model(node, state):
+    node.load(MODEL, Placement.MASKED)
+    camera = node.camera()
+    sealed = node.seal(camera, coordinates())
+    node.attempt(camera, sealed).advance(2)
+    node.reconnect()
+    if state == "weights":
+        node.client.load(node.pack(MODEL), 0, Placement.MASKED)
+    status, record = node.abort(camera)
+    failed = node.open(record)
+    assert status == Status.OK and (failed.kind, failed.number) == (RecordKind.FAILED, sealed[0])
+    assert node.abort(camera) == (Status.ORDER, None)
+
+
+def test_another_model_may_end_what_one_began_and_the_record_names_it(node):
+    """The owner loads a new version while a clip waits for its second attempt."""
+    node.load(MODEL, Placement.MASKED)
+    camera = node.camera()
+    clip = coordinates()
+    sealed = node.seal(camera, clip)
+    spoil(node.attempt(camera, sealed))
+    node.load(small(8), Placement.MASKED)
+    before = node.attempt(camera, sealed).finish_exactly(clip)
+    after = node.evaluate(camera, coordinates())
+    assert before.model == after.model
 
 
 def test_an_abort_of_another_session_harms_nothing(node):

@@ -1,19 +1,15 @@
-"""Clips and records: the session alone says whose clip it is; nobody but its recipient reads a record."""
+"""Clips: the session alone says whose clip it is; each is taken once, under its own number, seal and form."""
 
-import struct
 from dataclasses import replace
 
-import cbor2
 import numpy as np
 import pytest
 
 from attacks.networks import random_coordinates, small
-from attacks.node import ALERT_SLOT, DATA_SLOT, MODEL_SLOT, SHORT_ALERT_SLOT, TRANSPORTS, refused
-from edged.alerts.record import open_record, split_record
+from attacks.node import ALERT_SLOT, DATA_SLOT, MODEL_SLOT, TRANSPORTS, refused
 from edged.camera.clip import camera_key, seal_bytes, session_key
 from edged.enclave import wire
-from edged.enclave.wire import EvalCommand, Placement, RecordKind, Status
-from edged.errors import PackageError, VerificationFailed
+from edged.enclave.wire import EvalCommand, KeyKind, Placement, Status
 
 MODEL = small(21, frames=5)  # as many frames as joints: exchanging them changes no length
 RNG = np.random.default_rng()
@@ -156,7 +152,8 @@ def header(**changes):
 
 WRONG_HEADERS = {
     "version 0": header(version=0), "version 2": header(version=2),
-    "a person less": header(persons=1), "a person more": header(persons=3), "very many persons": header(persons=0xFFFFFFFF),
+    "a person less": header(persons=1), "a person and a track less": header(persons=1, tracks=(1,) + (0,) * 7),
+    "a person more": header(persons=3), "very many persons": header(persons=0xFFFFFFFF),
     "nobody": header(persons=0), "frames more": header(frames=6), "frames less": header(frames=4),
     "joints more": header(joints=6), "joints less": header(joints=4), "no frames": header(frames=0),
     "a product of frames and joints that overflows": header(frames=1 << 16, joints=1 << 16),
@@ -225,8 +222,9 @@ def test_a_clip_written_out_of_order_or_too_long_is_refused(node, camera):
     number, sealed = node.seal(camera, clip)
     node.client.open_clip(camera.session, 0, number, 0, len(sealed))
     assert node.call(EvalCommand.CLIP_BEGIN) == (Status.ORDER, b"")
-    for index, offset, size, status in ((1, 0, 100, Status.OBJECT), (0, 4, 100, Status.OBJECT), (0, 0, 0, Status.LENGTH),
-                                        (0, 0, len(sealed) + 1, Status.LENGTH), (0, 1 << 63, 4, Status.OBJECT)):
+    for index, offset, size, status in (
+            (1, 0, 100, Status.OBJECT), (0, 4, 100, Status.OBJECT), (0, 0, 0, Status.LENGTH),
+            (0, 0, len(sealed) + 1, Status.LENGTH), (0, 1 << 63, 4, Status.OBJECT)):
         body = wire.Chunk(index, offset).pack() + bytes(size)
         assert node.call(EvalCommand.CLIP_WRITE, body) == (status, b"")
     node.client.write_clip(sealed)
@@ -268,6 +266,55 @@ def test_there_are_as_many_sessions_as_cameras_of_a_node_and_each_camera_has_one
         node.evaluate(camera, coordinates(1))
 
 
+def test_a_closed_session_takes_no_clip_and_makes_room_for_another_camera(fresh_node):
+    node = fresh_node
+    node.load(MODEL, Placement.ENCLAVE)
+    cameras = [node.camera(b"camera %d" % i) for i in range(wire.EVAL_SESSIONS_MAX)]
+    clip = node.seal(cameras[3], coordinates())
+    node.attempt(cameras[3], clip)
+    assert node.call(EvalCommand.SESSION_CLOSE, wire.Index(5).pack()) == (Status.ORDER, b"")  # a clip is under way
+    node.abort(cameras[3])
+    node.attempt(cameras[4], node.seal(cameras[4], coordinates()))
+    node.reconnect()
+    with refused(Status.ORDER):  # its clip has no record yet
+        node.client.close_session(cameras[4].session)
+    node.client.close_session(cameras[3].session)
+    for session in (cameras[3].session, 16, 0xFFFFFFFF):
+        with refused(Status.ARGUMENT):
+            node.client.close_session(session)
+    node.load(MODEL, Placement.ENCLAVE)
+    with refused(Status.ARGUMENT):
+        node.attempt(cameras[3], node.seal(cameras[3], coordinates()))
+    late = node.camera(b"late")
+    assert late.session == cameras[3].session
+    with refused(Status.CLIP):
+        node.attempt(late, node.seal(cameras[3], coordinates()))
+    node.evaluate(late, coordinates())
+
+
+def test_a_session_joins_no_two_owners_keys(node):
+    """Whose data key it is, his alert key must seal: one owner's observations are not for another."""
+    client = node.connect_key()
+    client.put_slot(6, KeyKind.DATA, RNG.bytes(32), b"d" * 16, owner=b"another owner...")
+    client.put_slot(7, KeyKind.ALERT, RNG.bytes(32), b"a" * 16, owner=b"another owner...")
+    client.close()
+    for data, alert in ((DATA_SLOT, 7), (6, ALERT_SLOT)):
+        with refused(Status.KEY):
+            node.client.open_session(data, alert, bytes(32), bytes(32))
+    node.client.open_session(6, 7, b"theirs".ljust(32), bytes(32))
+    node.client.close_session(node.client.open_session(6, 7, b"theirs".ljust(32), bytes(32)).session)
+
+
+def test_cameras_of_one_name_under_two_data_keys_have_two_sessions(node, camera):
+    client = node.connect_key()
+    client.put_slot(8, KeyKind.DATA, RNG.bytes(32), b"d" * 16)
+    client.close()
+    theirs = node.client.open_session(8, ALERT_SLOT, camera.name, bytes(32)).session
+    assert theirs != camera.session
+    node.evaluate(camera, coordinates())
+    node.client.close_session(theirs)
+
+
 def test_a_refused_session_leaves_the_old_one_in_force(node, camera):
     with refused(Status.KEY):
         node.client.open_session(DATA_SLOT, 9, camera.name, bytes(32))
@@ -282,102 +329,3 @@ def test_sessions_outlive_the_client_and_the_model(node, camera):
     node.client.unload()
     node.load(small(), Placement.MASKED)
     node.evaluate(camera, random_coordinates(RNG, small().shape, 2))
-
-
-# Records.
-
-
-@pytest.mark.parametrize("slot", [ALERT_SLOT, SHORT_ALERT_SLOT], ids=["32 bytes", "16 bytes"])
-def test_a_record_opens_under_its_recipients_alert_key_alone(node, slot):
-    node.load(MODEL, Placement.ENCLAVE)
-    camera = node.camera(b"records", slot)
-    right, wrong = (node.alert_key, node.short_alert_key)[::1 if slot == ALERT_SLOT else -1]
-    clip = coordinates()
-    record = node.attempt(camera, node.seal(camera, clip)).finish()
-    observation = node.expect(record, clip, right)
-    assert observation.header.rcpt == struct.pack("<I12x", slot)
-    assert observation.header.kid == (b"a" if slot == ALERT_SLOT else b"s") * 16
-    assert observation.camera == camera.name and observation.tracks == (1, 2) and observation.claimed_ns == 5
-    for key in (wrong, bytes(32), bytes(16), node.data_key, node.model_key, right[:-1] + bytes([right[-1] ^ 1])):
-        with pytest.raises(VerificationFailed):
-            open_record(record, key)
-    if slot == ALERT_SLOT:  # a 32-byte key is not two 16-byte ones
-        with pytest.raises(VerificationFailed):
-            open_record(record, right[:16])
-
-
-def test_two_recipients_with_one_alert_key_cannot_exchange_their_records(node):
-    """The recipient is part of the record's key, not only of its header."""
-    node.load(MODEL, Placement.ENCLAVE)
-    camera = node.camera(b"records")
-    record = node.attempt(camera, node.seal(camera, coordinates())).finish()
-    with pytest.raises(VerificationFailed):
-        open_record(rewritten(record, rcpt=struct.pack("<I12x", 7)), node.alert_key)
-
-
-def rewritten(record, **changes):
-    """The record with another header, in its canonical form."""
-    head, _, body = split_record(record)
-    data = replace(head, **changes).pack()
-    return wire.RecordHead(len(data), len(body)).pack() + data + body
-
-
-@pytest.mark.parametrize("changes", [
-    dict(seq=1 << 40), dict(kind=int(RecordKind.FAILED)), dict(kind=1), dict(node=bytes(16)), dict(epoch=bytes(16)),
-    dict(kid=bytes(16)), dict(rcpt=bytes(16)), dict(salt=bytes(32))], ids=lambda changes: "".join(changes))
-def test_a_record_whose_header_was_altered_is_refused(node, camera, changes):
-    record = node.attempt(camera, node.seal(camera, coordinates())).finish()
-    with pytest.raises(VerificationFailed):
-        open_record(rewritten(record, **changes), node.alert_key)
-
-
-def test_a_flipped_bit_anywhere_in_a_record_is_refused(node, camera):
-    record = node.attempt(camera, node.seal(camera, coordinates())).finish()
-    open_record(record, node.alert_key)
-    for place in range(0, len(record), 7):
-        broken = bytearray(record)
-        broken[place] ^= 1 << int(RNG.integers(8))
-        with pytest.raises((VerificationFailed, PackageError)):
-            open_record(bytes(broken), node.alert_key)
-
-
-def test_records_are_numbered_per_recipient_without_a_gap_and_name_one_epoch_and_node(fresh_node):
-    node = fresh_node
-    node.load(MODEL, Placement.ENCLAVE)
-    cameras = [node.camera(b"one"), node.camera(b"two", SHORT_ALERT_SLOT), node.camera(b"three")]
-    heads = {ALERT_SLOT: [], SHORT_ALERT_SLOT: []}
-    for turn in range(12):
-        camera = cameras[turn % 3]
-        slot = SHORT_ALERT_SLOT if turn % 3 == 1 else ALERT_SLOT
-        record = node.attempt(camera, node.seal(camera, coordinates(turn % 2))).finish()
-        heads[slot].append(split_record(record)[0])
-    for seen in heads.values():
-        assert [head.seq for head in seen] == list(range(1, len(seen) + 1))
-    both = heads[ALERT_SLOT] + heads[SHORT_ALERT_SLOT]
-    assert len({(head.epoch, head.node, head.salt) for head in both}) == 1
-    assert both[0].epoch == node.client.info().epoch
-
-
-def test_a_new_start_is_a_new_epoch_with_other_record_keys(fresh_node):
-    node, seen = fresh_node, []
-    for _ in range(3):
-        node.load(MODEL, Placement.ENCLAVE)
-        camera = node.camera()
-        seen.append(split_record(node.attempt(camera, node.seal(camera, coordinates())).finish())[0])
-        node.restart_eval()
-    assert [head.seq for head in seen] == [1, 1, 1] and len({head.node for head in seen}) == 1
-    assert len({head.epoch for head in seen}) == len({head.salt for head in seen}) == 3
-
-
-def test_a_record_tells_by_its_size_neither_the_result_nor_the_number_of_people(node, camera):
-    sizes = {len(split_record(node.attempt(camera, node.seal(camera, coordinates(persons))).finish())[2])
-             for persons in (0, 1, 2)}
-    assert len(sizes) == 1
-
-
-def test_a_record_is_of_canonical_cbor_and_holds_nothing_but_its_fields(node, camera):
-    record = node.attempt(camera, node.seal(camera, coordinates())).finish()
-    head, data, _ = split_record(record)
-    assert list(cbor2.loads(data)) == ["v", "kid", "seq", "kind", "node", "rcpt", "salt", "epoch"]
-    assert head.pack() == data
-    assert len(record) <= node.loaded.head.record_bytes <= wire.EDGED_MESSAGE_BYTES

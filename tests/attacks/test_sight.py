@@ -55,7 +55,7 @@ def with_weights(choose):
     for layer in model().layers:
         if isinstance(layer, (GraphLayer, ResidualLayer, TemporalLayer)):
             most = layer.row.adj_max or layer.row.in_max
-            weights = choose(layer.weights, (1 << 30) // most // layer.weights[0].size)
+            weights = choose(layer.weights, max(1, min((1 << 30) // most // layer.weights[0].size, 32767)))
             layer = replace(layer, weights=weights.astype(np.int16), bias=np.zeros_like(layer.bias))
         layers.append(layer)
     changed = replace(model(), layers=tuple(layers))
@@ -65,8 +65,8 @@ def with_weights(choose):
 
 MODELS = {
     "weights of zeros": lambda: with_weights(lambda weights, most: np.zeros_like(weights)),
-    "the largest weights": lambda: with_weights(lambda weights, most: np.full_like(weights, max(1, min(most, 32767)))),
-    "the smallest weights": lambda: with_weights(lambda weights, most: np.full_like(weights, -max(1, min(most, 32767)))),
+    "the largest weights": lambda: with_weights(lambda weights, most: np.full_like(weights, most)),
+    "the smallest weights": lambda: with_weights(lambda weights, most: np.full_like(weights, -most)),
     "weights of noise": model,
 }
 

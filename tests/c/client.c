@@ -24,6 +24,13 @@ static uint32_t *wbar[EVAL_LAYERS_MAX], *xbar[EVAL_LAYERS_MAX], *ybar[EVAL_LAYER
 static uint32_t *ahead[EVAL_PREPARED_MAX][EVAL_LAYERS_MAX]; /* by invocation mod 8 */
 static uint8_t digest[32]; /* of the manifest: every record names it */
 
+/* Each session's last record: EVAL_RECORD must answer the same bytes. */
+static uint8_t last[EVAL_SESSIONS_MAX][EDGED_MESSAGE_BYTES];
+static size_t last_bytes[EVAL_SESSIONS_MAX];
+
+/* Invocations under which a clip was masked. */
+static bool used[1 << 16];
+
 static size_t object_bytes(enum network_flow flow, uint32_t product, uint32_t persons) {
     const struct network n = {.model = &shape};
     return (size_t)network_object_words(&n, flow, product, persons) * 4;
@@ -74,6 +81,7 @@ void client_start(uint64_t seed) {
     stub_reset(seed);
     memset(&client, 0, sizeof(client));
     memset(last_bytes, 0, sizeof(last_bytes));
+    memset(used, 0, sizeof(used));
     client.persons = 1;
     client.key = stub.key = key_create();
     CHECK(client.key != NULL, "key application");
@@ -91,10 +99,6 @@ void client_stop(void) {
 }
 
 /* ------------------------------------------------------- judging answers --- */
-
-/* Each session's last record: EVAL_RECORD must answer the same bytes. */
-static uint8_t last[EVAL_SESSIONS_MAX][EDGED_MESSAGE_BYTES];
-static size_t last_bytes[EVAL_SESSIONS_MAX];
 
 static void judge_scores(const uint8_t *plain, size_t size, const struct session *s) {
     struct edged_scores scores;
@@ -145,7 +149,8 @@ static void judge_record(uint32_t session, const uint8_t *record, size_t size) {
 
 /* An answer with struct eval_step: is a record behind it, and whose? */
 static void judge_step(uint16_t cmd, const uint8_t *request, const uint8_t *body, size_t size) {
-    const uint32_t named = load_le32(request + sizeof(struct edged_hdr));
+    const bool names = cmd == EVAL_RECORD || cmd == EVAL_CLIP_ABORT;
+    const uint32_t session = names ? load_le32(request + sizeof(struct edged_hdr)) : client.eval->clip.session;
     struct eval_step step;
 
     CHECK(size >= sizeof(step), "struct eval_step");
@@ -153,11 +158,11 @@ static void judge_step(uint16_t cmd, const uint8_t *request, const uint8_t *body
     CHECK(step.record_bytes == size - sizeof(step), "record of %u bytes", step.record_bytes);
     body += sizeof(step);
     if (cmd == EVAL_RECORD)
-        CHECK(named < EVAL_SESSIONS_MAX && step.record_bytes == last_bytes[named] && last_bytes[named] != 0 &&
-                  memcmp(body, last[named], last_bytes[named]) == 0,
+        CHECK(session < EVAL_SESSIONS_MAX && step.record_bytes == last_bytes[session] && last_bytes[session] != 0 &&
+                  memcmp(body, last[session], last_bytes[session]) == 0,
               "the last record again, byte for byte");
     else if (step.record_bytes != 0)
-        judge_record(cmd == EVAL_CLIP_ABORT ? named : client.eval->clip.session, body, step.record_bytes);
+        judge_record(session, body, step.record_bytes);
 }
 
 /* What a bulk answer brought goes to the accelerator. */
@@ -215,6 +220,20 @@ static void judge(const uint8_t *request, size_t size_bytes) {
         keep_window(ask.cmd, load_le32(request + sizeof(ask)));
 }
 
+/* What a sanitizer cannot see: the network's buffers lie side by side in one block. */
+static void judge_state(uint16_t cmd) {
+    const struct eval *e = client.eval;
+    const uint64_t invocation = e->network.invocation;
+
+    CHECK(e->state != STATE_CLIP || e->clip_have <= e->clip.bytes, "more of the clip than announced");
+    CHECK(e->state != STATE_STEP || (e->step < e->model.step_count && e->flow.product <= e->flow.end), "past the end");
+    if (client.status == EDGED_OK && (cmd == EVAL_CLIP_OPEN || cmd == EVAL_CLIP_BEGIN) && e->state == STATE_STEP) {
+        CHECK(invocation < sizeof(used), "invocation %llu", (unsigned long long)invocation);
+        CHECK(!used[invocation], "invocation %llu masks a second clip", (unsigned long long)invocation);
+        used[invocation] = true;
+    }
+}
+
 void client_send(const uint8_t *request, size_t size_bytes, int handle) {
     /* Private, and no longer than it is: a sanitizer sees who reads past it. */
     uint8_t *copy = malloc(size_bytes + (size_bytes == 0));
@@ -224,15 +243,14 @@ void client_send(const uint8_t *request, size_t size_bytes, int handle) {
     memcpy(copy, request, size_bytes);
     if (client.record != NULL)
         client.record(request, size_bytes, handle);
-    if (client.heap != NULL) /* the application's allocations alone may fail */
-        *client.heap = client.heap_left;
+    if (client.around != NULL)
+        client.around(true);
     client.answer_bytes = eval_message(client.eval, copy, size_bytes, handle, client.answer);
-    if (client.heap != NULL) {
-        client.heap_left = *client.heap;
-        *client.heap = 0;
-    }
+    if (client.around != NULL)
+        client.around(false);
     CHECK(stub.handles == handles + (handle >= 0), "a handle is taken over once");
     judge(copy, size_bytes);
+    judge_state(size_bytes < sizeof(struct edged_hdr) ? 0 : load_le16(copy + offsetof(struct edged_hdr, cmd)));
     free(copy);
 }
 
@@ -345,7 +363,8 @@ static int due_ready(void) {
     const struct eval *e = client.eval;
     const struct session *s = first_session();
 
-    if (s == NULL || (s->number == UINT64_MAX && !s->unfinished)) { /* no number is left: the camera asks for new keys */
+    /* Where no number is left the camera asks for new keys. */
+    if (s == NULL || (s->number == UINT64_MAX && !s->unfinished)) {
         struct eval_session_open ask = {.data_slot = CLIENT_DATA_SLOT, .alert_slot = CLIENT_ALERT_SLOT};
         memcpy(ask.camera, s == NULL ? CAMERA : s->camera, sizeof(CAMERA));
         return due(EVAL_SESSION_OPEN, &ask, sizeof(ask));
@@ -455,9 +474,4 @@ void client_evaluate(void) {
         client_send(client.request, client.request_bytes, handle);
     }
     CHECK(client.observations == before + 1, "an honest client is served from any state");
-}
-
-uint32_t *client_ybar(uint32_t product, size_t *words) {
-    *words = object_bytes(FLOW_Y, product, client.eval->network.persons) / 4;
-    return ybar[product];
 }

@@ -33,8 +33,7 @@ struct client {
     size_t request_bytes, answer_bytes;
     enum edged_status status;
     uint32_t observations, failures; /* records so far */
-    uint32_t *heap;     /* heap_stub.c's counter, where it is linked */
-    uint32_t heap_left; /* what to set it to */
+    void (*around)(bool inside); /* called before and after the application runs: faults are its alone */
     void (*record)(const uint8_t *request, size_t size_bytes, int handle); /* sees every request */
 };
 
@@ -64,8 +63,5 @@ void client_advance(uint32_t messages, uint32_t states);
 
 /* From any state: load, open a session, evaluate a clip of client.persons. */
 void client_evaluate(void);
-
-/* The accelerator's words of a product, to be falsified by a test. */
-uint32_t *client_ybar(uint32_t product, size_t *words);
 
 #endif

@@ -76,7 +76,8 @@ static void run(const char *model, const struct kernel *kernel, struct prg *prg)
         struct walk w = {.see = NULL};
         CHECK(walk_load(&w, &m, (enum eval_placement)placement, kernel, prg, placement + 1) == EDGED_OK, "%s", model);
         for (uint32_t ahead = 0; ahead <= (placement != EVAL_ENCLAVE); ahead++) {
-            walk_clip(&w, ahead + 1, m.persons, ahead, secret_clip, logits, probabilities);
+            CHECK(walk_clip(&w, ahead + 1, m.persons, ahead, secret_clip, logits, probabilities) == m.step_count,
+                  "an honest accelerator");
             expect(model, logits, probabilities, m.labels);
         }
         walk_unload(&w);

@@ -4,6 +4,7 @@
  * whatever came before it. At the end an honest client may have to be served.
  */
 #include "client.h"
+#include "crypto_stub.h"
 #include "fuzz_input.h"
 #include "heap_stub.h"
 #include "port_stub.h"
@@ -82,10 +83,24 @@ static void send_resized(struct fuzz_input *in) {
     client_send(client.request, size, handle);
 }
 
+/* Faults that wait while the application does not run: the client calls the same libraries. */
+static uint32_t heap_fault, stream_fault, seal_fault;
+
+static void around(bool inside) {
+    uint32_t *const live[] = {&heap_left, &stream_left, &seal_left};
+    uint32_t *const kept[] = {&heap_fault, &stream_fault, &seal_fault};
+
+    for (uint32_t i = 0; i < 3; i++) {
+        if (!inside)
+            *kept[i] = *live[i];
+        *live[i] = inside ? *kept[i] : 0;
+    }
+}
+
 static void fault(struct fuzz_input *in) {
     const uint8_t which = fuzz_byte(in), when = fuzz_byte(in);
 
-    switch (which % 5) {
+    switch (which % 7) {
     case 0:
         stub.random_left = when;
         break;
@@ -97,7 +112,13 @@ static void fault(struct fuzz_input *in) {
         stub.garbled_bit = when * 5u;
         break;
     case 3:
-        client.heap_left = when % 16;
+        heap_fault = when % 16;
+        break;
+    case 4:
+        stream_fault = when;
+        break;
+    case 5:
+        seal_fault = when % 8;
         break;
     default:
         key_link_close(&stub.link);
@@ -106,7 +127,7 @@ static void fault(struct fuzz_input *in) {
 }
 
 static void no_faults(void) {
-    client.heap_left = 0;
+    heap_fault = stream_fault = seal_fault = 0;
     stub.random_left = stub.key_away = stub.key_garbles = 0;
 }
 
@@ -116,7 +137,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const uint8_t style = fuzz_byte(&in);
 
     client_start(FUZZ_SEED);
-    client.heap = &heap_left;
+    no_faults();
+    client.around = around;
     set_style(style);
     go_to_start(start);
     for (uint32_t budget = 400; in.left != 0 && budget != 0; budget--)

@@ -37,6 +37,7 @@ static void put_secret(struct key_app *key) {
            .p = {.slot = 3, .kind = KEY_MODEL, .key_bytes = 32}};
 
     memcpy(m.p.key, SECRET, sizeof(SECRET));
+    m.p.verifier[0] = 1;
     CHECK(send(key, (const uint8_t *)&m, sizeof(m)) == EDGED_OK, "slot");
 }
 

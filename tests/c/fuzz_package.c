@@ -254,8 +254,9 @@ static void evaluate(struct model *m, struct fuzz_input *in) {
         struct walk w = {.see = NULL};
         if (walk_load(&w, m, (enum eval_placement)placement, any_kernel(), prg, 1) != EDGED_OK)
             continue;
-        walk_clip(&w, placement + 1, persons, (noise >> 8 & 1) != 0 && placement != EVAL_ENCLAVE && persons != 0, clip,
-                  logits, probabilities);
+        const bool ahead = (noise >> 8 & 1) != 0 && placement != EVAL_ENCLAVE && persons != 0;
+        CHECK(walk_clip(&w, placement + 1, persons, ahead, clip, logits, probabilities) == m->step_count,
+              "an honest accelerator");
         if (known)
             CHECK(memcmp(first, logits, m->labels * 4) == 0, "placement %u", placement);
         memcpy(first, logits, m->labels * 4);

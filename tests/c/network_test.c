@@ -1,8 +1,9 @@
 /*
  * network_test.c - the integer core on any machine: every model of the vector file
  * in every placement, with every set of kernels, one person or more or nobody, U
- * ahead and on line. Everything that is made is dumped; tests/test_c_core.py and
- * tests/test_cross.py compare it with NumPy and between machines.
+ * ahead and on line; and a falsified word is refused. What is made is dumped;
+ * tests/test_c_core.py and tests/test_cross.py compare it with NumPy and between
+ * machines.
  *
  *   network_test VECTORS DUMP MODEL ...
  */
@@ -21,6 +22,29 @@ static const void *of_model(const char *model, const char *what, size_t *size) {
     char name[64];
     snprintf(name, sizeof(name), "%s/%s", model, what);
     return vector_get(name, size);
+}
+
+/*
+ * The check refuses each product with one word wrong, at its own step: every word of a
+ * small model, else the first and the last; by 1, and by what a ring hides best.
+ */
+static void refuse(struct walk *w, const struct model *m, const int16_t *clip, bool every) {
+    static const uint32_t errors[] = {1, 1u << 24, 1u << 31};
+    int32_t logits[EVAL_LABELS_MAX];
+    uint32_t probabilities[EVAL_LABELS_MAX];
+    uint64_t invocation = 1000;
+
+    for (uint32_t p = 0; p < m->product_count; p++) {
+        const size_t words = (size_t)network_object_words(&w->network, FLOW_Y, p, m->persons);
+        for (size_t word = 0; word < words; word += every || words == 1 ? 1 : words - 1) {
+            w->spoil_product = p;
+            w->spoil_word = word;
+            w->spoil_add = errors[(word + p) % 3];
+            CHECK(walk_clip(w, ++invocation, m->persons, word % 2 != 0, clip, logits, probabilities) ==
+                      m->product_step[p],
+                  "%s: word %zu of product %u plus %u is believed", w->name, word, p, w->spoil_add);
+        }
+    }
 }
 
 static void run(const char *name, const struct kernel *kernel, struct prg *prg) {
@@ -44,8 +68,12 @@ static void run(const char *name, const struct kernel *kernel, struct prg *prg) 
             for (uint32_t ahead = 0; ahead <= (persons != 0 && placement != EVAL_ENCLAVE); ahead++) {
                 snprintf(path, sizeof(path), "%s/%s/%s/%u/%s", kernel->name, name, places[placement], persons,
                          ahead ? "ahead" : "online");
-                walk_clip(&w, ++invocation, persons, ahead, clip, logits, probabilities);
+                CHECK(walk_clip(&w, ++invocation, persons, ahead, clip, logits, probabilities) == m.step_count,
+                      "%s: an honest accelerator", path);
             }
+        w.see = NULL;
+        if (placement != EVAL_ENCLAVE)
+            refuse(&w, &m, clip, strcmp(name, "alone") == 0);
         walk_unload(&w);
     }
     model_release(&m);

@@ -35,12 +35,15 @@ STATES = ("EMPTY", "ENVELOPE", "CHUNKS", "WEIGHTS", "READY", "PREPARE", "CLIP", 
 class Port:
     """One socket of one application: whole messages, with any descriptors."""
 
-    def __init__(self, path: Path, hello: bytes = b"") -> None:
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(60)
-        self.socket.connect(str(path))
-        if hello:
-            self.socket.send(hello)
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
+
+    @classmethod
+    def connect(cls, path: Path) -> "Port":
+        port = cls(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        port.socket.settimeout(60)
+        port.socket.connect(str(path))
+        return port
 
     def ask(self, message: bytes, handles: Sequence[int] = ()) -> Tuple[Status, bytes]:
         """Status and body of the answer, whose header must fit the request."""
@@ -143,13 +146,8 @@ class Running:
         for reached in self._flow:
             if reached == state:
                 break
-        return self.port()
-
-    def port(self) -> Port:
-        """The connection that the flow uses, for messages of any kind in between."""
-        port = Port.__new__(Port)
-        port.socket = self.client.connection.channel._socket  # noqa: SLF001
-        return port
+        # The flow's own connection, for messages of any kind in between.
+        return Port(self.client.connection.channel._socket)
 
     def finish(self) -> None:
         """Go on from where ``go`` stopped; the scores must be exact."""
@@ -235,8 +233,9 @@ class Running:
 def key_link(folder: Path) -> Iterator[Port]:
     """KEY_EVAL_PORT as the evaluation application meets it: its UUID comes first."""
     manifest = json.loads((build.ROOT / "trusty_ta/port/trusty/eval/manifest.json").read_text(encoding="ascii"))
-    port = Port(Path(folder) / (wire.KEY_EVAL_PORT + ".ta"), uuid.UUID(manifest["uuid"]).bytes_le)
+    port = Port.connect(Path(folder) / (wire.KEY_EVAL_PORT + ".ta"))
     try:
+        port.socket.send(uuid.UUID(manifest["uuid"]).bytes_le)
         yield port
     finally:
         port.close()

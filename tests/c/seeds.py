@@ -34,6 +34,8 @@ def _eval_seeds() -> Dict[str, bytes]:
         "resized": struct.pack("<Bb", RESIZED, -4),
         "key away": struct.pack("<BBB", FAULT, 1, 1),
         "no memory": struct.pack("<BBB", FAULT, 3, 1),
+        "no stream": struct.pack("<BBB", FAULT, 4, 3),
+        "no seal": struct.pack("<BBB", FAULT, 5, 1),
         "restyled": struct.pack("<BB", STYLE, 0x1C),
         "gone": struct.pack("<B", DISCONNECT),
         "info": _framed(wire.EvalCommand.INFO, b""),
@@ -61,21 +63,26 @@ def _key_seeds() -> Dict[str, bytes]:
     messages = [(2, b""), (4, b""), (6, put), (8, wire.Index(2).pack()), (2, b"")]
     flow = b"".join(struct.pack("<BH", cmd, len(body)) + body for cmd, body in messages)
     raw = wire.Header.codec.pack(1, 2, 0, 7, 0, 0)
-    return {"flow": flow, "raw": struct.pack("<BH", 255, len(raw)) + raw}
+    past = [(6, wire.SlotPut(slot, 1, 32, b"i" * 16, b"k" * 32, b"v" * 32, b"o" * 16).pack()) for slot in (15, 16, 17)]
+    past += [(8, wire.Index(slot).pack()) for slot in (15, 16, 17)]
+    ends = b"".join(struct.pack("<BH", cmd, len(body)) + body for cmd, body in past)
+    return {"flow": flow, "ends": ends, "raw": struct.pack("<BH", 255, len(raw)) + raw}
 
 
 def _link_seeds() -> Dict[str, bytes]:
     """enum of fuzz_link.c: 0 raw, 1 framed, 2 hello { u16 at, u8 flip }, 3 derive, 4 close."""
     hello = struct.pack("<BHB", 2, 0, 0)
 
-    def derive(kind: int) -> bytes:
-        context = 0 if kind == 1 else 32
-        return struct.pack("<BBBBB", 3, kind, kind, context, 0) + bytes(context) + bytes(32)
+    def derive(kind: int, context: int = 32) -> bytes:
+        context = 0 if kind == 1 else context
+        return struct.pack("<BBBBB", 3, kind, kind, context, 0) + bytes(min(context, 64)) + bytes(32)
 
     flow = hello + b"".join(derive(kind) for kind in (1, 2, 3, 4, 0))
     body = wire.Derive(1, 1, 0, bytes(32), bytes(64)).pack()
     return {"flow": flow, "again": flow + hello + flow, "closed": hello + b"\4" + derive(1),
-            "framed": hello + struct.pack("<BBH", 1, 34, len(body)) + body, "wrong": struct.pack("<BHB", 2, 500, 1) + flow}
+            "ends": hello + b"".join(derive(2, context) for context in (1, 64, 65)),
+            "framed": hello + struct.pack("<BBH", 1, 34, len(body)) + body,
+            "wrong": struct.pack("<BHB", 2, 500, 1) + flow}
 
 
 def _package_seeds(items: Dict[str, bytes]) -> Dict[str, bytes]:

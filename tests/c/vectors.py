@@ -19,7 +19,7 @@ from edged.model.tensors import write_tensors
 
 POOL_WORDS = 65521  # a prime: no tile's stride divides it
 PRIME = (1 << 61) - 1
-LABEL_R1, LABEL_R2, LABEL_PAD = 1, 2, 3  # enum prg_label
+LABEL_R1, LABEL_R2, LABEL_PAD, LABEL_S = 1, 2, 3, 4  # enum prg_label
 PLACEMENTS = ("masked", "inputs", "enclave")
 
 _HEAD = struct.Struct("<IIQ")

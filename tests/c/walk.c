@@ -57,11 +57,15 @@ enum edged_status walk_load(struct walk *w, struct model *m, enum eval_placement
     return EDGED_OK;
 }
 
-void walk_unload(struct walk *w) {
+static void release(uint32_t *objects[EVAL_LAYERS_MAX]) {
     for (uint32_t p = 0; p < EVAL_LAYERS_MAX; p++) {
-        free(w->wbar[p]);
-        w->wbar[p] = NULL;
+        free(objects[p]);
+        objects[p] = NULL;
     }
+}
+
+void walk_unload(struct walk *w) {
+    release(w->wbar);
     network_release(&w->network);
 }
 
@@ -77,6 +81,8 @@ static void take(struct walk *w, uint32_t product) {
         CHECK(ybar != NULL, "ybar");
         accelerator_convolve(&l->outside, l->rows, l->frames_out, n->persons, w->wbar[product], w->xbar[product],
                              w->ahead[product], ybar);
+        if (product == w->spoil_product)
+            ybar[w->spoil_word] += w->spoil_add;
         at = (const uint8_t *)ybar;
     }
     for (uint32_t tile = 0; tile < network_tiles(n, FLOW_Y, product, n->persons); tile++) {
@@ -107,8 +113,9 @@ static void see_output(const struct walk *w, uint32_t product) {
     }
 }
 
-void walk_clip(struct walk *w, uint64_t invocation, uint32_t persons, bool ahead, const int16_t *coordinates,
-               int32_t logits[EVAL_LABELS_MAX], uint32_t probabilities[EVAL_LABELS_MAX]) {
+uint32_t walk_clip(struct walk *w, uint64_t invocation, uint32_t persons, bool ahead, const int16_t *coordinates,
+                   int32_t logits[EVAL_LABELS_MAX], uint32_t probabilities[EVAL_LABELS_MAX]) {
+    uint32_t step = 0;
     struct network *n = &w->network;
     const struct model *m = n->model;
 
@@ -120,7 +127,7 @@ void walk_clip(struct walk *w, uint64_t invocation, uint32_t persons, bool ahead
         w->ahead[p] = collect(w, FLOW_PREPARE, p, persons);
         see(w, "ahead", p, w->ahead[p], (size_t)network_object_words(n, FLOW_PREPARE, p, persons) * 4);
     }
-    for (uint32_t step = 0; step < m->step_count && persons != 0; step++) {
+    for (; step < m->step_count && persons != 0; step++) {
         const uint32_t first = m->step_product[step], end = m->step_product[step + 1];
         n->refused = 0;
         for (uint32_t p = first; p < end && n->placement != EVAL_ENCLAVE; p++) {
@@ -130,16 +137,16 @@ void walk_clip(struct walk *w, uint64_t invocation, uint32_t persons, bool ahead
         for (uint32_t p = first; p < end; p++) {
             take(w, p);
             see_output(w, p);
-            free(w->xbar[p]);
-            w->xbar[p] = NULL;
         }
-        CHECK(!ct_public(n->refused != 0), "step %u of an honest accelerator", step);
+        release(w->xbar);
+        if (ct_public(n->refused != 0))
+            break;
     }
-    for (uint32_t p = 0; p < EVAL_LAYERS_MAX; p++) {
-        free(w->ahead[p]);
-        w->ahead[p] = NULL;
-    }
+    release(w->ahead);
+    if (step < m->step_count && persons != 0)
+        return step;
     network_output(n, logits, probabilities);
     see(w, "logits", 0, logits, m->labels * sizeof(*logits));
     see(w, "probabilities", 0, probabilities, m->labels * sizeof(*probabilities));
+    return m->step_count;
 }

@@ -17,6 +17,9 @@ struct walk {
     uint32_t *wbar[EVAL_LAYERS_MAX];
     uint32_t *xbar[EVAL_LAYERS_MAX];
     uint32_t *ahead[EVAL_LAYERS_MAX]; /* U + pad */
+    /* falsified: one word of one product's ybar, where spoil_add is not 0 */
+    uint32_t spoil_product, spoil_add;
+    size_t spoil_word;
     void (*see)(const struct walk *w, const char *what, uint32_t index, const void *bytes, size_t size_bytes);
     const char *name; /* for see */
 };
@@ -28,9 +31,10 @@ void walk_unload(struct walk *w);
 
 /*
  * Evaluate one clip, [persons][frames][joints][3], as one invocation, U ahead or on
- * line. Stops when the check refuses a product.
+ * line. Returns the number of steps that the check accepted: all, or those before
+ * the one refused, and then there are no scores.
  */
-void walk_clip(struct walk *w, uint64_t invocation, uint32_t persons, bool ahead, const int16_t *coordinates,
-               int32_t logits[EVAL_LABELS_MAX], uint32_t probabilities[EVAL_LABELS_MAX]);
+uint32_t walk_clip(struct walk *w, uint64_t invocation, uint32_t persons, bool ahead, const int16_t *coordinates,
+                   int32_t logits[EVAL_LABELS_MAX], uint32_t probabilities[EVAL_LABELS_MAX]);
 
 #endif

@@ -41,7 +41,7 @@ typedef uint32_t lanes __attribute__((vector_size(4 * KERNEL_LANES), aligned(4),
     static inline __attribute__((always_inline)) void NAME##_block(                              \
         const struct conv *s, const uint32_t *panel, const TYPE *x, uint32_t x_first, uint32_t t, \
         uint32_t v, uint32_t *y, uint32_t y_stride, bool subtract, const uint32_t rows) {        \
-        lanes acc[BLOCK] = {{0}};                                                              \
+        lanes acc[BLOCK] = {{0}};                                                                \
         for (uint32_t tap = 0; tap < s->taps; tap++) {                                           \
             uint32_t at = t * s->stride + tap; /* frame + pad */                                 \
             if (at < s->pad || at - s->pad >= s->frames_in)                                      \

@@ -9,7 +9,10 @@
 
 static const struct edged_hdr NO_HEADER;
 
-/* One exchange; the answer's body goes to out. UNAVAILABLE when it is not the one expected. */
+/*
+ * One exchange; the answer's body goes to out. UNAVAILABLE when nobody answered,
+ * VERIFICATION when the answer is not the one expected (another session's, say).
+ */
 static enum edged_status exchange(struct keylink *k, enum key_cmd cmd, const void *body, uint32_t body_bytes,
                                   void *out, uint32_t out_bytes, bool *reconnected) {
     uint8_t request[sizeof(struct edged_hdr) + sizeof(struct key_hello)];
@@ -25,15 +28,15 @@ static enum edged_status exchange(struct keylink *k, enum key_cmd cmd, const voi
     memcpy(request + sizeof(h), body, body_bytes);
     n = port_key_call(request, sizeof(h) + body_bytes, answer, sizeof(answer), reconnected);
     if (n < (long)sizeof(h))
-        return EDGED_ERR_UNAVAILABLE;
+        return n < 0 ? EDGED_ERR_UNAVAILABLE : EDGED_ERR_VERIFICATION;
     memcpy(&h, answer, sizeof(h));
     if (h.version != EDGED_WIRE_VERSION || h.cmd != (uint16_t)cmd + 1 || h.seq != k->seq ||
         (size_t)n != sizeof(h) + h.len)
-        return EDGED_ERR_UNAVAILABLE;
+        return EDGED_ERR_VERIFICATION;
     if (h.status != EDGED_OK)
-        return h.status == EDGED_ERR_KEY ? EDGED_ERR_KEY : EDGED_ERR_UNAVAILABLE;
+        return h.status == EDGED_ERR_KEY ? EDGED_ERR_KEY : EDGED_ERR_VERIFICATION;
     if (h.len != out_bytes)
-        return EDGED_ERR_UNAVAILABLE;
+        return EDGED_ERR_VERIFICATION;
     memcpy(out, answer + sizeof(h), out_bytes);
     return EDGED_OK;
 }
@@ -49,7 +52,7 @@ static enum edged_status open_link(struct keylink *k) {
     if (link_hello(&mine, private_key) == 0)
         status = exchange(k, KEY_HELLO, &mine, sizeof(mine), &theirs, sizeof(theirs), &reconnected);
     if (status == EDGED_OK) {
-        status = EDGED_ERR_UNAVAILABLE;
+        status = EDGED_ERR_VERIFICATION;
         if (link_accepts(&theirs) && link_key(private_key, &theirs, &mine, &theirs, k->key) == 0) {
             k->open = 1;
             status = EDGED_OK;
@@ -73,23 +76,22 @@ enum edged_status keylink_derive(struct keylink *k, uint32_t slot, enum key_purp
     for (uint32_t attempt = 0; attempt < 2; attempt++) {
         bool reconnected = false;
         uint8_t nonce[12] = {0};
-        if (!k->open && open_link(k) != EDGED_OK)
-            continue;
-        status = exchange(k, KEY_DERIVE, &ask, sizeof(ask), &sealed, sizeof(sealed), &reconnected);
+
+        status = k->open ? EDGED_OK : open_link(k);
+        if (status == EDGED_OK)
+            status = exchange(k, KEY_DERIVE, &ask, sizeof(ask), &sealed, sizeof(sealed), &reconnected);
         if (status == EDGED_ERR_KEY)
             return status;
-        if (status != EDGED_OK || reconnected || sealed.counter != k->counter + 1) {
-            k->open = 0;
-            status = EDGED_ERR_UNAVAILABLE;
-            continue;
+        if (status == EDGED_OK && !reconnected && sealed.counter == k->counter + 1) {
+            store_le64(nonce, sealed.counter);
+            k->counter = sealed.counter;
+            if (crypto_gcm_open(k->key, 32, nonce, (const uint8_t *)&ask, sizeof(ask), sealed.sealed,
+                                sizeof(*out), (uint8_t *)out) == 0)
+                return EDGED_OK;
         }
-        store_le64(nonce, sealed.counter);
-        k->counter = sealed.counter;
-        if (crypto_gcm_open(k->key, 32, nonce, (const uint8_t *)&ask, sizeof(ask), sealed.sealed,
-                            sizeof(*out), (uint8_t *)out) == 0)
-            return EDGED_OK;
         k->open = 0;
-        status = EDGED_ERR_UNAVAILABLE;
+        if (status == EDGED_ERR_UNAVAILABLE)
+            break; /* nobody there: another try would only take the time again */
     }
-    return status;
+    return EDGED_ERR_UNAVAILABLE;
 }

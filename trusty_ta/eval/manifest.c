@@ -2,7 +2,8 @@
  * manifest.c - the signed manifest: its CBOR, the layer table, and every bound
  * that the table decides. A table is accepted only as INPUT, then blocks of
  * GRAPH, [RESIDUAL], TEMPORAL, then POOL, FC, each reading what the one before
- * it wrote.
+ * it wrote. The owner's tool refuses more (labels that come twice, a dearer order
+ * of the adjacency, one without entries): unwise, but safe in here.
  */
 #include "bytes.h"
 #include "cbor.h"
