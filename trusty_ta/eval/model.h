@@ -122,7 +122,10 @@ enum edged_status tensor_stream_write(struct tensor_stream *t, struct model *m, 
                                       size_t size_bytes);
 bool tensor_stream_done(const struct tensor_stream *t, const struct model *m);
 
-/* Prove every bound that the tensors decide. EDGED_OK or EDGED_ERR_PACKAGE. */
+/*
+ * Prove every bound that the tensors decide. EDGED_OK or EDGED_ERR_PACKAGE. Its
+ * branches depend on weights: once per load, on what the owner signed.
+ */
 enum edged_status model_check_bounds(const struct model *m);
 
 static inline uint32_t panels_of(uint32_t rows) {

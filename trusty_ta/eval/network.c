@@ -8,6 +8,17 @@
 #include "layer.h"
 #include "masked.h"
 
+/* In sanitizer builds the block's buffers have poisoned gaps between them, so that
+ * an overflow from one into the next is seen. */
+#ifdef EDGED_SANITIZE
+#include <sanitizer/asan_interface.h>
+#define GAP_BYTES ((size_t)64)
+#else
+#define ASAN_POISON_MEMORY_REGION(at, size) ((void)(at), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(at, size) ((void)(at), (void)(size))
+#define GAP_BYTES ((size_t)0)
+#endif
+
 /* A tile's buffers aim at this size: they stay in a core's second-level cache. */
 #define TILE_BYTES (512u * 1024u)
 
@@ -49,11 +60,14 @@ static uint32_t plan_tile(const struct layer *l) {
 
 /* One buffer of the block: sets *p (where the block exists) and steps on. */
 static void place(void *p, uint8_t *block, size_t *at, size_t size_bytes) {
+    const size_t next = ((*at + size_bytes + 63) & ~(size_t)63) + GAP_BYTES;
+
     if (block != NULL) {
         void *q = block + *at;
         memcpy(p, &q, sizeof(q)); /* any pointer type */
+        ASAN_POISON_MEMORY_REGION(block + *at + size_bytes, next - *at - size_bytes);
     }
-    *at += (size_bytes + 63) & ~(size_t)63;
+    *at = next;
 }
 
 static size_t lay_out(struct network *n, uint8_t *block) {
@@ -130,8 +144,10 @@ enum edged_status network_create(struct network *n, struct model *m, enum eval_p
 }
 
 void network_release(struct network *n) {
-    if (n->block != NULL)
+    if (n->block != NULL) {
+        ASAN_UNPOISON_MEMORY_REGION(n->block, n->block_bytes);
         crypto_wipe(n->block, n->block_bytes);
+    }
     free(n->block);
     memset(n, 0, sizeof(*n));
 }
