@@ -23,5 +23,7 @@ def find(name: str) -> Path:
     """The path of one compiled part. Raises MissingInput, naming the fix."""
     path = build_folder() / name
     if not path.is_file():
-        raise MissingInput("{}: not built: run `make -C trusty_ta`, or set {}".format(path, BUILD_VARIABLE))
+        # pip installs the Python half alone: the C half comes from a checkout or a package.
+        raise MissingInput("{}: not built: run `make -C trusty_ta` in a checkout of edged, and where that is not the "
+                           "installed one set {} to its build/host".format(path, BUILD_VARIABLE))
     return path

@@ -4,10 +4,10 @@ import argparse
 import logging
 import signal
 import sys
-from typing import Any, List, Optional
+from typing import List, Optional
 
 from edged import command
-from edged.enclave.host import HostEnclave
+from edged.enclave.host import HostEnclave, Stopped
 from edged.errors import EnclaveError
 
 log = logging.getLogger(__name__)
@@ -25,20 +25,19 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
 
 def run_enclave(given: argparse.Namespace) -> None:
-    """Until SIGTERM or SIGINT (which end it well) or until an application ends (which raises EnclaveError)."""
-    signal.signal(signal.SIGTERM, _stop)
+    """Until SIGTERM or SIGINT (which end it well, whenever they come) or until an application ends (EnclaveError)."""
+    # Handlers only take a note: one that raised could hit between two statements that belong together.
+    asked: List[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda which, _: asked.append(which))
     log.warning("the host port protects nothing: its keys, weights and clips are open to root and to this user")
-    with HostEnclave(given.dir) as enclave:
-        print("ready", flush=True)
-        try:
+    try:
+        with HostEnclave(given.dir, stopped=lambda: bool(asked)) as enclave:
+            print("ready", flush=True)
             ended = enclave.wait()
-        except KeyboardInterrupt:
-            return
-        raise EnclaveError("{}: see its messages above, and start again".format(ended))
-
-
-def _stop(*_: Any) -> None:
-    raise KeyboardInterrupt
+    except Stopped:
+        return
+    raise EnclaveError("{}: see its messages above, and start again".format(ended))
 
 
 if __name__ == "__main__":

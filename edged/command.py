@@ -1,12 +1,25 @@
-"""What the four console commands share: errors as one line and an exit code, logging, files."""
+"""What the four console commands share: errors as one line and an exit code, logging, files, extras."""
 
 import argparse
+import errno
 import logging
+import os
 import sys
-from typing import List, Optional
+from contextlib import contextmanager
+from typing import Iterator, List, Optional
 
 from edged import __version__
-from edged.errors import EdgedError, MissingInput
+from edged.errors import EdgedError, EnclaveError, KeyRefused, MissingInput
+
+# An OSError that nobody explained: the exit code of the error that is nearest in meaning.
+_EXIT_CODES = {
+    errno.ENOENT: MissingInput.exit_code,
+    errno.ENOTDIR: MissingInput.exit_code,
+    errno.EISDIR: MissingInput.exit_code,
+    errno.EACCES: KeyRefused.exit_code,
+    errno.EPERM: KeyRefused.exit_code,
+}
+_UNAVAILABLE = EnclaveError.exit_code
 
 
 def parser(program: str, description: Optional[str]) -> argparse.ArgumentParser:
@@ -24,12 +37,47 @@ def run(made: argparse.ArgumentParser, arguments: Optional[List[str]]) -> int:
                         format="%(name)s: %(message)s", stream=sys.stderr)
     try:
         given.run(given)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here its failure is an error like any other
     except EdgedError as error:
         print("{}: {}".format(made.prog, error), file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        _abandon_output()
+        if error.errno != errno.EPIPE:  # whoever read our output has left, and knows it
+            print("{}: {}".format(made.prog, _explained(error)), file=sys.stderr)
+        return _EXIT_CODES.get(error.errno or 0, _UNAVAILABLE)
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _explained(error: OSError) -> str:
+    what = error.strerror or str(error)
+    return what if error.filename is None else "{}: {}".format(error.filename, what)
+
+
+def _abandon_output() -> None:
+    """Where standard output is what failed, spare Python the second try at exit, and its traceback."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Around imports: a module that is not installed is MissingInput, which names the extra that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == __package__:
+            raise
+        raise MissingInput("the Python module {} is not installed: pip install 'edged[{}]'".format(
+            error.name, extra)) from error
 
 
 def read_file(path: str) -> bytes:

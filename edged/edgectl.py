@@ -3,14 +3,17 @@
 import argparse
 import json
 import os
+import stat
 import sys
-from typing import List, Optional
+from contextlib import ExitStack, closing
+from typing import List, Optional, TextIO
 
-from edged import bench, command
+from edged import command
 from edged.enclave import tipc, wire
-from edged.enclave.client import EvalClient, KeyClient
 from edged.errors import MissingInput, UsageError
-from edged.offload.bridge import TRANSPORTS
+
+# Of edged/offload/bridge.py, which needs numpy; --help does not.
+TRANSPORTS = ("message", "window")
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -21,7 +24,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
                                    description="Measure on the host port, beside ONNX Runtime where it is installed.")
     measured.add_argument("--json", metavar="FILE", help="write the figures there, too")
     measured.add_argument("--clips", metavar="N", type=int, default=5, help="clips to count (default 5)")
-    measured.add_argument("--transport", choices=sorted(TRANSPORTS), default="window",
+    measured.add_argument("--transport", choices=TRANSPORTS, default="window",
                           help="bulk data through shared memory (default) or 4096-byte messages")
     measured.set_defaults(run=run_bench)
 
@@ -35,20 +38,33 @@ def main(arguments: Optional[List[str]] = None) -> int:
 def run_bench(given: argparse.Namespace) -> None:
     if given.clips < 1:
         raise UsageError("--clips {}: at least 1".format(given.clips))
-    if given.json and not os.path.isdir(os.path.dirname(given.json) or "."):
-        raise MissingInput("{}: no such folder".format(os.path.dirname(given.json)))
-    report = bench.run(given.clips, given.transport)
-    print(bench.table(report))
-    if given.json:
-        with open(given.json, "w", encoding="ascii") as file:
+    with command.needs("node"):
+        from edged import bench
+    with ExitStack() as stack:
+        file = stack.enter_context(_open_kept(given.json)) if given.json else None
+        report = bench.run(given.clips, given.transport)
+        print(bench.table(report))
+        if file is not None:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                file.truncate()
             json.dump(report, file, indent=2)
             file.write("\n")
 
 
+def _open_kept(path: str) -> TextIO:
+    """For writing, before minutes of measuring; what the file holds stays until there is something to replace it."""
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise MissingInput("{}: no such folder".format(os.path.dirname(path)))
+    return open(path, "w", encoding="ascii",
+                opener=lambda name, flags: os.open(name, flags & ~os.O_TRUNC, 0o666))
+
+
 def run_status(given: argparse.Namespace) -> None:
-    key = KeyClient(tipc.connect(given.at, wire.KEY_PORT))
-    evaluation = EvalClient(tipc.connect(given.at, wire.EVAL_PORT))
-    info, stats, slots, key_memory = evaluation.info(), evaluation.stats(), key.info(), key.stats()
+    with command.needs("node"):
+        from edged.enclave.client import EvalClient, KeyClient
+    with closing(KeyClient(tipc.connect(given.at, wire.KEY_PORT))) as key, \
+            closing(EvalClient(tipc.connect(given.at, wire.EVAL_PORT))) as evaluation:
+        info, stats, slots, key_memory = evaluation.info(), evaluation.stats(), key.info(), key.stats()
     print(json.dumps({
         "emulated": bool(info.flags & wire.EVAL_FLAG_EMULATED),
         "shared_memory": bool(info.flags & wire.EVAL_FLAG_WINDOW),
@@ -62,8 +78,6 @@ def run_status(given: argparse.Namespace) -> None:
         "peak_bytes": {"eval": stats.memory.peak_bytes, "key": key_memory.peak_bytes},
         "heap_bytes": {"limit": stats.memory.heap_limit, "peak": stats.memory.heap_peak},
     }, indent=2))
-    key.close()
-    evaluation.close()
 
 
 if __name__ == "__main__":

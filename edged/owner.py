@@ -7,8 +7,6 @@ from typing import List, Optional
 
 from edged import command
 from edged.enclave.wire import Placement
-from edged.model import package
-from edged.model.layers import Kind
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -23,6 +21,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
 
 def run_inspect(given: argparse.Namespace) -> None:
+    with command.needs("owner"):
+        from edged.model import package
+        from edged.model.layers import Kind
     manifest = package.inspect(command.read_file(given.file))
     print(json.dumps({
         "model_id": manifest.model_id,

@@ -15,11 +15,18 @@ as_root() {
 APT_PACKAGES="gcc make pkg-config libssl-dev libseccomp-dev clang llvm valgrind
     gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabi
     libc6-dev-armel-cross qemu-user python3-venv"
-# Debian splits clang's sanitizer runtime off; Ubuntu 22.04 does not know the name.
-APT_IF_KNOWN="libclang-rt-14-dev"
+# Installed where the distribution has them. Debian splits clang's sanitizer runtime off; Ubuntu 22.04 does not
+# know the name. BoringSSL is for tests/test_build.py, which skips without it.
+APT_IF_KNOWN="libclang-rt-14-dev android-libboringssl-dev"
 
 apt_installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+# require_root PACKAGE ...: ends where as_root cannot install them.
+require_root() {
+    [ "$(id -u)" = 0 ] || command -v sudo >/dev/null ||
+        die "neither root nor sudo here: have these packages installed first: $*"
 }
 
 apt_setup() {
@@ -28,6 +35,7 @@ apt_setup() {
     for name in $APT_PACKAGES; do apt_installed "$name" || missing+=("$name"); done
     for name in $APT_IF_KNOWN; do apt_installed "$name" || optional+=("$name"); done
     if [ ${#missing[@]} -gt 0 ]; then
+        require_root "${missing[@]}"
         say "installing ${missing[*]}"
         as_root apt-get update -qq
         as_root env DEBIAN_FRONTEND=noninteractive \
@@ -36,7 +44,9 @@ apt_setup() {
     for name in "${optional[@]}"; do
         if apt-cache show "$name" >/dev/null 2>&1; then
             say "installing $name"
-            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$name"
+            as_root env DEBIAN_FRONTEND=noninteractive \
+                apt-get install -y -qq --no-install-recommends "$name" ||
+                say "$name could not be installed: the tests that need it are skipped"
         fi
     done
 }

@@ -1,7 +1,7 @@
 """The core in C equals NumPy bit for bit: arithmetic, every layer in every placement, and by messages.
 
-The programs are tests/c/core_test.c, network_test.c and message_test.c; what they read, and what they must
-make of it, comes from tests/c/vectors.py.
+The programs are tests/c/core_test.c, network_test.c, flip_test.c and message_test.c; what they read, and what
+they must make of it, comes from tests/c/vectors.py.
 """
 
 import pytest
@@ -59,6 +59,20 @@ def test_the_models_have_every_kind_of_residual_order_and_tiling():
     assert any((elements == vectors.PRIME).any() for elements in prime), "an s is drawn again"
     tiles = vectors.case("tiles").model.shape
     assert tiles.frames * tiles.joints > 1024, "F61_TILE_POSITIONS: more than one tile"
+
+
+def test_every_bit_of_every_word_of_every_product_is_refused(programs, vector_file):
+    """Exhaustive, where tests/attacks draws: a verdict for each bit, each in an invocation of its own."""
+    found = vectors.case("tiny")
+    products = [step.product for step in vectors.reference.steps(found.model, found.clip)
+                if step.layer.row.kind in (vectors.Kind.GRAPH, vectors.Kind.RESIDUAL, vectors.Kind.TEMPORAL)]
+    lines = build.run(programs / "flip_test", vector_file, "tiny").split("\n")
+    refused = {tuple(line.split()[:4]): int(line.split()[4]) for line in lines if line}
+    kernels = {kernel for kernel, _, _, _ in refused}
+    assert "kernel_portable" in kernels
+    assert refused == {(kernel, placement, when, str(index)): 32 * product.size
+                       for kernel in kernels for placement in ("masked", "inputs") for when in ("online", "ahead")
+                       for index, product in enumerate(products)}
 
 
 def test_both_applications_evaluate_exactly_message_by_message(programs, vector_file):

@@ -1,20 +1,27 @@
 """The console commands: what they print, and the exit codes of DESIGN section 10."""
 
+import configparser
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import closing
 
 import cbor2
 import numpy as np
 import pytest
 
-from edged import cli, city, edgectl, owner
+import edged
+from edged import cli, city, command, edgectl, owner
 from edged.emulated import MODEL_SLOT, EmulatedNode
-from edged.enclave import wire
+from edged.enclave import host, wire
+from edged.enclave.client import EvalClient
+from edged.errors import AcceleratorError
 from edged.model import quantise, stgcn
-from edged.offload.bridge import Bridge
+from edged.offload.bridge import TRANSPORTS, Bridge
 from edged.offload.product import NumpyAccelerator
 
 COMMANDS = {"edged": cli.main, "edgectl": edgectl.main, "edged-owner": owner.main, "edged-city": city.main}
@@ -142,12 +149,141 @@ def test_status_of_a_running_enclave(enclave, capsys):
     assert (shown["clips"], shown["rejections"]) == (0, 0)
 
 
+def test_status_of_an_enclave_that_serves_a_bridge_ends_with_69_and_does_not_advise_a_restart(enclave, capsys):
+    with closing(EvalClient(enclave.connect_eval())) as bridge:
+        bridge.info()
+        fails(capsys, 69, "busy", edgectl.main, "status", "--at", enclave.folder)
+        bridge.info()
+
+
 def test_a_bench_of_no_clips_ends_with_2(capsys):
     fails(capsys, 2, "at least 1", edgectl.main, "bench", "--clips", "0")
 
 
 def test_a_bench_into_no_folder_ends_with_66_before_it_measures(tmp_path, capsys):
     fails(capsys, 66, "no such folder", edgectl.main, "bench", "--json", str(tmp_path / "none" / "file"))
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """A bench that costs nothing; the list of what was asked of it."""
+    asked = []
+    monkeypatch.setattr("edged.bench.run", lambda *given: asked.append(given) or {"clips": given[0]})
+    monkeypatch.setattr("edged.bench.table", lambda report: "table")
+    return asked
+
+
+@pytest.mark.parametrize("before", [None, "x" * 1000])
+def test_a_bench_writes_its_figures_over_what_the_file_held(measured, tmp_path, capsys, before):
+    file = tmp_path / "file"
+    if before is not None:
+        file.write_text(before)
+    assert edgectl.main(["bench", "--clips", "7", "--json", str(file)]) == 0
+    assert json.loads(file.read_text()) == {"clips": 7}
+    assert capsys.readouterr().out == "table\n"
+
+
+def test_a_bench_into_a_folder_ends_with_66_before_it_measures(measured, tmp_path, capsys):
+    fails(capsys, 66, str(tmp_path), edgectl.main, "bench", "--json", str(tmp_path))
+    assert measured == []
+
+
+def test_a_bench_that_fails_leaves_the_figures_of_the_last_one(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise AcceleratorError("broken")
+
+    monkeypatch.setattr("edged.bench.run", fail)
+    (tmp_path / "file").write_text("precious")
+    fails(capsys, 69, "broken", edgectl.main, "bench", "--json", str(tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_bench_into_something_that_cannot_be_cut_writes_there(measured, capsys):
+    assert edgectl.main(["bench", "--json", os.devnull]) == 0
+
+
+def test_the_transports_are_those_of_the_bridge():
+    assert sorted(edgectl.TRANSPORTS) == sorted(TRANSPORTS)
+
+
+def ended(error):
+    """The exit code of a command that ends so."""
+    def run(_):
+        raise error
+
+    parser = command.parser("edgectl", None)
+    parser.set_defaults(run=run)
+    return command.run(parser, [])
+
+
+@pytest.mark.parametrize("name, code", [
+    ("ENOENT", 66), ("ENOTDIR", 66), ("EISDIR", 66), ("EACCES", 77), ("EPERM", 77), ("ENOSPC", 69), ("EIO", 69)])
+def test_an_error_of_the_system_is_one_line_and_an_exit_code(capsys, name, code):
+    number = getattr(errno, name)
+    assert ended(OSError(number, os.strerror(number), "a/file")) == code
+    assert capsys.readouterr().err == "edgectl: a/file: {}\n".format(os.strerror(number))
+
+
+def test_an_error_of_the_system_without_a_number_is_one_line(capsys):
+    assert ended(OSError("it broke")) == 69
+    assert capsys.readouterr().err == "edgectl: it broke\n"
+
+
+PRINTS = """
+import sys
+from edged import command
+parser = command.parser("edgectl", None)
+parser.set_defaults(run=lambda _: print("x" * int(sys.argv[1])))
+sys.exit(command.run(parser, []))
+"""
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_a_reader_who_left_is_no_message(size):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", PRINTS, str(size)], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (69, b"")
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_an_output_that_is_full_is_one_line(size):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", PRINTS, str(size)], stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (69, b"edgectl: No space left on device\n")
+
+
+def without_numpy(module, *arguments):
+    """(exit code, standard output, standard error) of a command where numpy is not installed."""
+    script = "import sys; sys.modules['numpy'] = None; from edged import {0}; sys.exit({0}.main(sys.argv[1:]))"
+    # Not the warnings of libraries that have begun to leave this Python behind.
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script.format(module)] + list(arguments),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("module, name", [("cli", "edged"), ("edgectl", "edgectl"), ("owner", "edged-owner"),
+                                          ("city", "edged-city")])
+def test_the_version_needs_no_numpy(module, name):
+    assert without_numpy(module, "--version") == (0, "{} {}\n".format(name, edged.__version__), "")
+
+
+@pytest.mark.parametrize("module, arguments, extra", [
+    ("edgectl", ("status", "--at", "."), "node"), ("edgectl", ("bench",), "node"),
+    ("owner", ("inspect", "file"), "owner")])
+def test_what_needs_numpy_names_the_extra_that_brings_it(module, arguments, extra):
+    code, output, errors = without_numpy(module, *arguments)
+    assert (code, output) == (66, "")
+    assert errors.count("\n") == 1
+    assert "numpy" in errors and "pip install 'edged[{}]'".format(extra) in errors
+
+
+def test_every_extra_that_is_named_brings_numpy():
+    settings = configparser.ConfigParser()
+    settings.read(os.path.join(os.path.dirname(__file__), "..", "setup.cfg"))
+    for extra in ("node", "owner"):
+        assert "numpy" in settings["options.extras_require"][extra]
 
 
 def start_enclave(folder):
@@ -178,6 +314,93 @@ def test_edged_enclave_says_that_it_protects_nothing_and_ends_well_on_sigterm(sh
     assert not any(os.path.exists("/proc/{}".format(pid)) for pid in children)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_edged_enclave_well_whenever_it_comes(tmp_path_factory, number):
+    """Also while it starts: from the moment its first line shows that it has its handlers, in steps of 2 ms."""
+    for wait_ms in range(0, 40, 2):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edged.cli", "enclave", "--dir", str(tmp_path_factory.mktemp("e"))],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+        assert "protects nothing" in process.stderr.readline()
+        time.sleep(wait_ms / 1000)
+        process.send_signal(number)
+        process.communicate(timeout=10)
+        assert process.returncode == 0, "after {} ms".format(wait_ms)
+
+
+def test_a_signal_right_after_ready_ends_edged_enclave_well(tmp_path_factory):
+    for _ in range(10):
+        process = start_enclave(tmp_path_factory.mktemp("e"))
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)
+        assert process.returncode == 0
+
+
+def test_an_enclave_that_is_no_longer_wanted_while_it_starts_leaves_no_process(short_folder):
+    slow = ["sh", "-c", "echo $$ >\"$0/new\"; mv \"$0/new\" \"$0/pid\"; exec sleep 60", str(short_folder)]
+    begin_s = time.monotonic()
+    with pytest.raises(host.Stopped):
+        host.HostEnclave(short_folder, slow, stopped=(short_folder / "pid").exists).start()
+    assert time.monotonic() - begin_s < 5
+    assert not os.path.exists("/proc/" + (short_folder / "pid").read_text().strip())
+
+
+def test_the_applications_end_with_the_process_that_started_them(short_folder):
+    process = start_enclave(short_folder)
+    children = children_of(process)
+    for pid in children:
+        with open("/proc/{}/cmdline".format(pid), encoding="ascii") as file:
+            assert "--die-with-parent" in file.read().split("\0")
+    process.kill()
+    process.communicate()
+    deadline_s = time.monotonic() + 5
+    while any(is_alive(pid) for pid in children):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def is_alive(pid):
+    """Whether the process runs: where nobody reaps orphans, it may stay as a zombie."""
+    try:
+        with open("/proc/{}/stat".format(pid), encoding="ascii") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def refused_start(folder):
+    """(exit code, lines of edged itself) of `edged enclave` in a folder where it does not start."""
+    done = subprocess.run([sys.executable, "-m", "edged.cli", "enclave", "--dir", str(folder)],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=20)
+    assert done.stdout == ""
+    return done.returncode, [line for line in done.stderr.splitlines() if line.startswith("edged: ")]
+
+
+def test_a_device_key_that_others_may_read_ends_edged_enclave_with_77(short_folder):
+    (short_folder / "device.key").write_bytes(bytes(32))
+    (short_folder / "device.key").chmod(0o644)
+    code, lines = refused_start(short_folder)
+    assert (code, len(lines)) == (77, 1)
+    assert str(short_folder) in lines[0] and "device.key must be 32 bytes of mode 0600" in lines[0]
+
+
+@pytest.mark.parametrize("more, code", [(0, 0), (1, 78)])
+def test_a_folder_too_long_for_a_socket_ends_edged_enclave_with_78(short_folder, more, code):
+    room = 107 - len("/" + wire.KEY_EVAL_PORT + ".ta") + more
+    folder = short_folder / ("f" * (room - len(str(short_folder)) - 1))
+    if code == 0:
+        process = start_enclave(folder)
+        process.terminate()
+        process.communicate(timeout=10)
+        assert process.returncode == 0
+    else:
+        found, lines = refused_start(folder)
+        assert (found, len(lines)) == (78, 1)
+        assert "shorter path" in lines[0]
+        assert not folder.exists()
+
+
 def test_edged_enclave_ends_with_69_when_an_application_dies(short_folder):
     process = start_enclave(short_folder)
     os.kill(children_of(process)[1], signal.SIGKILL)
@@ -188,9 +411,12 @@ def test_edged_enclave_ends_with_69_when_an_application_dies(short_folder):
 
 def test_edged_enclave_without_its_programs_names_the_fix(short_folder, monkeypatch, capsys):
     monkeypatch.setenv("EDGED_BUILD", str(short_folder))
-    before = signal.getsignal(signal.SIGTERM)
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
         assert cli.main(["enclave", "--dir", str(short_folder)]) == 66
     finally:
-        signal.signal(signal.SIGTERM, before)
-    assert "make -C trusty_ta" in capsys.readouterr().err
+        for number, handler in before:
+            signal.signal(number, handler)
+    message = capsys.readouterr().err
+    # To whoever has the sources, and to whoever has what pip installed.
+    assert "make -C trusty_ta` in a checkout" in message and "set EDGED_BUILD" in message

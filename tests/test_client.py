@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from edged.emulated import ALERT_SLOT, DATA_SLOT, EmulatedNode
 from edged.enclave import wire
 from edged.enclave.client import Connection, EvalClient, InvocationRefused, KeyClient
 from edged.enclave.tipc import Channel, FakeChannel
@@ -192,3 +193,14 @@ def test_a_refused_product_says_whether_the_record_failed_came():
 def test_a_file_that_is_no_package_is_never_sent(package):
     with pytest.raises(PackageError, match="not a package of this release"):
         EvalClient(FakeChannel(lambda *_: pytest.fail("sent"))).load(package, 0, wire.Placement.MASKED)
+
+
+@pytest.mark.parametrize("slot", [DATA_SLOT, ALERT_SLOT])
+def test_a_key_slot_that_was_cleared_opens_no_session(tmp_path_factory, slot):
+    with EmulatedNode(str(tmp_path_factory.mktemp("e"))) as node:
+        node.eval.open_session(DATA_SLOT, ALERT_SLOT, node.camera, bytes(32))
+        node.key.clear_slot(slot)
+        assert node.key.info().kinds[slot] == wire.KeyKind.EMPTY
+        with pytest.raises(EnclaveError) as caught:
+            node.eval.open_session(DATA_SLOT, ALERT_SLOT, node.camera, bytes(32))
+        assert caught.value.status == Status.KEY

@@ -540,6 +540,20 @@ def test_a_missing_folder_exits_69(build, folder):
     assert run(build, "--dir", folder / "missing").returncode == 69
 
 
+@pytest.mark.parametrize("more, code", [(0, 0), (1, 78)])
+def test_a_folder_too_long_for_a_socket_exits_78(build, tmp_path_factory, more, code):
+    top = str(tmp_path_factory.mktemp("e"))
+    folder = Path(top, "f" * (107 - len("/com.edged.key.eval.ta") + more - len(top) - 1))
+    folder.mkdir()
+    if code == 0:
+        with Application(build / "edged-echo", folder) as application:
+            assert application.ready == b"ready\n"
+    else:
+        result = run(build, "--dir", folder)
+        assert result.returncode == code
+        assert "shorter path" in result.stderr
+
+
 def test_the_device_key_survives_a_restart_and_is_bound_to_the_folder(build, tmp_path):
     keys = []
     for name in ("one", "one", "two"):

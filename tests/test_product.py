@@ -1,9 +1,13 @@
 """The accelerator's contract: the NumPy twin against plain integers, the C one against the twin."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from edged.errors import ShapeError
+from edged.errors import AcceleratorError, ShapeError
 from edged.offload.cpu import CpuAccelerator
 from edged.offload.product import NumpyAccelerator, masked_convolution, masked_product
 
@@ -165,3 +169,53 @@ def test_a_stride_or_pad_out_of_range_is_refused(accelerator, stride, pad):
 def test_products_of_other_inner_sizes_are_refused():
     with pytest.raises(ShapeError, match="inner sizes differ"):
         masked_product(np.zeros((2, 3), np.uint32), np.zeros((4, 2), np.uint32))
+
+
+# Run in a process of its own. A convolution of 4 frames x 2^20 joints needs 64 MiB of its own for each frame.
+SHORT_OF_MEMORY = """
+import resource, numpy as np
+from edged.errors import AcceleratorError
+from edged.offload.cpu import CpuAccelerator
+
+cpu = CpuAccelerator(threads=1)
+weights = cpu.weights(np.ones((1, 1, 1), np.uint32))
+cpu.convolve(weights, np.ones((1, 1, 1, 1), np.uint32), 1, 0)  # its thread runs now
+x_bar, out = np.ones((1, 4, 1 << 20, 1), np.uint32), np.zeros((1, 4, 1 << 20, 1), np.uint32)
+large = np.ones((1, 1, 1 << 20), np.uint32)  # packed for 16 rows
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20),) * 2)
+for ask in (lambda: cpu.convolve(weights, x_bar, 1, 0, out=out), lambda: cpu.weights(large)):
+    try:
+        ask()
+    except AcceleratorError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="the sanitizers need address space of their own")
+def test_c_without_memory_is_an_error_and_no_answer():
+    done = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY], stdout=subprocess.PIPE, universal_newlines=True)
+    assert done.stdout.splitlines() == [
+        "no memory for a convolution of (1, 4, 1048576, 1) into (1, 4, 1048576, 1)",
+        "no memory for weights (1, 1, 1048576)",
+    ]
+
+
+def test_one_piece_that_fails_fails_the_whole_convolution(monkeypatch):
+    cpu = CpuAccelerator(threads=2)
+    w_bar, x_bar, stride, pad, subtract = example(SHAPES[1])
+    weights = cpu.weights(w_bar)
+    real, begins = cpu._library.accel_convolve, []
+
+    class Library:
+        def accel_convolve(self, *arguments):
+            begins.append(arguments[7])
+            return -1 if len(begins) == 3 else real(*arguments)
+
+    monkeypatch.setattr(cpu, "_library", Library())
+    with pytest.raises(AcceleratorError, match="no memory"):
+        cpu.convolve(weights, x_bar, stride, pad, subtract)
+    assert sorted(begins) == [0, 0, 3, 3, 6, 6, 9, 9], "nothing was still under way"
+    monkeypatch.undo()
+    cpu.close()

@@ -7,13 +7,15 @@ import mmap
 import os
 import socket
 import struct
+import tempfile
 import threading
+from contextlib import contextmanager
 
 import pytest
 
 from edged.enclave import tipc, window
 from edged.enclave.window import memfd_window
-from edged.errors import EnclaveError
+from edged.errors import ConfigError, EnclaveError, KeyRefused
 
 PORT = "com.edged.test"
 
@@ -101,6 +103,23 @@ def test_an_enclave_that_ends_is_an_error(serve):
     channel.close()
 
 
+def test_an_enclave_that_ends_before_its_first_answer_is_busy_and_not_to_be_started_again(serve):
+    channel = tipc.connect(serve(lambda connection: None), PORT)
+    for use in (channel.receive, lambda: channel.send(b"x")):
+        with pytest.raises(EnclaveError, match="one client at a time: stop the other") as caught:
+            use()
+        assert "start it again" not in str(caught.value)
+    channel.close()
+
+
+def test_an_enclave_that_ends_after_an_answer_is_to_be_started_again(serve):
+    channel = tipc.connect(serve(lambda connection: connection.send(b"answer")), PORT)
+    assert channel.receive() == b"answer"
+    with pytest.raises(EnclaveError, match="closed the connection.*start it again"):
+        channel.receive()
+    channel.close()
+
+
 def test_an_enclave_that_is_silent_is_an_error(serve):
     done = threading.Event()
     channel = tipc.HostChannel(serve(lambda connection: done.wait(10)), PORT, timeout_s=0.05)
@@ -113,6 +132,43 @@ def test_an_enclave_that_is_silent_is_an_error(serve):
 def test_a_folder_without_an_enclave_names_the_command(tmp_path):
     with pytest.raises(EnclaveError, match="edged enclave --dir " + str(tmp_path)):
         tipc.connect(str(tmp_path), PORT)
+
+
+@pytest.mark.parametrize("more, error", [(0, EnclaveError), (1, ConfigError)])
+def test_a_folder_too_long_for_a_socket_is_no_enclave_to_be_started(tmp_path, monkeypatch, more, error):
+    monkeypatch.chdir(tmp_path)
+    folder = "f" * (107 + more - len("/" + PORT + ".ns"))
+    os.mkdir(folder)
+    with pytest.raises(error) as caught:
+        tipc.connect(folder, PORT)
+    assert ("start the enclave" in str(caught.value)) == (error is EnclaveError)
+    assert ("shorter path" in str(caught.value)) == (error is ConfigError)
+
+
+@contextmanager
+def unprivileged():
+    """Not root for a while."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize("closed", [".", "enclave", "enclave/" + PORT + ".ns"])
+def test_the_enclave_of_another_user_is_not_permitted(closed):
+    with tempfile.TemporaryDirectory() as top, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        os.chmod(top, 0o755)
+        folder = os.path.join(top, "enclave")
+        os.mkdir(folder)
+        listener.bind(os.path.join(folder, PORT + ".ns"))
+        listener.listen(1)
+        os.chmod(os.path.join(top, closed), 0)
+        with unprivileged(), pytest.raises(KeyRefused, match="{}.*become the user".format(folder)):
+            tipc.connect(folder, PORT)
+        os.chmod(os.path.join(top, closed), 0o700)
 
 
 def test_a_place_that_does_not_exist_is_an_error(tmp_path):

@@ -4,7 +4,6 @@ The host port protects nothing: it runs the applications' sources as Linux proce
 development, tests, and machines without TrustZone.
 """
 
-import ctypes
 import logging
 import os
 import select
@@ -12,39 +11,57 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import List, Optional, Sequence, Union
+from typing import Callable, List, NoReturn, Optional, Sequence, Union
 
 from edged import artifacts
 from edged.enclave import tipc, wire
-from edged.errors import ConfigError, EnclaveError
+from edged.errors import ConfigError, EnclaveError, KeyRefused
 
 log = logging.getLogger(__name__)
 
 KEY_PROGRAM = "edged-key"
 EVAL_PROGRAM = "edged-eval"
 
+# Of all names in the folder: where its path fits a socket's, they all do. main.c of the host port has the same limit.
+_LONGEST_SOCKET = wire.KEY_EVAL_PORT + ".ta"
+
 # Each prints this line once its sockets take connections.
 READY = b"ready"
 READY_TIMEOUT_S = 30.0  # sanitizer builds under valgrind included
 STOP_TIMEOUT_S = 5.0
+# How late a request to stop may be seen.
+POLL_S = 0.2
 
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+class Stopped(Exception):
+    """No error: ``stopped`` said that the enclave is no longer wanted."""
 
 
 class HostEnclave:
     """Both applications, with their sockets in ``folder``; a context manager.
 
+    Each application ends with the *thread* that started it (``--die-with-parent``: Linux watches the thread,
+    not its process), so start it in a thread that lives as long as the enclave shall.
+
     wrapper : a command that runs each application (valgrind and the like), or nothing
+    stopped : asked while it starts or waits; once it says yes these end in Stopped
     """
 
-    def __init__(self, folder: Union[str, Path], wrapper: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Union[str, Path], wrapper: Sequence[str] = (),
+                 stopped: Callable[[], bool] = lambda: False) -> None:
         self.folder = str(folder)
         self._wrapper = list(wrapper)
+        self._stopped = stopped
         self.key: Optional[subprocess.Popen] = None
         self.eval: Optional[subprocess.Popen] = None
 
     def start(self) -> "HostEnclave":
-        """Start both and wait until they are ready. Raises EnclaveError, and leaves none behind."""
+        """Start both and wait until they are ready.
+
+        Leaves none behind where it raises EnclaveError, KeyRefused (a file in the folder is not theirs to use),
+        ConfigError (the folder) or Stopped.
+        """
+        tipc.require_socket_path(os.path.join(self.folder, _LONGEST_SOCKET))
         programs = [artifacts.find(name) for name in (KEY_PROGRAM, EVAL_PROGRAM)]
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
@@ -83,14 +100,16 @@ class HostEnclave:
         self.key = self._again(self.key, KEY_PROGRAM)
 
     def wait(self) -> str:
-        """Block until one of the two ends; its name and how it ended."""
+        """Block until one of the two ends; its name and how it ended. Raises Stopped."""
         while True:
             for name, process in ((KEY_PROGRAM, self.key), (EVAL_PROGRAM, self.eval)):
                 assert process is not None
                 code = process.poll()
                 if code is not None:
+                    self._end_if_stopped()  # a Ctrl-C reaches them, too
                     return "{} ended with {}".format(name, code if code >= 0 else signal.Signals(-code).name)
-            time.sleep(0.2)
+            self._end_if_stopped()
+            time.sleep(POLL_S)
 
     @property
     def pids(self) -> List[int]:
@@ -115,6 +134,10 @@ class HostEnclave:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _end_if_stopped(self) -> None:
+        if self._stopped():
+            raise Stopped
+
     def _again(self, process: Optional[subprocess.Popen], name: str) -> subprocess.Popen:
         if process is not None:
             process.kill()
@@ -124,19 +147,14 @@ class HostEnclave:
         return self._spawn(artifacts.find(name))
 
     def _spawn(self, program: Path) -> subprocess.Popen:
-        libc = ctypes.CDLL(None)
-
-        def die_with_parent() -> None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
+        command = self._wrapper + [str(program), "--dir", self.folder, "--die-with-parent"]
         try:
-            process = subprocess.Popen(self._wrapper + [str(program), "--dir", self.folder], stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.PIPE, preexec_fn=die_with_parent)
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         except OSError as error:
             raise EnclaveError("{}: {}: rebuild it with `make -C trusty_ta`".format(program, error.strerror)) from error
         try:
-            _await_ready(process, program)
-        except EnclaveError:
+            self._await_ready(process, program)
+        except BaseException:
             process.kill()
             process.wait()
             assert process.stdout is not None
@@ -145,18 +163,33 @@ class HostEnclave:
         log.info("%s is ready, pid %d, in %s", program.name, process.pid, self.folder)
         return process
 
+    def _await_ready(self, process: subprocess.Popen, program: Path) -> None:
+        assert process.stdout is not None
+        handle = process.stdout.fileno()
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        seen = b""
+        while READY not in seen.split(b"\n")[:-1]:
+            self._end_if_stopped()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise EnclaveError("{}: not ready within {:g} s: see its messages above".format(
+                    program, READY_TIMEOUT_S))
+            if not select.select([handle], [], [], min(left, POLL_S))[0]:
+                continue
+            data = os.read(handle, 4096)
+            if not data:
+                code = process.wait()
+                self._end_if_stopped()
+                _refuse_start(program, self.folder, code)
+            seen += data
 
-def _await_ready(process: subprocess.Popen, program: Path) -> None:
-    assert process.stdout is not None
-    handle = process.stdout.fileno()
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    seen = b""
-    while READY not in seen.split(b"\n")[:-1]:
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([handle], [], [], left)[0]:
-            raise EnclaveError("{}: not ready within {:g} s: see its messages above".format(program, READY_TIMEOUT_S))
-        data = os.read(handle, 4096)
-        if not data:
-            code = process.wait()
-            raise EnclaveError("{}: ended with {} before it was ready: see its messages above".format(program, code))
-        seen += data
+
+def _refuse_start(program: Path, folder: str, code: int) -> NoReturn:
+    """Raise what the exit code of an application that never was ready says."""
+    if code == KeyRefused.exit_code:
+        raise KeyRefused("{}: {} may not use what lies there, see its message above: device.key must be 32 bytes of "
+                         "mode 0600, and it and every *.lock and socket must belong to user {}".format(
+                             folder, program.name, os.geteuid()))
+    if code == ConfigError.exit_code:
+        raise ConfigError("{}: refused by {}: see its message above".format(folder, program.name))
+    raise EnclaveError("{}: ended with {} before it was ready: see its messages above".format(program, code))

@@ -16,7 +16,7 @@ from typing import Callable, List, Optional, Tuple
 
 from edged.enclave.window import SharedWindow, dma_heap_window, memfd_window
 from edged.enclave.wire import EDGED_MESSAGE_BYTES
-from edged.errors import EnclaveError
+from edged.errors import ConfigError, EnclaveError, KeyRefused
 
 DEVICE = "/dev/trusty-ipc-dev0"
 
@@ -25,6 +25,8 @@ TIMEOUT_S = 120.0
 
 # Normal-world sockets of the host port: DIR/<port>.ns
 SOCKET_SUFFIX = ".ns"
+# sockaddr_un.sun_path of Linux, less the final NUL
+SOCKET_PATH_BYTES = 107
 
 _POINTER_BYTES = ctypes.sizeof(ctypes.c_void_p)
 TIPC_IOC_CONNECT = 1 << 30 | _POINTER_BYTES << 16 | ord("r") << 8 | 0x80  # _IOW('r', 0x80, char *)
@@ -51,6 +53,7 @@ class Channel:
     """One connection to one port. Not for use by two threads at once."""
 
     name: str
+    _answered = False  # something was received
 
     def send(self, message: bytes, handle: Optional[int] = None) -> None:
         """Send one message, with shared memory where ``handle`` is given."""
@@ -69,6 +72,11 @@ class Channel:
 
     def _gone(self, error: Optional[OSError] = None) -> EnclaveError:
         why = "" if error is None else " ({})".format(error.strerror)
+        if not self._answered:
+            # This is how Trusty refuses a client beyond the port's limit: it lets it connect, then closes.
+            return EnclaveError("{}: the enclave closed the connection before its first answer{}: it is busy, for it "
+                                "serves one client at a time: stop the other (the bridge, a benchmark) first".format(
+                                    self.name, why))
         return EnclaveError("{}: the enclave closed the connection{}: see its log, and start it again".format(
             self.name, why))
 
@@ -83,10 +91,14 @@ class HostChannel(Channel):
     def __init__(self, folder: str, port: str, timeout_s: float = TIMEOUT_S) -> None:
         self.name = os.path.join(folder, port + SOCKET_SUFFIX)
         self._timeout_s = timeout_s
+        require_socket_path(self.name)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(timeout_s)
         try:
             self._socket.connect(self.name)
+        except PermissionError as error:
+            self._socket.close()
+            raise _not_permitted(self.name, error) from error
         except OSError as error:
             self._socket.close()
             raise EnclaveError("{}: {}: start the enclave with `edged enclave --dir {}`".format(
@@ -113,6 +125,7 @@ class HostChannel(Channel):
             raise self._gone(error) from error
         if not message:
             raise self._gone()
+        self._answered = True
         return message
 
     def window(self, size_bytes: int) -> SharedWindow:
@@ -174,6 +187,7 @@ class DeviceChannel(Channel):
             raise self._gone(error) from error
         if not message:
             raise self._gone()
+        self._answered = True
         return message
 
     def window(self, size_bytes: int) -> SharedWindow:
@@ -210,7 +224,21 @@ def connect(place: str, port: str, timeout_s: float = TIMEOUT_S) -> Channel:
     """A channel to ``port``: of the host port where ``place`` is a folder, else of the device."""
     try:
         is_device = stat.S_ISCHR(os.stat(place).st_mode)
+    except PermissionError as error:
+        raise _not_permitted(place, error) from error
     except OSError as error:
         raise EnclaveError("{}: {}: name the folder of `edged enclave --dir`, or {}".format(
             place, error.strerror, DEVICE)) from error
     return (DeviceChannel if is_device else HostChannel)(place, port, timeout_s)
+
+
+def require_socket_path(path: str) -> None:
+    """Raises ConfigError where the path is longer than a Unix socket's may be."""
+    size = len(os.fsencode(path))
+    if size > SOCKET_PATH_BYTES:
+        raise ConfigError("{}: {} bytes, and the path of a Unix socket has at most {}: name a folder with a "
+                          "shorter path".format(path, size, SOCKET_PATH_BYTES))
+
+
+def _not_permitted(path: str, error: OSError) -> KeyRefused:
+    return KeyRefused("{}: {}: become the user who started the enclave".format(path, error.strerror))

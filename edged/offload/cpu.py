@@ -5,7 +5,7 @@ Its results equal product.NumpyAccelerator bit for bit; tests/test_product.py co
 
 import ctypes
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import NamedTuple, Optional, Set
 
 import numpy as np
@@ -44,7 +44,7 @@ class CpuAccelerator(Accelerator):
         self._library.accel_weights_free.argtypes = [address]
         self._library.accel_weights_free.restype = None
         self._library.accel_convolve.argtypes = [address, address] + [u32] * 7 + [address, address]
-        self._library.accel_convolve.restype = None
+        self._library.accel_convolve.restype = ctypes.c_int
         self.threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="accelerator")
         self._packed: Set[int] = set()  # addresses to give back
@@ -71,15 +71,17 @@ class CpuAccelerator(Accelerator):
         frames_in = x_bar.shape[1]
         step = max(1, -(-frames * persons // (self.threads * _PIECES_PER_THREAD)))
 
-        def piece(person: int, begin: int) -> None:
-            self._library.accel_convolve(
+        def piece(person: int, begin: int) -> int:
+            return self._library.accel_convolve(
                 weights.packed, x_bar[person].ctypes.data, frames_in, joints, stride, pad, frames,
                 begin, min(begin + step, frames),
                 None if subtract is None else subtract[person].ctypes.data, out[person].ctypes.data)
 
-        for done in [self._pool.submit(piece, person, begin)
-                     for person in range(persons) for begin in range(0, frames, step)]:
-            done.result()
+        pieces = [self._pool.submit(piece, person, begin)
+                  for person in range(persons) for begin in range(0, frames, step)]
+        wait(pieces)  # all of them: after a failure, too, nobody may still write into out
+        if any(done.result() != 0 for done in pieces):
+            raise AcceleratorError("no memory for a convolution of {} into {}".format(x_bar.shape, shape))
         return out
 
     def release(self, weights: _Weights) -> None:

@@ -22,7 +22,7 @@ from edged.enclave.host import HostEnclave
 from edged.enclave.wire import EvalCommand, KeyKind, Placement, RecordKind
 from edged.errors import EnclaveError
 from edged.model import package, reference
-from edged.offload.product import masked_convolution
+from edged.offload.product import NumpyAccelerator
 from edged.offload.transport import MessageTransport, WindowTransport
 
 MODEL_SLOT, DATA_SLOT, ALERT_SLOT, SHORT_ALERT_SLOT = range(4)
@@ -71,9 +71,14 @@ class Prepared(NamedTuple):
 
 
 class AttackNode:
-    """Starts both applications; ``with`` stops them."""
+    """Starts both applications; ``with`` stops them.
 
-    def __init__(self):
+    accelerator : computes what the attacker does not falsify; whoever made it closes it
+    """
+
+    def __init__(self, accelerator=None):
+        self.accelerator = accelerator or NumpyAccelerator()
+        self.weights = []  # w_bar, as the accelerator holds them
         self.owner = Ed25519PrivateKey.generate()
         rng = np.random.default_rng()
         self.model_key, self.data_key, self.alert_key = (rng.bytes(32) for _ in range(3))
@@ -147,6 +152,9 @@ class AttackNode:
         self.transport = TRANSPORTS[transport](self.client, self.loaded)
         self.products = self.loaded.products
         self.w_bar = [self.transport.weights(index) for index in range(len(self.products))]
+        while self.weights:
+            self.accelerator.release(self.weights.pop())
+        self.weights += [self.accelerator.weights(w_bar) for w_bar in self.w_bar]
 
     def prepare(self, persons):
         invocation = self.client.open_prepare(persons)
@@ -224,8 +232,10 @@ class Attempt:
         product = self.node.products[index]
         if subtract is None and self.prepared:
             subtract = self.prepared.subtract[index][:self.persons]
-        return masked_convolution(self.node.w_bar[index] if w_bar is None else w_bar,
-                                  self.x_bar[index] if x_bar is None else x_bar, product.stride, product.pad, subtract)
+        accelerator = self.node.accelerator
+        return accelerator.convolve(self.node.weights[index] if w_bar is None else accelerator.weights(w_bar),
+                                    self.x_bar[index] if x_bar is None else x_bar, product.stride, product.pad,
+                                    subtract)
 
     def answers(self):
         """Read, and compute what is due: {product: ybar}."""

@@ -64,12 +64,16 @@ _NETWORKS: Dict[str, Dict] = {
     "tiles": dict(seed=6, channels=[(6, 1), (18, 2), (6, 1)], frames=75, labels=19, persons=3),
     "alone": dict(seed=7, channels=[(5, 1)], frames=9, joints=3, labels=1, persons=1, partitions=1, taps=3),
 }
-# For the fuzzers: everything that `odd` has, in as few bytes as it takes.
-_SMALL: Dict = dict(seed=8, channels=[(4, 1), (9, 2), (3, 1)], frames=5, joints=3, labels=2, partitions=2, taps=3)
+# What `odd` has, in as few bytes as it takes (`small`, for the fuzzers) and in so few words that every
+# bit of every answer can be flipped (`tiny`).
+_FEW: Dict[str, Dict] = {
+    "small": dict(seed=8, channels=[(4, 1), (9, 2), (3, 1)], frames=5, joints=3, labels=2, partitions=2, taps=3),
+    "tiny": dict(seed=9, channels=[(3, 1), (3, 1), (7, 2), (2, 1)], frames=4, joints=2, labels=2, partitions=2, taps=3),
+}
 
 
 def case(name: str) -> Case:
-    settings = _SMALL if name == "small" else _NETWORKS[name]
+    settings = dict(_NETWORKS, **_FEW)[name]
     network = stgcn.random_network(**settings)
     rng = np.random.default_rng(settings["seed"] + 100)
     model = quantise.quantise(network, [stgcn.random_clip(rng, network, network.persons)])
@@ -182,6 +186,7 @@ def arithmetic_items() -> Dict[str, bytes]:
 def all_items() -> Dict[str, bytes]:
     items = {"pool": pool().tobytes()}
     items.update(arithmetic_items())
+    items.update(model_items("tiny"))
     for name in NAMES:
         found = case(name)
         items.update(model_items(name, found))

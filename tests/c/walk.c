@@ -82,7 +82,7 @@ static void take(struct walk *w, uint32_t product) {
         accelerator_convolve(&l->outside, l->rows, l->frames_out, n->persons, w->wbar[product], w->xbar[product],
                              w->ahead[product], ybar);
         if (product == w->spoil_product)
-            ybar[w->spoil_word] += w->spoil_add;
+            ybar[w->spoil_word] = (ybar[w->spoil_word] + w->spoil_add) ^ w->spoil_flip;
         at = (const uint8_t *)ybar;
     }
     for (uint32_t tile = 0; tile < network_tiles(n, FLOW_Y, product, n->persons); tile++) {

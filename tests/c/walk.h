@@ -17,8 +17,8 @@ struct walk {
     uint32_t *wbar[EVAL_LAYERS_MAX];
     uint32_t *xbar[EVAL_LAYERS_MAX];
     uint32_t *ahead[EVAL_LAYERS_MAX]; /* U + pad */
-    /* falsified: one word of one product's ybar, where spoil_add is not 0 */
-    uint32_t spoil_product, spoil_add;
+    /* falsified: one word of one product's ybar, where spoil_add or spoil_flip is not 0 */
+    uint32_t spoil_product, spoil_add, spoil_flip;
     size_t spoil_word;
     void (*see)(const struct walk *w, const char *what, uint32_t index, const void *bytes, size_t size_bytes);
     const char *name; /* for see */

@@ -1,6 +1,9 @@
 /*
  * edged_wire.h - every byte that crosses the boundary of the two trusted
- * applications. This header is the whole attack surface: nothing else enters.
+ * applications. Messages are the structs below; what they carry that is no
+ * struct (a sealed package, a record's header) is described beside them, with the
+ * file that reads or writes it. Nothing else enters. Each application judges and
+ * dispatches in one table: eval/dispatch.c, key/key.c.
  *
  * It is the only definition. edged/enclave/wire.py mirrors it, and
  * tests/test_wire.py compiles it and compares every offset and constant.
@@ -198,7 +201,33 @@ struct eval_window {
 };
 static_assert(sizeof(struct eval_window) == 8, "eval_window");
 
-#define EVAL_ENVELOPE_MAX 32768u /* signed manifest */
+/*
+ * A package, as EVAL_LOAD_ENVELOPE and EVAL_LOAD_CHUNK carry it:
+ *
+ * Envelope (eval/load.c): COSE_Sign1 = D2 84 43 A10127 A0 bstr(manifest) bstr64(signature), Ed25519
+ * by the model slot's verifier over ["Signature1", h'A10127', "edged package" as bstr, manifest].
+ *
+ * Manifest (eval/manifest.c): a map in deterministic CBOR (lib/cbor.c), keys in this order:
+ *   form "clip", salt bstr32, chunks, digest bstr32, frames, joints, key_id bstr16, labels [text],
+ *   layers [[13 numbers]], schema 1, persons, version, model_id text, skeleton text, partitions,
+ *   placements (bit 1 << enum eval_placement). All numbers unsigned. A row of layers:
+ *   kind, cin, cout, taps, stride, order, residual, in_max, out_max, shift, adj_max, adj_shift, nnz.
+ *
+ * Chunk i of n (eval/load.c): AES-256-GCM of EVAL_SEAL_BYTES of the plaintext (the last one: what is
+ * left), ciphertext || tag, in edged_chunk with object i, offset 0; key HKDF(model key, salt,
+ * "edged package v1"), nonce le32(i) || 0^8, associated data "edged chunk" || SHA-256(manifest)
+ * || le32(i) || le32(n).
+ *
+ * Plaintext (eval/tensors.c; SHA-256 = digest): 32 random bytes, then the layers' tensors,
+ * little-endian, each zero-padded to a multiple of 8:
+ *   INPUT     mult i32[v][3], bias i32[v][3]
+ *   GRAPH     nnz x {u8 k, u8 v, u8 w, u8 0, i32 a}, weights i16[rows][depth], bias i32[v][cout], mult i32[cout]
+ *   RESIDUAL  weights i16[cout][cin], bias i32[cout], mult i32[cout]
+ *   TEMPORAL  weights i16[cout][taps][cin], bias i32[cout], mult i32[cout], res_mult i32
+ *   POOL      empty i32[cin], mult i32
+ *   FC        weights i16[labels][cin], bias i32[labels], mult i32[labels]
+ */
+#define EVAL_ENVELOPE_MAX 32768u
 #define EVAL_SEAL_BYTES 4032u    /* plaintext of one package chunk */
 #define EVAL_TAG_BYTES 16u
 
@@ -389,8 +418,12 @@ enum edged_record_kind {
 };
 
 /**
- * struct edged_record - head of a sealed record; the header (canonical CBOR,
- * in clear, associated data of the seal) follows, then ciphertext || tag
+ * struct edged_record - head of a sealed record (eval/record.c); its header
+ * follows, in clear, associated data of the seal, then ciphertext || tag
+ *
+ * Header: map in deterministic CBOR: v 1, kid bstr16, seq, kind, node bstr16, rcpt bstr16,
+ * salt bstr32, epoch bstr16. AES-GCM under HKDF(alert key, salt, "edged record v1" || rcpt ||
+ * agreement digest), nonce le64(seq) || 0^4.
  */
 struct edged_record {
     uint32_t header_bytes;

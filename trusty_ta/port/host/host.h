@@ -31,7 +31,8 @@ enum host_exit {
     HOST_EXIT_OK = 0,
     HOST_EXIT_USAGE = 2,
     HOST_EXIT_UNAVAILABLE = 69,
-    HOST_EXIT_PERMISSION = 77
+    HOST_EXIT_PERMISSION = 77,
+    HOST_EXIT_CONFIG = 78
 };
 
 /* One line on stderr. Only fixed text and names: never data. */

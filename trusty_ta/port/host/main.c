@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <uapi/err.h>
@@ -24,6 +25,9 @@
 #include "socket.h"
 
 #define SIGNAL_STACK_BYTES 65536u
+
+/* The longest name in DIR: our sockets are opened by it alone, our clients' by the whole path. */
+#define LONGEST_SOCKET "com.edged.key.eval.ta"
 
 int application_main(void); /* main() of port/trusty/NAME/main.c, renamed by the Makefile */
 
@@ -51,7 +55,7 @@ static int usage(int code) {
             "  DIR                 folder of the sockets and of the emulated device key\n"
             "  --die-with-parent   stop when the thread that started this one ends\n"
             "Prints `ready` when it listens. Exit: 0 stopped, 2 usage, 69 unavailable,\n"
-            "77 permission. This enclave is emulated: it protects nothing.\n",
+            "77 permission, 78 DIR too long for a socket's path. This enclave is emulated: it protects nothing.\n",
             host_application.name);
     return code;
 }
@@ -130,6 +134,11 @@ int main(int argc, char **argv) {
         return usage(HOST_EXIT_USAGE);
 
     clean_descriptors();
+    if (strlen(dir) + sizeof("/" LONGEST_SOCKET) > sizeof(((struct sockaddr_un *)NULL)->sun_path)) {
+        host_log("DIR is too long: name a folder with a shorter path, for a Unix socket's path has at most 107 bytes",
+                 NULL);
+        return HOST_EXIT_CONFIG;
+    }
     host_log("EMULATED enclave: PROTECTS NOTHING from whoever controls this machine", NULL);
     if (chdir(dir) != 0) {
         host_log(strerror(errno), dir);
