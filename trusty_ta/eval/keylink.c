@@ -30,7 +30,7 @@ static enum edged_status exchange(struct keylink *k, enum key_cmd cmd, const voi
     if (n < (long)sizeof(h))
         return n < 0 ? EDGED_ERR_UNAVAILABLE : EDGED_ERR_VERIFICATION;
     memcpy(&h, answer, sizeof(h));
-    if (h.version != EDGED_WIRE_VERSION || h.cmd != (uint16_t)cmd + 1 || h.seq != k->seq ||
+    if (h.version != EDGED_WIRE_VERSION || h.cmd != (uint16_t)cmd + 1 || h.seq != k->seq || h.reserved != 0 ||
         (size_t)n != sizeof(h) + h.len)
         return EDGED_ERR_VERIFICATION;
     if (h.status != EDGED_OK)
