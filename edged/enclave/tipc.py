@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import stat
+from abc import ABC, abstractmethod
 from typing import Callable, List, Optional, Tuple
 
 from edged.enclave.window import SharedWindow, dma_heap_window, memfd_window
@@ -49,26 +50,27 @@ TIPC_IOC_SEND_MSG = 1 << 30 | ctypes.sizeof(_SendMsgReq) << 16 | ord("r") << 8 |
 TRUSTY_SHARE = 0
 
 
-class Channel:
+class Channel(ABC):
     """One connection to one port. Not for use by two threads at once."""
 
     name: str
     _answered = False  # something was received
 
+    @abstractmethod
     def send(self, message: bytes, handle: Optional[int] = None) -> None:
         """Send one message, with shared memory where ``handle`` is given."""
-        raise NotImplementedError
 
+    @abstractmethod
     def receive(self) -> bytes:
         """The next whole message. Raises EnclaveError when the peer is gone or silent."""
-        raise NotImplementedError
 
+    @abstractmethod
     def window(self, size_bytes: int) -> SharedWindow:
         """Fresh memory that this transport can share."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """End the connection; the peer sees it."""
 
     def _gone(self, error: Optional[OSError] = None) -> EnclaveError:
         why = "" if error is None else " ({})".format(error.strerror)

@@ -5,6 +5,7 @@ enclave; a wrong one costs the invocation, never the result. Every implementatio
 ``NumpyAccelerator`` bit for bit.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, Optional, Tuple
 
 import numpy as np
@@ -90,19 +91,19 @@ def convolution_shape(w_bar: np.ndarray, x_bar: np.ndarray, stride: int, pad: in
     return shape
 
 
-class Accelerator:
+class Accelerator(ABC):
     """Who computes the masked products. Raises AcceleratorError when it cannot."""
 
     name: str
 
+    @abstractmethod
     def weights(self, w_bar: np.ndarray) -> Any:
         """Take w_bar (rows, taps, channels) over, once per load; the result goes into ``convolve``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def convolve(self, weights: Any, x_bar: np.ndarray, stride: int, pad: int,
                  subtract: Optional[np.ndarray] = None, out: Optional[np.ndarray] = None) -> np.ndarray:
         """``masked_convolution``, into ``out`` where it is given (C-contiguous, every word written)."""
-        raise NotImplementedError
 
     def release(self, weights: Any) -> None:
         """Forget weights taken over (the model is being replaced)."""

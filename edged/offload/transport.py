@@ -4,6 +4,7 @@ Both offer the same five moves to bridge.py. What crosses in messages is counted
 client.Connection; what crosses through the window is counted here (once, though both sides see it).
 """
 
+from abc import ABC, abstractmethod
 from typing import Optional
 
 import numpy as np
@@ -13,7 +14,7 @@ from edged.enclave.client import EvalClient, LoadedModel, Progress
 from edged.enclave.window import SharedWindow
 
 
-class Transport:
+class Transport(ABC):
     """Moves bulk data of the model that is loaded."""
 
     name: str
@@ -23,29 +24,29 @@ class Transport:
         self.model = model
         self.window_bytes_moved = 0
 
+    @abstractmethod
     def weights(self, index: int) -> np.ndarray:
         """wbar (rows, taps, channels) of one product; products in order, once per load."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prepared(self, index: int, persons: int) -> np.ndarray:
         """U + pad (persons, frames_out, joints, rows) of one product of the open preparation, in order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self, session: int, number: int, invocation: int, sealed: bytes) -> Progress:
         """Hand the sealed clip over; the first step that is due."""
-        raise NotImplementedError
 
+    @abstractmethod
     def x_bar(self, index: int, persons: int) -> np.ndarray:
         """xbar (persons, frames_in, joints, channels) of one product of the due step, in order."""
-        raise NotImplementedError
 
     def y_bar(self, index: int, persons: int) -> np.ndarray:
         """Where the accelerator shall write ybar (persons, frames_out, joints, rows)."""
         return np.empty(self.model.products[index].y_shape(persons), np.uint32)
 
+    @abstractmethod
     def submit(self, index: int, y_bar: np.ndarray) -> None:
         """Hand ybar in, products in order."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Detach; the model stays loaded."""

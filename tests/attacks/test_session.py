@@ -287,9 +287,18 @@ def test_a_closed_session_takes_no_clip_and_makes_room_for_another_camera(fresh_
         node.attempt(cameras[3], node.seal(cameras[3], coordinates()))
     late = node.camera(b"late")
     assert late.session == cameras[3].session
+    with refused(Status.ORDER):  # the record of the camera before it is not its own
+        node.client.record(late.session)
     with refused(Status.CLIP):
         node.attempt(late, node.seal(cameras[3], coordinates()))
     node.evaluate(late, coordinates())
+
+
+def test_a_camera_that_opens_its_session_again_still_gets_its_last_record(node, camera):
+    record = node.attempt(camera, node.seal(camera, coordinates())).finish()
+    again = node.camera(b"session")
+    assert again.session == camera.session and again.key != camera.key
+    assert node.client.record(again.session) == record
 
 
 def test_a_session_joins_no_two_owners_keys(node):

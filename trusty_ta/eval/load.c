@@ -88,6 +88,7 @@ static enum edged_status open_envelope(struct eval *e) {
 
     if (!read_envelope(l, &manifest, &size, &signature))
         return EDGED_ERR_PACKAGE;
+    /* First for the owner's verification key alone: the salt is not to be believed yet. */
     status = keylink_derive(&e->keylink, l->slot, KEY_FOR_PACKAGE, no_salt, NULL, 0, &l->key);
     if (status != EDGED_OK)
         return status;

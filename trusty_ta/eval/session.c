@@ -70,6 +70,8 @@ enum edged_status session_close(struct eval *e, const struct eval_index *ask) {
     if (s->unfinished)
         return EDGED_ERR_ORDER; /* its clip needs a record first */
     crypto_wipe(s, sizeof(*s));
+    /* The next camera in this place must not be answered this one's record. */
+    crypto_wipe(&e->kept[ask->index], sizeof(e->kept[ask->index]));
     return EDGED_OK;
 }
 

@@ -105,7 +105,7 @@ enum eval_cmd {
     EVAL_STEP = 44,          /* eval_index              -> eval_step [+ record] */
     EVAL_CLIP_ABORT = 46,    /* eval_index (session)    -> eval_step + record */
     EVAL_RECORD = 48,        /* eval_index (session)    -> eval_step + record */
-    EVAL_SESSION_CLOSE = 50  /* eval_index (session)    -> - */
+    EVAL_SESSION_CLOSE = 50  /* eval_index (session)    -> - (its kept record goes, too) */
 };
 
 /** enum eval_placement - where the linear products are computed */

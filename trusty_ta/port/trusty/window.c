@@ -11,7 +11,7 @@
 
 #define PAGE_BYTES ((size_t)4096)
 /* Trusty on Xavier gives an application 32 MiB of addresses; a 64-bit port more.
- * The full-size network's window is 17.2 MiB: a 32-bit port moves it in messages. */
+ * The full-size network's window is 17.1 MiB: a 32-bit port moves it in messages. */
 #define WINDOW_MAX_BYTES (sizeof(void *) == 4 ? (size_t)16 << 20 : (size_t)1 << 30)
 
 static size_t mapped_bytes;
