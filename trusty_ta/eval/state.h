@@ -67,8 +67,8 @@ struct session {
     uint32_t alert_slot;
     uint64_t number; /* the last accepted clip */
     uint8_t tag[EVAL_TAG_BYTES]; /* its seal's */
-    uint8_t model[32];           /* of its last attempt; and that model.s: */
-    uint32_t labels;
+    uint8_t model[32]; /* of its last attempt: digest of the manifest */
+    uint32_t labels;   /* likewise: it fixes the size of the record */
     uint64_t claimed_ns;
     uint32_t persons;
     uint32_t tracks[8];
