@@ -12,9 +12,10 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-APT_PACKAGES="gcc make pkg-config libssl-dev libseccomp-dev clang llvm valgrind
-    gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabi
-    libc6-dev-armel-cross qemu-user python3-venv"
+# To build and run; libgl1 and libglib2.0-0 are what opencv-python's wheel links to.
+APT_TO_RUN="gcc make pkg-config libssl-dev libseccomp-dev python3-venv libgl1 libglib2.0-0"
+APT_TO_TEST="clang llvm valgrind gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    gcc-arm-linux-gnueabi libc6-dev-armel-cross qemu-user systemd"
 # Installed where the distribution has them. Debian splits clang's sanitizer runtime off; Ubuntu 22.04 does not
 # know the name. BoringSSL is for tests/test_build.py, which skips without it.
 APT_IF_KNOWN="libclang-rt-14-dev android-libboringssl-dev"
@@ -29,11 +30,13 @@ require_root() {
         die "neither root nor sudo here: have these packages installed first: $*"
 }
 
+# apt_setup [run]: everything, or only what running takes.
 apt_setup() {
     command -v dpkg-query >/dev/null || { say "no dpkg here: tools are taken as they are"; return 0; }
-    local name missing=() optional=()
-    for name in $APT_PACKAGES; do apt_installed "$name" || missing+=("$name"); done
-    for name in $APT_IF_KNOWN; do apt_installed "$name" || optional+=("$name"); done
+    local name wanted=$APT_TO_RUN if_known="" missing=() optional=()
+    if [ "${1:-}" != run ]; then wanted="$wanted $APT_TO_TEST" if_known=$APT_IF_KNOWN; fi
+    for name in $wanted; do apt_installed "$name" || missing+=("$name"); done
+    for name in $if_known; do apt_installed "$name" || optional+=("$name"); done
     if [ ${#missing[@]} -gt 0 ]; then
         require_root "${missing[@]}"
         say "installing ${missing[*]}"
@@ -51,18 +54,21 @@ apt_setup() {
     done
 }
 
-# venv_setup PYTHON FOLDER: an environment with this checkout and its node and
-# dev extras. The stamp names what it was made from, so a warm call is free.
+# venv_setup PYTHON FOLDER EXTRAS: an environment with this checkout and these
+# extras, or more. Stamps name what it was made from, so a warm call is free.
 venv_setup() {
-    local python=$1 folder=$2 stamp
+    local python=$1 folder=$2 extras=$3 stamp
     stamp=$({ "$python" -c 'import sys; print(sys.version, sys.executable)'; \
               cat setup.cfg pyproject.toml; } | sha256sum)
-    [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ] && return 0
-    say "setting up $folder with $("$python" --version 2>&1)"
-    rm -rf "$folder"
-    "$python" -m venv "$folder"
-    "$folder/bin/python" -m pip install -q --disable-pip-version-check --upgrade pip
-    "$folder/bin/python" -m pip install -q --disable-pip-version-check -e '.[node,dev]'
+    if [ "$(cat "$folder/stamp" 2>/dev/null)" != "$stamp" ]; then
+        say "setting up $folder with $("$python" --version 2>&1)"
+        rm -rf "$folder"
+        "$python" -m venv "$folder"
+        "$folder/bin/python" -m pip install -q --disable-pip-version-check --upgrade pip
+    fi
+    case ",$(cat "$folder/extras" 2>/dev/null)," in *",$extras,"*) return 0 ;; esac
+    "$folder/bin/python" -m pip install -q --disable-pip-version-check -e ".[$extras]"
+    printf '%s\n' "$extras" >"$folder/extras"
     printf '%s\n' "$stamp" >"$folder/stamp"
 }
 

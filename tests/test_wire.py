@@ -22,9 +22,11 @@ ENUMS = {
     "eval_cmd": (wire.EvalCommand, ("EVAL_",)),
     "eval_placement": (wire.Placement, ("EVAL_",)),
     "edged_record_kind": (wire.RecordKind, ("EDGED_",)),
+    "edged_message_status": (wire.MessageStatus, ("EDGED_",)),
+    "edged_message_type": (wire.MessageType, ("EDGED_MESSAGE_",)),
     "key_cmd": (wire.KeyCommand, ("KEY_",)),
     "key_kind": (wire.KeyKind, ("KEY_",)),
-    "key_purpose": (wire.KeyPurpose, ("KEY_FOR_",)),
+    "key_purpose": (wire.KeyPurpose, ("KEY_FOR_", "KEY_")),
 }
 
 # The host, and the two machines of TRUSTY.md section 1 where their tools are at hand.
@@ -130,6 +132,8 @@ def test_a_message_survives_packing():
     assert wire.EvalStats.unpack(stats.pack()) == stats
     clip = wire.ClipHead(1, 2, 300, 18, 5, (1, 2, 0, 0, 0, 0, 0, 0), bytes(range(32)))
     assert wire.ClipHead.unpack(clip.pack()) == clip
+    beacon = wire.BeaconPut(wire.Beacon(1, b"r" * 16, 2, b"n" * 16, b"t" * 32), b"c" * 32)
+    assert wire.BeaconPut.unpack(beacon.pack()) == beacon
 
 
 @pytest.mark.parametrize("name", sorted(header_structs()))
@@ -152,4 +156,4 @@ def test_a_reserved_field_that_is_not_0_is_refused(name):
 
 def test_a_field_of_another_length_is_not_packed():
     with pytest.raises(ValueError, match="camera: 31 bytes, not 32"):
-        wire.SessionOpen(0, 0, bytes(31), bytes(32)).pack()
+        wire.SessionOpen(0, bytes(31), bytes(32)).pack()

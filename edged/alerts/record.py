@@ -1,16 +1,20 @@
-"""Sealed records: what leaves the enclave about a clip, for one recipient.
+"""Sealed records: what leaves the enclave, for one recipient of the agreement; and the beacons that it answers.
 
     header      canonical CBOR map {v, kid, seq, kind, node, rcpt, salt, epoch}, in clear
     record key  = HKDF(alert key, salt, "edged record v1" || rcpt || agreement digest), as long as the alert key
     body        = AES-GCM(record key, nonce = seq le64 || 0 0 0 0, associated data = header)
+    beacon tag  = HMAC-SHA-256(HKDF(alert key, salt, "edged beacon v1" || rcpt || agreement digest), the rest of it)
 
-Pure: bytes in, values out; needs nothing but the base install, so the city's server can use it.
-Source: DESIGN sections 6 and 10; trusty_ta/include/edged_wire.h, struct edged_record and edged_scores.
+Every record of an agreement has one size. The header tells a clip's record from a heartbeat, never an alert from an
+observation. Pure: bytes in, values out; needs nothing but the base install, so the city's server can use it.
+Source: DESIGN sections 6 and 10; trusty_ta/include/edged_wire.h, struct edged_record to edged_beacon.
 """
 
+import hashlib
+import hmac
 import struct
 from dataclasses import dataclass
-from typing import Any, Dict, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Tuple, Union
 
 import cbor2
 from cryptography.exceptions import InvalidTag
@@ -19,14 +23,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from edged.enclave import wire
-from edged.errors import KeyRefused, PackageError, VerificationFailed
+from edged.enclave.wire import RecordKind
+from edged.errors import EnclaveError, KeyRefused, PackageError, VerificationFailed
 
 RECORD_VERSION = 1
-SCORES_VERSION = 1
+BEACON_VERSION = 1
 ALERT_KEY_SIZES = (16, 32)
-
-# No agreement exists yet: its digest is that of none.
-NO_AGREEMENT = bytes(32)
+BODY_STEP = 512
 
 # Field -> size of its byte string, or None for an unsigned integer; in the canonical order of keys.
 _FORM: Dict[str, Any] = {"v": None, "kid": 16, "seq": None, "kind": None, "node": 16, "rcpt": 16, "salt": 32,
@@ -72,24 +75,87 @@ class RecordHeader:
         return header
 
 
+class Alert(NamedTuple):
+    """What one rule of the agreement (by its index there) says of a clip.
+
+    score : Q16, rounded as agreed; 0 where the recipient may not see it
+    event : number of the clip whose ALERT began it
+    """
+
+    message: wire.MessageType
+    score: int
+    event: int
+    rule: int
+
+
 @dataclass(frozen=True)
 class Observation:
-    """What the recipient reads. kind FAILED: all scores are 0.
+    """A clip: OBSERVATION, ALERT (a rule of ``alerts`` has something to say), or FAILED (all scores are 0).
 
-    logits, probabilities : one per label, fixed point with 16 fractional bits
-    claimed_ns and tracks are the node's claim
+    alerts : one per rule of the agreement
+    logits, probabilities : one per label, Q16; empty where the recipient may not see all scores
+    claimed_ns and tracks are the node's claim. time_ns : city's time, 0 while no beacon told it
     """
 
     header: RecordHeader
-    kind: wire.RecordKind
+    kind: RecordKind
+    status: wire.MessageStatus
     persons: int
+    tracks: Tuple[int, ...]
     number: int
     claimed_ns: int
-    tracks: Tuple[int, ...]
+    time_ns: int
     camera: bytes
     model: bytes  # SHA-256 of the signed manifest of the model of its last attempt
+    alerts: Tuple[Alert, ...]
     logits: Tuple[int, ...]
     probabilities: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The first record of a recipient in an epoch. previous : the epoch before, all 0 where none is known.
+
+    previous_seq : this recipient's last record of it that was confirmed
+    """
+
+    header: RecordHeader
+    kind: RecordKind
+    unclean: bool
+    counter: int
+    previous: bytes
+    previous_seq: int
+    agreement: bytes
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """The answer to a beacon, whose nonce and time it gives back. cameras : those of the agreement.
+
+    config : digest of the node's zones and privacy masks, which the node claims
+    """
+
+    header: RecordHeader
+    kind: RecordKind
+    nonce: bytes
+    time_ns: int
+    uptime_ns: int
+    seq: int
+    counter: int
+    config: bytes
+    cameras: Tuple[wire.CameraCount, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the node, sealed as it came: CAMERA, HEALTH, STATISTICS or EVICTED."""
+
+    header: RecordHeader
+    kind: RecordKind
+    data: bytes
+
+
+Record = Union[Observation, Epoch, Heartbeat, Claim]
 
 
 def split_record(sealed: bytes) -> Tuple[RecordHeader, bytes, bytes]:
@@ -105,44 +171,137 @@ def split_record(sealed: bytes) -> Tuple[RecordHeader, bytes, bytes]:
     return RecordHeader.unpack(data), data, sealed[size + head.header_bytes:]
 
 
-def open_record(sealed: bytes, alert_key: bytes) -> Observation:
-    """Open a record with its recipient's alert key (16 or 32 bytes).
+def open_record(sealed: bytes, alert_key: bytes, agreement_digest: bytes) -> Record:
+    """Open a record with its recipient's alert key (16 or 32 bytes) under an agreement (its digest, 32 bytes).
 
-    Raises PackageError (form), VerificationFailed (seal: another key, or altered), KeyRefused (key size).
+    Raises PackageError (form), VerificationFailed (seal: another key or agreement, or altered), KeyRefused (key size).
     """
     header, associated, body = split_record(sealed)
-    key = record_key(alert_key, header)
+    key = record_key(alert_key, header, agreement_digest)
     try:
         plain = AESGCM(key).decrypt(header.seq.to_bytes(8, "little") + bytes(4), body, associated)
     except InvalidTag:
-        raise VerificationFailed("record seq {}: does not open with this alert key: another key, or altered".format(
-            header.seq)) from None
-    return _read_scores(header, plain)
+        raise VerificationFailed("record seq {}: does not open with this alert key and agreement: others, or "
+                                 "altered".format(header.seq)) from None
+    size = len(associated) + len(plain) - wire.EDGED_RECORD_HEADER_MAX
+    if not BODY_STEP <= size <= wire.EDGED_BODY_MAX or size % BODY_STEP:
+        raise PackageError("record seq {}: body of {} bytes: not a size that an agreement can fix".format(
+            header.seq, len(plain)))
+    version, kind = struct.unpack_from("<II", plain)
+    outside = RecordKind.OBSERVATION if kind == RecordKind.ALERT else kind
+    if version != wire.EDGED_BODY_VERSION or outside != header.kind or kind not in _READERS:
+        raise PackageError("record seq {}: version {}, kind {} within, {} outside".format(
+            header.seq, version, kind, header.kind))
+    try:
+        record = _READERS[kind](header, plain)
+    except EnclaveError as error:  # of the wire mirror: a reserved field
+        raise PackageError("record seq {}: {}".format(header.seq, error)) from error
+    if isinstance(record, Epoch) and record.agreement != agreement_digest:
+        raise PackageError("record seq {}: names another agreement than it is sealed under".format(header.seq))
+    return record
 
 
-def record_key(alert_key: bytes, header: RecordHeader) -> bytes:
+def record_key(alert_key: bytes, header: RecordHeader, agreement_digest: bytes) -> bytes:
+    return _derived(alert_key, header.salt, b"edged record v1" + header.rcpt + agreement_digest)
+
+
+def seal_beacon(alert_key: bytes, salt: bytes, rcpt: bytes, agreement_digest: bytes, time_ns: int,
+                nonce: bytes) -> bytes:
+    """A beacon of this recipient; salt : of the epoch's records (any header has it), 32 bytes; nonce : 16 bytes."""
+    key = _derived(alert_key, salt, b"edged beacon v1" + rcpt + agreement_digest)
+    beacon = wire.Beacon(BEACON_VERSION, rcpt, time_ns, nonce, bytes(32)).pack()
+    before = beacon[:wire.Beacon.layout["tag"].offset]
+    return before + hmac.new(key, before, hashlib.sha256).digest()
+
+
+def camera_tag(camera: bytes) -> bytes:
+    """By which a heartbeat names a camera."""
+    return hashlib.sha256(camera).digest()[:16]
+
+
+def _derived(alert_key: bytes, salt: bytes, info: bytes) -> bytes:
     if len(alert_key) not in ALERT_KEY_SIZES:
         raise KeyRefused("alert key of {} bytes, not 16 or 32".format(len(alert_key)))
-    info = b"edged record v1" + header.rcpt + NO_AGREEMENT
-    return HKDF(hashes.SHA256(), len(alert_key), header.salt, info).derive(alert_key)
+    return HKDF(hashes.SHA256(), len(alert_key), salt, info).derive(alert_key)
 
 
-def _read_scores(header: RecordHeader, plain: bytes) -> Observation:
+def _read_clip(header: RecordHeader, plain: bytes) -> Observation:
     size = wire.Scores.size()
-    if len(plain) < size:
-        raise PackageError("record seq {}: body of {} bytes".format(header.seq, len(plain)))
     scores = wire.Scores.unpack(plain[:size])
-    end = size + 8 * scores.labels
-    if scores.version != SCORES_VERSION or scores.kind != header.kind or scores.kind not in list(wire.RecordKind):
-        raise PackageError("record seq {}: version {}, kind {} within, {} outside".format(
-            header.seq, scores.version, scores.kind, header.kind))
-    if not 0 < scores.labels <= wire.EVAL_LABELS_MAX or scores.persons > wire.EVAL_PERSONS_MAX or end > len(plain):
-        raise PackageError("record seq {}: {} labels and {} persons in {} bytes".format(
-            header.seq, scores.labels, scores.persons, len(plain)))
-    if any(plain[end:]) or any(scores.tracks[scores.persons:]):
+    if (scores.status not in list(wire.MessageStatus) or scores.sees not in (0, wire.EDGED_SEES_SCORES)
+            or scores.rules > wire.EDGED_RULES_MAX or scores.labels > wire.EVAL_LABELS_MAX
+            or scores.persons > wire.EVAL_PERSONS_MAX):
+        raise PackageError("record seq {}: status {}, sees {}, {} rules, {} labels, {} persons".format(
+            header.seq, scores.status, scores.sees, scores.rules, scores.labels, scores.persons))
+    at = size + scores.rules * wire.AlertEntry.size()
+    shown = scores.labels if scores.sees else 0
+    _end(header, plain, at + 8 * shown)
+    alerts = []
+    for rule, begin in enumerate(range(size, at, wire.AlertEntry.size())):
+        entry = wire.AlertEntry.unpack(plain[begin:begin + wire.AlertEntry.size()])
+        if entry.message not in list(wire.MessageType):
+            raise PackageError("record seq {}: rule {}: message {}".format(header.seq, rule, entry.message))
+        alerts.append(Alert(wire.MessageType(entry.message), entry.score, entry.event, rule))
+    if any(scores.tracks[scores.persons:]):
         raise PackageError("record seq {}: what must be 0 is not".format(header.seq))
+    if (scores.kind == RecordKind.ALERT) != any(alert.message for alert in alerts):
+        raise PackageError("record seq {}: kind {} with messages {}".format(
+            header.seq, RecordKind(scores.kind).name, [int(alert.message) for alert in alerts]))
     return Observation(
-        header, wire.RecordKind(scores.kind), scores.persons, scores.number, scores.claimed_ns,
-        scores.tracks[:scores.persons], scores.camera, scores.model,
-        struct.unpack_from("<{}i".format(scores.labels), plain, size),
-        struct.unpack_from("<{}I".format(scores.labels), plain, size + 4 * scores.labels))
+        header, RecordKind(scores.kind), wire.MessageStatus(scores.status), scores.persons,
+        scores.tracks[:scores.persons], scores.number, scores.claimed_ns, scores.time_ns, scores.camera, scores.model,
+        tuple(alerts), struct.unpack_from("<{}i".format(shown), plain, at),
+        struct.unpack_from("<{}I".format(shown), plain, at + 4 * shown))
+
+
+def _read_epoch(header: RecordHeader, plain: bytes) -> Epoch:
+    size = wire.EpochBody.size()
+    body = wire.EpochBody.unpack(plain[:size])
+    _end(header, plain, size)
+    if body.unclean > 1:
+        raise PackageError("record seq {}: unclean is {}".format(header.seq, body.unclean))
+    return Epoch(header, RecordKind.EPOCH, bool(body.unclean), body.counter, body.previous, body.previous_seq,
+                 body.agreement)
+
+
+def _read_heartbeat(header: RecordHeader, plain: bytes) -> Heartbeat:
+    size, each = wire.HeartbeatHead.size(), wire.CameraCount.size()
+    head = wire.HeartbeatHead.unpack(plain[:size])
+    if head.cameras > wire.EVAL_SESSIONS_MAX or head.seq != header.seq:
+        raise PackageError("record seq {}: heartbeat of seq {} and {} cameras".format(
+            header.seq, head.seq, head.cameras))
+    end = size + head.cameras * each
+    _end(header, plain, end)
+    cameras = tuple(wire.CameraCount.unpack(plain[at:at + each]) for at in range(size, end, each))
+    return Heartbeat(header, RecordKind.HEARTBEAT, head.nonce, head.time_ns, head.uptime_ns, head.seq, head.counter,
+                     head.config, cameras)
+
+
+def _read_claim(header: RecordHeader, plain: bytes) -> Claim:
+    size = wire.ClaimHead.size()
+    head = wire.ClaimHead.unpack(plain[:size])
+    if head.bytes > wire.EDGED_CLAIM_MAX:
+        raise PackageError("record seq {}: claim of {} bytes".format(header.seq, head.bytes))
+    _end(header, plain, size + head.bytes)
+    return Claim(header, RecordKind(head.kind), plain[size:size + head.bytes])
+
+
+def _end(header: RecordHeader, plain: bytes, end: int) -> None:
+    """The body ends there; what is left of its size is zeros."""
+    if end > len(plain):
+        raise PackageError("record seq {}: content of {} bytes in a body of {}".format(header.seq, end, len(plain)))
+    if any(plain[end:]):
+        raise PackageError("record seq {}: what must be 0 is not".format(header.seq))
+
+
+_READERS: Dict[int, Callable[[RecordHeader, bytes], Record]] = {
+    RecordKind.OBSERVATION: _read_clip,
+    RecordKind.ALERT: _read_clip,
+    RecordKind.FAILED: _read_clip,
+    RecordKind.HEARTBEAT: _read_heartbeat,
+    RecordKind.EPOCH: _read_epoch,
+    RecordKind.CAMERA: _read_claim,
+    RecordKind.HEALTH: _read_claim,
+    RecordKind.STATISTICS: _read_claim,
+    RecordKind.EVICTED: _read_claim,
+}

@@ -10,7 +10,7 @@ A status other than OK raises EnclaveError, or VerificationFailed where the encl
 from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Deque, Generator, Iterable, NamedTuple, Optional, Tuple, Union
+from typing import Deque, Generator, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -33,19 +33,33 @@ _EXPLAINED = {
     Status.WINDOW: "no shared memory, or too little: choose the message transport",
     Status.PACKAGE: "the package was refused: it is malformed, altered, or not for this slot's key",
     Status.PLACEMENT: "the package's owner does not permit this placement",
-    Status.KEY: "the key slot is empty or of another kind: put the key first",
+    Status.KEY: "the key slot is empty, of another kind or of another owner: put the right key first",
     Status.UNAVAILABLE: "the key application or the random source is away: restart the enclave",
     Status.CLIP: "the clip was refused: seal, number or form",
     Status.VERIFICATION: "a masked product failed its check: this invocation is dead",
+    Status.AGREEMENT: "the agreement is not signed by both parties, does not cover this, or is not valid now",
+    Status.RATE: "the agreement's clips of this hour are used up: send it later",
+    Status.LOCKED: "no beacon came within the agreement's limit: the city must send one",
+    Status.FULL: "too many records are kept: fetch and confirm them first",
+    Status.STATE: "the sealed state is not this device's, or altered: begin without it",
 }
 
 
 class InvocationRefused(VerificationFailed):
-    """A product failed its check. ``record`` is the sealed record `failed` of the last attempt, or None."""
+    """A product failed its check.
 
-    def __init__(self, message: str, record: Optional[bytes]) -> None:
+    records  : the sealed records `failed` after the last attempt, else empty    record : the first of them, or None
+    emission : of the last record sealed so far, 0 where there are none
+    """
+
+    def __init__(self, message: str, records: Tuple[bytes, ...] = (), emission: int = 0) -> None:
         super().__init__(message, Status.VERIFICATION)
-        self.record = record
+        self.records = records
+        self.emission = emission
+
+    @property
+    def record(self) -> Optional[bytes]:
+        return self.records[0] if self.records else None
 
 
 def refusal(command: Union[EvalCommand, KeyCommand], status: Status) -> EnclaveError:
@@ -158,14 +172,13 @@ class KeyClient:
     def stats(self) -> wire.Memory:
         return wire.Memory.unpack(self.connection.request(KeyCommand.STATS))
 
-    def put_slot(self, slot: int, kind: wire.KeyKind, key: bytes, key_id: bytes, verifier: bytes = bytes(32),
-                 owner: bytes = bytes(16)) -> None:
+    def put_slot(self, slot: int, kind: wire.KeyKind, key: bytes, key_id: bytes, verifier: bytes) -> None:
         """Put a key in clear: an emulated key application alone takes it.
 
-        key : 32 bytes, of an alert also 16      key_id, owner : 16 bytes      verifier : Ed25519 of the model owner
+        key : 32 bytes, of an alert also 16      key_id : 16 bytes      verifier : its owner's Ed25519 key
         """
         self.connection.request(KeyCommand.SLOT_PUT, wire.SlotPut(
-            slot, kind, len(key), key_id, key.ljust(32, b"\0"), verifier, owner).pack())
+            slot, kind, len(key), key_id, key.ljust(32, b"\0"), verifier).pack())
 
     def clear_slot(self, slot: int) -> None:
         self.connection.request(KeyCommand.SLOT_CLEAR, wire.Index(slot).pack())
@@ -182,10 +195,27 @@ class LoadedModel(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where an evaluation stands: the step that is due, and the sealed record once it is done."""
+    """Where an evaluation stands: the step that is due, and once it is done the sealed records.
+
+    emission : of the last record sealed so far. Records that did not fit are the later ones: ``records_after``.
+    """
 
     step: int
-    record: Optional[bytes]
+    records: Tuple[bytes, ...]
+    emission: int
+
+    @property
+    def record(self) -> Optional[bytes]:
+        """The first one, or None."""
+        return self.records[0] if self.records else None
+
+
+class Emitted(NamedTuple):
+    """Sealed records that a command gave rise to. index : the agreement's, of ``put_agreement``; else 0."""
+
+    index: int
+    records: Tuple[bytes, ...]
+    emission: int
 
 
 class EvalClient:
@@ -237,11 +267,59 @@ class EvalClient:
         """Likewise into the window, at its first byte."""
         self.connection.request(EvalCommand.WEIGHTS_MAP, wire.Index(index).pack())
 
+    # Epochs, agreements, and the records that are kept.
+
+    def restore(self, state: bytes) -> None:
+        """Give back what ``confirm`` or ``close_epoch`` answered last; before the first agreement of an epoch."""
+        self.connection.request(EvalCommand.RESTORE, state)
+
+    def put_agreement(self, model_slot: int, data_slot: int, alert_slots: Sequence[int], signed: bytes) -> Emitted:
+        """Put a signed agreement in force; alert_slots : those of its recipients, in their order.
+
+        The same one again gives the same index and no records.
+        """
+        slots = tuple(alert_slots) + (0,) * (wire.EDGED_RECIPIENTS_MAX - len(alert_slots))
+        return self._emitted(EvalCommand.AGREEMENT,
+                             wire.AgreementPut(model_slot, data_slot, slots, len(signed)).pack() + signed)
+
+    def record_from(self, emission: int) -> Tuple[int, Optional[bytes]]:
+        """The first kept record of this emission or a later one, and its emission; (the last one's, None): none."""
+        emitted = self._emitted(EvalCommand.RECORD, wire.Emission(emission).pack())
+        return emitted.emission, emitted.records[0] if emitted.records else None
+
+    def records_after(self, emission: int) -> Iterator[Tuple[int, bytes]]:
+        """All kept records after this emission: (emission, record), in order."""
+        while True:
+            emission, record = self.record_from(emission + 1)
+            if record is None:
+                return
+            yield emission, record
+
+    def confirm(self, emission: int) -> bytes:
+        """All records up to this one are stored durably: the enclave forgets them. The sealed state to store next."""
+        return self.connection.request(EvalCommand.CONFIRM, wire.Emission(emission).pack())
+
+    def beacon(self, beacon: bytes, config: bytes) -> Emitted:
+        """Hand a recipient's beacon in; its heartbeat. config : digest of the node's configuration (32 bytes)."""
+        return self._emitted(EvalCommand.BEACON, wire.BeaconPut(wire.Beacon.unpack(beacon), config).pack())
+
+    def exercise(self, agreement: int, rule: int) -> Emitted:
+        """An alert of status EXERCISE for every recipient of the agreement, as if the rule held."""
+        return self._emitted(EvalCommand.EXERCISE, wire.Exercise(agreement, rule).pack())
+
+    def claim(self, agreement: int, kind: wire.RecordKind, data: bytes) -> Emitted:
+        """Have the node's own statement sealed for every recipient. kind : CAMERA .. EVICTED"""
+        return self._emitted(EvalCommand.CLAIM, wire.ClaimPut(agreement, kind, len(data)).pack() + data)
+
+    def close_epoch(self) -> bytes:
+        """End the epoch cleanly: nothing unfinished, all records confirmed. The sealed state to store."""
+        return self.connection.request(EvalCommand.CLOSE)
+
     # Sessions, and U + pad ahead.
 
-    def open_session(self, data_slot: int, alert_slot: int, camera: bytes, nonce: bytes) -> wire.Session:
+    def open_session(self, agreement: int, camera: bytes, nonce: bytes) -> wire.Session:
         return wire.Session.unpack(self.connection.request(
-            EvalCommand.SESSION_OPEN, wire.SessionOpen(data_slot, alert_slot, camera, nonce).pack()))
+            EvalCommand.SESSION_OPEN, wire.SessionOpen(agreement, camera, nonce).pack()))
 
     def open_prepare(self, persons: int) -> int:
         """Begin a prepared invocation; its number."""
@@ -282,12 +360,8 @@ class EvalClient:
         return self._progress(EvalCommand.STEP, wire.Index(step).pack())
 
     def abort_clip(self, session: int) -> Progress:
-        """Give the session's clip up. Its record `failed` comes, or none where it was not accepted yet."""
+        """Give the session's clip up. Its records `failed` come, or none where it was not accepted yet."""
         return self._progress(EvalCommand.CLIP_ABORT, wire.Index(session).pack())
-
-    def record(self, session: int) -> Optional[bytes]:
-        """The session's last record again, byte for byte: for a client that did not get it."""
-        return self._progress(EvalCommand.RECORD, wire.Index(session).pack()).record
 
     def close_session(self, session: int) -> None:
         self.connection.request(EvalCommand.SESSION_CLOSE, wire.Index(session).pack())
@@ -299,18 +373,21 @@ class EvalClient:
         status, answer = self.connection.call(command, body)
         if status not in (Status.OK, Status.VERIFICATION):
             raise refusal(command, status)
-        size = wire.Step.size()
         if status == Status.VERIFICATION and not answer:
-            raise InvocationRefused("{} refused: {}".format(command.name, _EXPLAINED[status]), None)
+            raise InvocationRefused("{} refused: {}".format(command.name, _EXPLAINED[status]))
+        size = wire.Step.size()
         step = wire.Step.unpack(answer[:size])
-        record = answer[size:]
-        if len(record) != step.record_bytes:
-            raise EnclaveError("{} answered a record of {} bytes, announced {}".format(
-                command.name, len(record), step.record_bytes))
+        if len(answer) - size != step.record_bytes:
+            raise EnclaveError("{} answered records of {} bytes, announced {}".format(
+                command.name, len(answer) - size, step.record_bytes))
+        records = _split_records(command, answer[size:])
         if status == Status.VERIFICATION:
             raise InvocationRefused("{} refused for the last time: {}".format(
-                command.name, _EXPLAINED[status]), record)
-        return Progress(step.step, record or None)
+                command.name, _EXPLAINED[status]), records, step.emission)
+        return Progress(step.step, records, step.emission)
+
+    def _emitted(self, command: EvalCommand, body: bytes) -> Emitted:
+        return Emitted(*self._progress(command, body))
 
     def _read(self, command: EvalCommand, index: int, out: np.ndarray) -> None:
         memory = _bytes_of(out)
@@ -339,6 +416,20 @@ def _bytes_of(values: np.ndarray) -> memoryview:
     if values.size == 0:
         return memoryview(b"")  # a view with a 0 in its shape cannot be cast
     return memoryview(values).cast("B")
+
+
+def _split_records(command: EvalCommand, data: bytes) -> Tuple[bytes, ...]:
+    """Sealed records that lie one behind the other; each begins with its size."""
+    records, at, size = [], 0, wire.RecordHead.size()
+    while at < len(data):
+        head = wire.RecordHead.unpack(data[at:at + size].ljust(size, b"\0"))
+        end = at + size + head.header_bytes + head.body_bytes
+        if end > len(data):
+            raise EnclaveError("{} answered a record that is cut off: {} of {} bytes".format(
+                command.name, len(data) - at, end - at))
+        records.append(data[at:end])
+        at = end
+    return tuple(records)
 
 
 def _split_package(package: bytes) -> Tuple[bytes, bytes]:

@@ -23,7 +23,7 @@ KEY_PROGRAM = "edged-key"
 EVAL_PROGRAM = "edged-eval"
 
 # Of all names in the folder: where its path fits a socket's, they all do. main.c of the host port has the same limit.
-_LONGEST_SOCKET = wire.KEY_EVAL_PORT + ".ta"
+LONGEST_SOCKET = wire.KEY_EVAL_PORT + ".ta"
 
 # Each prints this line once its sockets take connections.
 READY = b"ready"
@@ -61,7 +61,7 @@ class HostEnclave:
         Leaves none behind where it raises EnclaveError, KeyRefused (a file in the folder is not theirs to use),
         ConfigError (the folder) or Stopped.
         """
-        tipc.require_socket_path(os.path.join(self.folder, _LONGEST_SOCKET))
+        tipc.require_socket_path(os.path.join(self.folder, LONGEST_SOCKET))
         programs = [artifacts.find(name) for name in (KEY_PROGRAM, EVAL_PROGRAM)]
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)

@@ -33,6 +33,20 @@ EVAL_SESSIONS_MAX = 16
 EVAL_PREPARED_MAX = 8
 EVAL_ATTEMPTS_MAX = 3
 EVAL_CLIP_WINDOW = 1
+EVAL_KEPT_MAX = 48
+
+EVAL_AGREEMENTS_MAX = 4
+EDGED_RECIPIENTS_MAX = 4
+EDGED_RULES_MAX = 8
+EDGED_LABEL_MAX = 32
+EDGED_SEES_LABEL = 1
+EDGED_SEES_SCORE = 2
+EDGED_SEES_SCORES = 1
+
+EDGED_RECORD_HEADER_MAX = 192
+EDGED_BODY_MAX = 3584
+EDGED_BODY_VERSION = 2
+EDGED_CLAIM_MAX = 384
 
 EVAL_LABELS_MAX = 400
 EVAL_PERSONS_MAX = 8
@@ -67,6 +81,11 @@ class Status(IntEnum):
     UNAVAILABLE = 13
     CLIP = 14
     VERIFICATION = 15
+    AGREEMENT = 16
+    RATE = 17
+    LOCKED = 18
+    FULL = 19
+    STATE = 20
 
 
 class EvalCommand(IntEnum):
@@ -97,6 +116,13 @@ class EvalCommand(IntEnum):
     CLIP_ABORT = 46
     RECORD = 48
     SESSION_CLOSE = 50
+    RESTORE = 52
+    AGREEMENT = 54
+    CONFIRM = 56
+    BEACON = 58
+    EXERCISE = 60
+    CLAIM = 62
+    CLOSE = 64
 
 
 class KeyCommand(IntEnum):
@@ -122,7 +148,31 @@ class RecordKind(IntEnum):
     """enum edged_record_kind"""
 
     OBSERVATION = 0
+    ALERT = 1
+    HEARTBEAT = 2
+    EPOCH = 3
     FAILED = 4
+    CAMERA = 5
+    HEALTH = 6
+    STATISTICS = 7
+    EVICTED = 8
+
+
+class MessageStatus(IntEnum):
+    """enum edged_message_status"""
+
+    ACTUAL = 0
+    EXERCISE = 1
+    TEST = 2
+
+
+class MessageType(IntEnum):
+    """enum edged_message_type: EDGED_MESSAGE_*"""
+
+    NONE = 0
+    ALERT = 1
+    UPDATE = 2
+    CANCEL = 3
 
 
 class KeyKind(IntEnum):
@@ -135,11 +185,14 @@ class KeyKind(IntEnum):
 
 
 class KeyPurpose(IntEnum):
-    """enum key_purpose: KEY_FOR_*"""
+    """enum key_purpose: KEY_FOR_*, KEY_OF_*"""
 
     PACKAGE = 1
     CAMERA = 2
     RECORD = 3
+    BEACON = 4
+    OF_MODEL = 5
+    OF_DATA = 6
 
 
 class Layout(NamedTuple):
@@ -283,6 +336,9 @@ class EvalInfo(Message):
     flags: int = _u32()
     message_bytes: int = _u32()
     epoch: bytes = _bytes(16)
+    agreements: int = _u32()
+    kept: int = _u32()
+    emission: int = _u64()
 
 
 @_message("edged_memory")
@@ -333,7 +389,7 @@ class Model(Message):
     frames: int = _u32()
     joints: int = _u32()
     labels: int = _u32()
-    record_bytes: int = _u32()
+    reserved: int = _reserved("I")
     window_bytes: int = _u64()
 
 
@@ -365,8 +421,8 @@ class Product(Message):
 
 @_message("eval_session_open")
 class SessionOpen(Message):
-    data_slot: int = _u32()
-    alert_slot: int = _u32()
+    agreement: int = _u32()
+    reserved: int = _reserved("I")
     camera: bytes = _bytes(32)
     nonce: bytes = _bytes(32)
 
@@ -414,6 +470,16 @@ class ClipHead(Message):
 class Step(Message):
     step: int = _u32()
     record_bytes: int = _u32()
+    emission: int = _u64()
+
+
+@_message("eval_agreement")
+class AgreementPut(Message):
+    model_slot: int = _u32()
+    data_slot: int = _u32()
+    alert_slots: Tuple[int, ...] = _u32s(EDGED_RECIPIENTS_MAX)
+    bytes: int = _u32()
+    reserved: int = _reserved("I")
 
 
 @_message("edged_record")
@@ -426,13 +492,108 @@ class RecordHead(Message):
 class Scores(Message):
     version: int = _u32()
     kind: int = _u32()
+    status: int = _u32()
+    sees: int = _u32()
     labels: int = _u32()
+    rules: int = _u32()
     persons: int = _u32()
+    reserved: int = _reserved("I")
     number: int = _u64()
     claimed_ns: int = _u64()
+    time_ns: int = _u64()
     tracks: Tuple[int, ...] = _u32s(EVAL_PERSONS_MAX)
     camera: bytes = _bytes(32)
     model: bytes = _bytes(32)
+
+
+@_message("edged_alert")
+class AlertEntry(Message):
+    message: int = _u32()
+    score: int = _u32()
+    event: int = _u64()
+
+
+@_message("edged_epoch")
+class EpochBody(Message):
+    version: int = _u32()
+    kind: int = _u32()
+    unclean: int = _u32()
+    reserved: int = _reserved("I")
+    counter: int = _u64()
+    previous_seq: int = _u64()
+    previous: bytes = _bytes(16)
+    agreement: bytes = _bytes(32)
+
+
+@_message("edged_heartbeat")
+class HeartbeatHead(Message):
+    version: int = _u32()
+    kind: int = _u32()
+    cameras: int = _u32()
+    reserved: int = _reserved("I")
+    nonce: bytes = _bytes(16)
+    time_ns: int = _u64()
+    uptime_ns: int = _u64()
+    seq: int = _u64()
+    counter: int = _u64()
+    config: bytes = _bytes(32)
+
+
+@_message("edged_camera_count")
+class CameraCount(Message):
+    camera: bytes = _bytes(16)
+    accepted: int = _u32()
+    failed: int = _u32()
+
+
+@_message("edged_claim")
+class ClaimHead(Message):
+    version: int = _u32()
+    kind: int = _u32()
+    bytes: int = _u32()
+    reserved: int = _reserved("I")
+
+
+@_message("eval_claim")
+class ClaimPut(Message):
+    agreement: int = _u32()
+    kind: int = _u32()
+    bytes: int = _u32()
+    reserved: int = _reserved("I")
+
+
+@_message("eval_exercise")
+class Exercise(Message):
+    agreement: int = _u32()
+    rule: int = _u32()
+
+
+@_message("edged_beacon")
+class Beacon(Message):
+    version: int = _u32()
+    reserved: int = _reserved("I")
+    rcpt: bytes = _bytes(16)
+    time_ns: int = _u64()
+    nonce: bytes = _bytes(16)
+    tag: bytes = _bytes(32)
+
+
+@_message("eval_beacon")
+class BeaconPut(Message):
+    beacon: Beacon = _nested(Beacon)
+    config: bytes = _bytes(32)
+
+
+@_message("eval_emission")
+class Emission(Message):
+    emission: int = _u64()
+
+
+@_message("edged_state")
+class State(Message):
+    epoch: bytes = _bytes(16)
+    count: int = _u64()
+    sealed: bytes = _bytes(16 + 16 * 24 + EVAL_TAG_BYTES)
 
 
 @_message("key_info")
@@ -452,7 +613,6 @@ class SlotPut(Message):
     key_id: bytes = _bytes(16)
     key: bytes = _bytes(32)
     verifier: bytes = _bytes(32)
-    owner: bytes = _bytes(16)
 
 
 @_message("key_hello")
@@ -482,7 +642,6 @@ class Material(Message):
     key_id: bytes = _bytes(16)
     key: bytes = _bytes(32)
     verifier: bytes = _bytes(32)
-    owner: bytes = _bytes(16)
     node: bytes = _bytes(16)
 
 

@@ -3,11 +3,11 @@
     load       package -> enclave; wbar of each product -> accelerator, once per load
     prepare    U + pad of each product -> accelerator, ahead of a clip (optional)
     evaluate   sealed clip -> enclave; then per step: xbar -> accelerator -> ybar -> enclave; at last
-               the sealed record comes out
+               the sealed records come out, one for each recipient
 
 Bulk data goes by either transport. The bridge sees ciphertext and masked words alone, and decides
 one thing: what becomes of a refused invocation (DESIGN section 3). The same sealed clip goes in
-again at most twice, the last time on the CPU accelerator; then the enclave emits the record `failed`.
+again at most twice, the last time on the CPU accelerator; then the enclave emits the records `failed`.
 """
 
 import logging
@@ -19,7 +19,7 @@ from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple, Type
 import numpy as np
 
 from edged.enclave import wire
-from edged.enclave.client import EvalClient, InvocationRefused, LoadedModel
+from edged.enclave.client import EvalClient, InvocationRefused, LoadedModel, Progress
 from edged.errors import AcceleratorError, EnclaveError, PackageError
 from edged.offload.product import Accelerator
 from edged.offload.transport import MessageTransport, Transport, WindowTransport
@@ -41,12 +41,22 @@ class Cost:
 
 
 class Outcome(NamedTuple):
-    """The sealed record of one clip, how many attempts it took, and their cost together."""
+    """The sealed records of one clip, how many attempts it took, and their cost together.
 
-    record: bytes
+    records  : one for each recipient, as far as they fitted the last answer; the client fetches later ones
+    emission : of the last of them, the fetched ones included: to be confirmed when all are stored
+    """
+
+    records: Tuple[bytes, ...]
+    emission: int
     failed: bool
     attempts: int
     cost: Cost
+
+    @property
+    def record(self) -> bytes:
+        """The first recipient's."""
+        return self.records[0]
 
 
 class _Prepared(NamedTuple):
@@ -95,7 +105,7 @@ class Bridge:
         return self._cost(meter)
 
     def evaluate(self, session: int, number: int, sealed: bytes) -> Outcome:
-        """Evaluate one sealed clip, as often as the rule permits; its sealed record.
+        """Evaluate one sealed clip, as often as the rule permits; its sealed records.
 
         Takes a prepared invocation of as many persons where there is one. Raises EnclaveError where
         the enclave is away or refuses the clip itself.
@@ -104,38 +114,39 @@ class Bridge:
         persons = self._persons_of(sealed)
         for attempt in range(1, wire.EVAL_ATTEMPTS_MAX + 1):
             accelerator = self._fallback if attempt == wire.EVAL_ATTEMPTS_MAX else self._accelerator
-            record: Optional[bytes]
             try:
-                record, failed = self._attempt(session, number, sealed, persons, accelerator), False
+                ended = self._attempt(session, number, sealed, persons, accelerator)
+                records, emission, failed = ended.records, ended.emission, False
             except InvocationRefused as refused:
                 log.warning("session %d clip %d attempt %d on %s: %s", session, number, attempt, accelerator.name,
                             refused)
-                record, failed = refused.record, True
+                records, emission, failed = refused.records, refused.emission, True
             except AcceleratorError as error:
                 log.error("session %d clip %d given up, no accelerator works: %s", session, number, error)
-                record, failed = self.give_up(session), True
-            if record is not None:
-                return Outcome(record, failed, attempt, self._cost(meter))
+                ended = self.give_up(session)
+                records, emission, failed = ended.records, ended.emission, True
+            if records:
+                return Outcome(records, emission, failed, attempt, self._cost(meter))
         raise EnclaveError("session {} clip {}: refused {} times without a record".format(
             session, number, wire.EVAL_ATTEMPTS_MAX))
 
-    def give_up(self, session: int) -> Optional[bytes]:
-        """End the session's unfinished clip: its record `failed`, which is to be delivered like any other.
+    def give_up(self, session: int) -> Progress:
+        """End the session's unfinished clip: its records `failed`, which are to be delivered like any other.
 
-        None where the clip was not accepted yet. Raises EnclaveError (ORDER) where there is none.
+        No records where the clip was not accepted yet. Raises EnclaveError (ORDER) where there is none.
         """
-        return self._client.abort_clip(session).record
+        return self._client.abort_clip(session)
 
     def close(self) -> None:
         """Detach from the enclave and take the weights off the accelerator; both stay usable."""
         self._forget()
 
-    def _attempt(self, session: int, number: int, sealed: bytes, persons: int, accelerator: Accelerator) -> bytes:
+    def _attempt(self, session: int, number: int, sealed: bytes, persons: int, accelerator: Accelerator) -> Progress:
         transport = self._loaded()
         ready = self._prepared.get(persons)
         prepared = ready.popleft() if ready else None
         progress = transport.begin(session, number, prepared.invocation if prepared else 0, sealed)
-        while progress.record is None:
+        while not progress.records:
             due = [index for index, product in enumerate(transport.model.products) if product.step == progress.step]
             answers = []
             for index in due:
@@ -146,7 +157,7 @@ class Bridge:
             for index, y_bar in answers:
                 transport.submit(index, y_bar)
             progress = self._client.end_step(progress.step)
-        return progress.record
+        return progress
 
     def _compute(self, accelerator: Accelerator, index: int, x_bar: np.ndarray, subtract: Optional[np.ndarray],
                  out: np.ndarray) -> np.ndarray:

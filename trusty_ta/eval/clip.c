@@ -53,36 +53,19 @@ enum edged_status prepare_drop(struct eval *e, const struct eval_invocation *ask
 }
 
 static enum edged_status answer_step(const struct eval *e, uint8_t *out, size_t *size) {
-    const struct eval_step s = {.step = e->step};
+    const struct eval_step s = {.step = e->step, .emission = e->emission};
 
     memcpy(out, &s, sizeof(s));
     *size = sizeof(s);
     return EDGED_OK;
 }
 
-enum edged_status clip_record(struct eval *e, const struct eval_index *ask, uint8_t *out, size_t *size) {
-    const struct kept *kept = &e->kept[ask->index % EVAL_SESSIONS_MAX];
-    const struct eval_step s = {.step = e->model.step_count, .record_bytes = (uint32_t)kept->bytes};
+/* The clip ends here as `failed`; the invocation is over. */
+static enum edged_status fail(struct eval *e, uint32_t session, uint8_t *out, size_t *size) {
+    const uint64_t since = e->emission + 1;
+    const enum edged_status status = verdict_failed(e, session);
 
-    if (ask->index >= EVAL_SESSIONS_MAX)
-        return EDGED_ERR_ARGUMENT;
-    if (kept->bytes == 0)
-        return EDGED_ERR_ORDER;
-    memcpy(out, &s, sizeof(s));
-    memcpy(out + sizeof(s), kept->record, kept->bytes);
-    *size = sizeof(s) + kept->bytes;
-    return EDGED_OK;
-}
-
-/* The clip ends here with a record; the invocation is over. */
-static enum edged_status end_with_record(struct eval *e, uint32_t session, enum edged_record_kind kind,
-                                         const int32_t *logits, const uint32_t *probabilities, uint8_t *out,
-                                         size_t *size) {
-    const struct eval_index which = {.index = session};
-
-    if (record_seal(e, session, kind, logits, probabilities) != 0)
-        return EDGED_ERR_UNAVAILABLE;
-    return clip_record(e, &which, out, size);
+    return status != EDGED_OK ? status : record_answer(e, e->model.step_count, since, out, size);
 }
 
 /* The evaluation under way is over, with or without a record: its invocation never comes back. */
@@ -94,10 +77,13 @@ static enum edged_status leave(struct eval *e, enum edged_status status) {
 static enum edged_status finish(struct eval *e, uint8_t *out, size_t *size) {
     int32_t logits[EVAL_LABELS_MAX];
     uint32_t probabilities[EVAL_LABELS_MAX];
+    const uint64_t since = e->emission + 1;
     enum edged_status status;
 
     network_output(&e->network, logits, probabilities);
-    status = end_with_record(e, e->clip.session, EDGED_OBSERVATION, logits, probabilities, out, size);
+    status = verdict_finished(e, e->clip.session, logits, probabilities);
+    if (status == EDGED_OK)
+        (void)record_answer(e, e->model.step_count, since, out, size);
     crypto_wipe(logits, sizeof(logits));
     crypto_wipe(probabilities, sizeof(probabilities));
     return leave(e, status);
@@ -233,7 +219,7 @@ enum edged_status clip_step(struct eval *e, const struct eval_index *ask, uint8_
     if (ct_public(e->network.refused != 0)) {
         e->stats.rejections++;
         if (s->attempts >= EVAL_ATTEMPTS_MAX &&
-            end_with_record(e, e->clip.session, EDGED_FAILED, NULL, NULL, out, size) != EDGED_OK)
+            fail(e, e->clip.session, out, size) != EDGED_OK)
             *size = 0; /* EVAL_CLIP_ABORT tries again */
         return leave(e, EDGED_ERR_VERIFICATION); /* the invocation and its masks are dead */
     }
@@ -253,6 +239,6 @@ enum edged_status clip_abort(struct eval *e, const struct eval_index *ask, uint8
     if (under_way)
         (void)leave(e, EDGED_OK);
     if (s->unfinished)
-        return end_with_record(e, ask->index, EDGED_FAILED, NULL, NULL, out, size);
+        return fail(e, ask->index, out, size);
     return answer_step(e, out, size); /* it was not accepted yet: no record */
 }

@@ -6,14 +6,12 @@
 
 #include "state.h"
 
-/* Each answers with struct eval_step and, at the end, the record; *size counts both. */
+/* Each answers with struct eval_step and, at the end, records; *size counts both. */
 enum edged_status clip_open(struct eval *e, const struct eval_clip_open *ask, uint8_t *out, size_t *size);
 enum edged_status clip_write(struct eval *e, const struct edged_chunk *at, const uint8_t *bytes, size_t n);
 enum edged_status clip_begin(struct eval *e, uint8_t *out, size_t *size);
 enum edged_status clip_step(struct eval *e, const struct eval_index *ask, uint8_t *out, size_t *size);
 enum edged_status clip_abort(struct eval *e, const struct eval_index *ask, uint8_t *out, size_t *size);
-/* A session's last record again. */
-enum edged_status clip_record(struct eval *e, const struct eval_index *ask, uint8_t *out, size_t *size);
 
 enum edged_status clip_read(struct eval *e, const struct edged_chunk *at, uint8_t *out, size_t *size);
 enum edged_status clip_take(struct eval *e, const struct edged_chunk *at, const uint8_t *bytes, size_t n);

@@ -70,6 +70,11 @@ static enum edged_status on_info(struct eval *e, struct call *c) {
                                    (port_has_window() ? EVAL_FLAG_WINDOW : 0),
                           .message_bytes = EDGED_MESSAGE_BYTES};
     memcpy(i.epoch, e->epoch, sizeof(i.epoch));
+    i.emission = e->emission;
+    for (uint32_t k = 0; k < EVAL_AGREEMENTS_MAX; k++)
+        i.agreements += e->agreements[k].open;
+    for (uint32_t k = 0; k < EVAL_KEPT_MAX; k++)
+        i.kept += e->kept[k].emission != 0;
     return answer(c, &i, sizeof(i));
 }
 
@@ -128,7 +133,6 @@ static enum edged_status on_load_commit(struct eval *e, struct call *c) {
                                    .frames = m->frames,
                                    .joints = m->joints,
                                    .labels = m->labels,
-                                   .record_bytes = record_bytes(m->labels),
                                    .window_bytes = window_need(e)};
     return answer(c, &out, sizeof(out));
 }
@@ -277,8 +281,58 @@ static enum edged_status on_clip_abort(struct eval *e, struct call *c) {
 }
 
 static enum edged_status on_record(struct eval *e, struct call *c) {
-    BODY(eval_index, ask);
-    return clip_record(e, &ask, c->out, &c->out_bytes);
+    BODY(eval_emission, ask);
+    return record_again(e, ask.emission, c->out, &c->out_bytes);
+}
+
+static enum edged_status on_restore(struct eval *e, struct call *c) {
+    BODY(edged_state, sealed);
+    return epoch_restore(e, &sealed);
+}
+
+/* The records that a request sealed, as its answer. */
+static enum edged_status emitted(struct eval *e, struct call *c, enum edged_status status, uint32_t step,
+                                 uint64_t since) {
+    return status != EDGED_OK ? status : record_answer(e, step, since, c->out, &c->out_bytes);
+}
+
+static enum edged_status on_agreement(struct eval *e, struct call *c) {
+    BODY(eval_agreement, ask);
+    const uint64_t since = e->emission + 1;
+    uint32_t index = 0;
+    enum edged_status status = epoch_agree(e, &ask, c->body + sizeof(ask), c->size - sizeof(ask), &index);
+    return emitted(e, c, status, index, since);
+}
+
+static enum edged_status on_confirm(struct eval *e, struct call *c) {
+    BODY(eval_emission, ask);
+    struct edged_state out;
+    enum edged_status status = epoch_confirm(e, ask.emission, &out);
+    return status != EDGED_OK ? status : answer(c, &out, sizeof(out));
+}
+
+static enum edged_status on_beacon(struct eval *e, struct call *c) {
+    BODY(eval_beacon, ask);
+    const uint64_t since = e->emission + 1;
+    return emitted(e, c, epoch_beacon(e, &ask), 0, since);
+}
+
+static enum edged_status on_exercise(struct eval *e, struct call *c) {
+    BODY(eval_exercise, ask);
+    const uint64_t since = e->emission + 1;
+    return emitted(e, c, verdict_exercise(e, &ask), 0, since);
+}
+
+static enum edged_status on_claim(struct eval *e, struct call *c) {
+    BODY(eval_claim, ask);
+    const uint64_t since = e->emission + 1;
+    return emitted(e, c, epoch_claim(e, &ask, c->body + sizeof(ask), c->size - sizeof(ask)), 0, since);
+}
+
+static enum edged_status on_close(struct eval *e, struct call *c) {
+    struct edged_state out;
+    enum edged_status status = epoch_close(e, &out);
+    return status != EDGED_OK ? status : answer(c, &out, sizeof(out));
 }
 
 static enum edged_status on_session_close(struct eval *e, struct call *c) {
@@ -302,6 +356,8 @@ struct entry {
 #define EXACTLY(TYPE) sizeof(struct TYPE), sizeof(struct TYPE), offsetof(struct TYPE, reserved)
 #define BULK \
     sizeof(struct edged_chunk), EDGED_MESSAGE_BYTES - sizeof(struct edged_hdr), offsetof(struct edged_chunk, reserved)
+#define MORE(TYPE) \
+    sizeof(struct TYPE), EDGED_MESSAGE_BYTES - sizeof(struct edged_hdr), offsetof(struct TYPE, reserved)
 #define IDLE (STATE_EMPTY | STATE_WEIGHTS | STATE_READY)
 #define LOADING (STATE_ENVELOPE | STATE_CHUNKS)
 
@@ -317,7 +373,7 @@ static const struct entry TABLE[] = {
     {EVAL_PRODUCT, STATE_WEIGHTS | STATE_READY, EXACTLY(eval_index), on_product},
     {EVAL_WEIGHTS_READ, STATE_WEIGHTS, EXACTLY(edged_chunk), on_weights_read},
     {EVAL_WEIGHTS_MAP, STATE_WEIGHTS, EXACTLY(eval_index), on_weights_map},
-    {EVAL_SESSION_OPEN, IDLE, PLAIN(eval_session_open), on_session_open},
+    {EVAL_SESSION_OPEN, IDLE, EXACTLY(eval_session_open), on_session_open},
     {EVAL_PREPARE_OPEN, STATE_READY, EXACTLY(eval_prepare_open), on_prepare_open},
     {EVAL_PREPARE_READ, STATE_PREPARE, EXACTLY(edged_chunk), on_prepare_read},
     {EVAL_PREPARE_MAP, STATE_PREPARE, EXACTLY(eval_index), on_prepare_map},
@@ -329,8 +385,16 @@ static const struct entry TABLE[] = {
     {EVAL_STEP_WRITE, STATE_STEP, BULK, on_step_write},
     {EVAL_STEP, STATE_STEP, EXACTLY(eval_index), on_step},
     {EVAL_CLIP_ABORT, IDLE | STATE_CLIP | STATE_STEP, EXACTLY(eval_index), on_clip_abort},
-    {EVAL_RECORD, STATE_ANY, EXACTLY(eval_index), on_record},
+    {EVAL_RECORD, STATE_ANY, PLAIN(eval_emission), on_record},
     {EVAL_SESSION_CLOSE, IDLE, EXACTLY(eval_index), on_session_close},
+    {EVAL_RESTORE, IDLE, PLAIN(edged_state), on_restore},
+    {EVAL_AGREEMENT, IDLE, MORE(eval_agreement), on_agreement},
+    {EVAL_CONFIRM, STATE_ANY, PLAIN(eval_emission), on_confirm},
+    {EVAL_BEACON, STATE_ANY, sizeof(struct eval_beacon), sizeof(struct eval_beacon),
+     offsetof(struct eval_beacon, beacon.reserved), on_beacon},
+    {EVAL_EXERCISE, STATE_ANY, PLAIN(eval_exercise), on_exercise},
+    {EVAL_CLAIM, STATE_ANY, MORE(eval_claim), on_claim},
+    {EVAL_CLOSE, IDLE, NOTHING, on_close},
 };
 
 /* The one place that judges a message's frame. */

@@ -16,8 +16,8 @@ struct eval *eval_create(void) {
         return NULL;
     e->kernel = kernel_select();
     e->state = STATE_EMPTY;
-    if (crypto_init() != 0 || (e->prg = prg_new()) == NULL || port_random(e->epoch, sizeof(e->epoch)) != 0 ||
-        port_random(e->salt, sizeof(e->salt)) != 0) {
+    if (crypto_init() != 0 || (e->prg = prg_new()) == NULL || port_device_key("edged state v1", e->state_key) != 0 ||
+        epoch_begin(e) != EDGED_OK) {
         eval_destroy(e);
         return NULL;
     }

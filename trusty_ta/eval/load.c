@@ -6,12 +6,11 @@
 
 #include "bytes.h"
 #include "cbor.h"
+#include "cose.h"
 #include "state.h"
 
-/* COSE_Sign1, tagged; protected { alg: EdDSA }, unprotected empty. */
-static const uint8_t SIGN1[] = {0xd2, 0x84, 0x43, 0xa1, 0x01, 0x27, 0xa0};
-static const uint8_t PROTECTED[] = {0xa1, 0x01, 0x27};
-static const char CONTEXT[] = "edged package";
+/* COSE_Sign1, tagged. */
+static const uint8_t SIGN1[] = {0xd2, 0x84};
 
 void load_drop(struct eval *e) {
     if (e->loading != NULL) {
@@ -53,29 +52,10 @@ static bool read_envelope(const struct loading *l, const uint8_t **manifest, siz
     size_t n;
 
     cbor_expect(&r, SIGN1, sizeof(SIGN1));
+    cose_expect_headers(&r);
     *manifest = cbor_read_bytes(&r, 1, EVAL_ENVELOPE_MAX, size);
     *signature = cbor_read_bytes(&r, 64, 64, &n);
     return cbor_done(&r);
-}
-
-/* Ed25519 over Sig_structure = ["Signature1", protected, external, manifest]. */
-static bool signature_holds(const uint8_t verifier[32], const uint8_t *manifest, size_t size,
-                            const uint8_t *signature) {
-    const size_t capacity = size + 64;
-    struct cbor_writer w = {.data = malloc(capacity), .size = capacity};
-    bool holds = false;
-
-    if (w.data == NULL)
-        return false;
-    cbor_write_head(&w, 4, 4);
-    cbor_write_text(&w, "Signature1");
-    cbor_write_bytes(&w, PROTECTED, sizeof(PROTECTED));
-    cbor_write_bytes(&w, (const uint8_t *)CONTEXT, sizeof(CONTEXT) - 1);
-    cbor_write_bytes(&w, manifest, size);
-    if (!w.failed)
-        holds = crypto_ed25519_verify(verifier, w.data, w.at, signature) == 0;
-    free(w.data);
-    return holds;
 }
 
 /* The envelope is complete: nothing in it is believed before its signature holds. */
@@ -92,7 +72,7 @@ static enum edged_status open_envelope(struct eval *e) {
     status = keylink_derive(&e->keylink, l->slot, KEY_FOR_PACKAGE, no_salt, NULL, 0, &l->key);
     if (status != EDGED_OK)
         return status;
-    if (!signature_holds(l->key.verifier, manifest, size, signature))
+    if (!cose_holds(l->key.verifier, "Signature1", "edged package", manifest, size, signature))
         return EDGED_ERR_PACKAGE;
     status = model_read_manifest(&e->model, manifest, size);
     if (status != EDGED_OK)

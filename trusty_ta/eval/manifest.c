@@ -47,8 +47,11 @@ static void read_manifest(struct cbor_reader *r, struct model *m) {
     memcpy(m->key_id, s, n);
     cbor_expect_text(r, "labels");
     m->labels = (uint32_t)cbor_read_array(r, 1, EVAL_LABELS_MAX);
-    for (uint32_t i = 0; i < m->labels; i++)
-        (void)cbor_read_text(r, 1, 64, &n);
+    for (uint32_t i = 0; i < m->labels; i++) {
+        s = cbor_read_text(r, 1, 64, &n);
+        m->label[i].bytes = (uint8_t)n;
+        memcpy(m->label[i].text, s, n < EDGED_LABEL_MAX ? n : EDGED_LABEL_MAX);
+    }
     cbor_expect_text(r, "layers");
     count = cbor_read_array(r, 5, EVAL_LAYERS_MAX);
     for (size_t i = 0; i < count; i++)
@@ -60,9 +63,11 @@ static void read_manifest(struct cbor_reader *r, struct model *m) {
     cbor_expect_text(r, "persons");
     m->persons = (uint32_t)cbor_read_uint(r, EVAL_PERSONS_MAX);
     cbor_expect_text(r, "version");
-    (void)cbor_read_uint(r, UINT32_MAX);
+    m->version = (uint32_t)cbor_read_uint(r, UINT32_MAX);
     cbor_expect_text(r, "model_id");
-    (void)cbor_read_text(r, 1, 64, &n);
+    s = cbor_read_text(r, 1, sizeof(m->id), &n);
+    memcpy(m->id, s, n);
+    m->id_bytes = (uint32_t)n;
     cbor_expect_text(r, "skeleton");
     (void)cbor_read_text(r, 1, 64, &n);
     cbor_expect_text(r, "partitions");

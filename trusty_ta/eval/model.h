@@ -71,6 +71,13 @@ struct layer {
     int32_t *extra;              /* TEMPORAL res_mult [1], POOL empty [cin] */
 };
 
+/** struct label - what a score is called; longer ones keep their head and are never a rule's */
+struct label {
+    uint8_t bytes; /* of the whole label */
+    uint8_t text[EDGED_LABEL_MAX];
+};
+static_assert(sizeof(struct label) == 1 + EDGED_LABEL_MAX, "compared as bytes");
+
 /** struct model - see the file's head */
 struct model {
     uint32_t persons;
@@ -83,6 +90,10 @@ struct model {
     uint8_t digest[32];  /* of the package's plaintext */
     uint8_t key_id[16];
     uint8_t salt[32];
+    uint32_t version;
+    uint32_t id_bytes;
+    uint8_t id[64];
+    struct label label[EVAL_LABELS_MAX];
 
     uint32_t layer_count;
     uint32_t product_count;

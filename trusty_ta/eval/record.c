@@ -1,8 +1,8 @@
 /*
- * record.c - what leaves: one sealed record per finished or failed clip, all of
- * one size.
+ * record.c - what leaves: sealed records, all of one agreement of one size, kept
+ * until the normal world has stored them.
  *
- * Record key = HKDF(alert key, salt drawn at enclave start, recipient || agreement
+ * Record key = HKDF(alert key, salt drawn at the epoch's begin, recipient || agreement
  * digest); nonce = sequence number, counted here; the header is associated data.
  * Uniqueness of (key, nonce) so depends on nothing stored.
  */
@@ -10,36 +10,33 @@
 #include "cbor.h"
 #include "state.h"
 
-#define BODY_QUANTUM 512u
-
-static uint32_t body_bytes(uint32_t labels) {
-    const uint32_t n = (uint32_t)sizeof(struct edged_scores) + labels * 8;
-    return (n + BODY_QUANTUM - 1) / BODY_QUANTUM * BODY_QUANTUM;
-}
-
-static_assert(sizeof(struct edged_scores) + EVAL_LABELS_MAX * 8 <= RECORD_BODY_MAX &&
-                  RECORD_BODY_MAX % BODY_QUANTUM == 0,
-              "the scores of all labels fit the largest body");
 static_assert(sizeof(struct edged_hdr) + sizeof(struct eval_step) + RECORD_MAX <= EDGED_MESSAGE_BYTES,
               "a record fits a message");
+static_assert(sizeof(struct edged_scores) + EDGED_RULES_MAX * sizeof(struct edged_alert) + EVAL_LABELS_MAX * 8 <=
+                  EDGED_BODY_MAX,
+              "the scores of all labels fit the largest body");
+static_assert(sizeof(struct edged_heartbeat) + EVAL_SESSIONS_MAX * sizeof(struct edged_camera_count) <= 512 &&
+                  sizeof(struct edged_claim) + EDGED_CLAIM_MAX <= 512 &&
+                  sizeof(struct edged_scores) + EDGED_RULES_MAX * sizeof(struct edged_alert) <= 512,
+              "everything else fits the smallest body");
 
-static size_t write_header(const struct eval *e, const struct session *s, uint64_t seq,
-                           enum edged_record_kind kind, uint8_t out[RECORD_HEADER_MAX]) {
-    struct cbor_writer w = {.data = out, .size = RECORD_HEADER_MAX};
+static size_t write_header(const struct eval *e, const struct recipient *to, uint64_t seq,
+                           enum edged_record_kind kind, uint8_t out[EDGED_RECORD_HEADER_MAX]) {
+    struct cbor_writer w = {.data = out, .size = EDGED_RECORD_HEADER_MAX};
 
     cbor_write_map(&w, 8);
     cbor_write_text(&w, "v");
     cbor_write_uint(&w, 1);
     cbor_write_text(&w, "kid");
-    cbor_write_bytes(&w, s->record.key_id, sizeof(s->record.key_id));
+    cbor_write_bytes(&w, to->key_id, sizeof(to->key_id));
     cbor_write_text(&w, "seq");
     cbor_write_uint(&w, seq);
     cbor_write_text(&w, "kind");
     cbor_write_uint(&w, kind);
     cbor_write_text(&w, "node");
-    cbor_write_bytes(&w, s->record.node, sizeof(s->record.node));
+    cbor_write_bytes(&w, to->record.node, sizeof(to->record.node));
     cbor_write_text(&w, "rcpt");
-    cbor_write_bytes(&w, s->recipient, sizeof(s->recipient));
+    cbor_write_bytes(&w, to->rcpt, sizeof(to->rcpt));
     cbor_write_text(&w, "salt");
     cbor_write_bytes(&w, e->salt, sizeof(e->salt));
     cbor_write_text(&w, "epoch");
@@ -47,49 +44,105 @@ static size_t write_header(const struct eval *e, const struct session *s, uint64
     return w.at;
 }
 
-uint32_t record_bytes(uint32_t labels) {
-    return (uint32_t)sizeof(struct edged_record) + RECORD_HEADER_MAX + body_bytes(labels) + CRYPTO_TAG_BYTES;
+bool record_room(const struct eval *e, uint32_t records) {
+    uint32_t free_slots = 0;
+
+    for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++)
+        free_slots += e->kept[i].emission == 0;
+    for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++)
+        if (e->sessions[i].open && e->sessions[i].unfinished)
+            records += e->agreements[e->sessions[i].agreement].recipient_count;
+    return records <= free_slots;
 }
 
-int record_seal(struct eval *e, uint32_t session, enum edged_record_kind kind, const int32_t *logits,
-                const uint32_t *probabilities) {
-    struct session *s = &e->sessions[session];
-    struct kept *kept = &e->kept[session];
-    const uint32_t labels = s->labels;
-    const uint64_t seq = ++e->sequence[s->alert_slot]; /* spent, whatever follows */
-    struct edged_scores scores = {.version = 1,
-                                  .kind = kind,
-                                  .labels = labels,
-                                  .persons = s->persons,
-                                  .number = s->number,
-                                  .claimed_ns = s->claimed_ns};
-    uint8_t *header = kept->record + sizeof(struct edged_record), *plain, nonce[12] = {0};
-    struct edged_record r;
-    uint32_t body;
+static struct kept *find_kept(struct eval *e) {
+    for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++)
+        if (e->kept[i].emission == 0)
+            return &e->kept[i];
+    return NULL;
+}
 
-    /* A header grows with seq; the body fills what it leaves, so that all records have one size. */
-    r.header_bytes = (uint32_t)write_header(e, s, seq, kind, header);
-    body = body_bytes(labels) + RECORD_HEADER_MAX - r.header_bytes;
-    r.body_bytes = body + CRYPTO_TAG_BYTES;
-    memcpy(kept->record, &r, sizeof(r));
-    memcpy(scores.tracks, s->tracks, sizeof(scores.tracks));
-    memcpy(scores.camera, s->camera, sizeof(scores.camera));
-    memcpy(scores.model, s->model, sizeof(scores.model));
-    plain = header + r.header_bytes;
-    memset(plain, 0, body);
-    memcpy(plain, &scores, sizeof(scores));
-    if (logits != NULL) {
-        memcpy(plain + sizeof(scores), logits, labels * 4);
-        memcpy(plain + sizeof(scores) + labels * 4, probabilities, labels * 4);
+static void withdraw(struct eval *e, uint64_t since) {
+    for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++)
+        if (e->kept[i].emission >= since) {
+            crypto_wipe(&e->kept[i], sizeof(e->kept[i]));
+            e->stats.records--;
+        }
+    e->emission = since - 1;
+}
+
+int record_seal(struct eval *e, uint32_t agreement, uint32_t recipient, enum edged_record_kind kind,
+                uint64_t since) {
+    const struct agreement *a = &e->agreements[agreement];
+    struct recipient *to = &e->agreements[agreement].recipients[recipient];
+    struct kept *kept = find_kept(e);
+    const uint64_t seq = ++to->seq; /* spent, whatever follows */
+    uint8_t *header, nonce[12] = {0};
+    struct edged_record r;
+    uint32_t plain;
+
+    if (kept == NULL) {
+        withdraw(e, since);
+        return -1; /* cannot be: every caller asked record_room */
     }
+    /* A header grows with seq; the body fills what it leaves, so that all records have one size. */
+    header = kept->record + sizeof(r);
+    r.header_bytes = (uint32_t)write_header(e, to, seq, kind, header);
+    plain = EDGED_RECORD_HEADER_MAX + a->body_bytes - r.header_bytes;
+    r.body_bytes = plain + CRYPTO_TAG_BYTES;
+    memcpy(kept->record, &r, sizeof(r));
     store_le64(nonce, seq);
-    if (crypto_gcm_seal(s->record.key, s->record.key_bytes, nonce, header, r.header_bytes, plain, body,
-                        plain) != 0) {
-        crypto_wipe(kept, sizeof(*kept));
+    if (crypto_gcm_seal(to->record.key, to->record.key_bytes, nonce, header, r.header_bytes, e->plain, plain,
+                        header + r.header_bytes) != 0) {
+        withdraw(e, since);
         return -1;
     }
+    kept->emission = ++e->emission;
+    kept->agreement = agreement;
+    kept->recipient = recipient;
+    kept->seq = seq;
     kept->bytes = sizeof(r) + r.header_bytes + r.body_bytes;
-    s->unfinished = false;
     e->stats.records++;
     return 0;
+}
+
+static const struct kept *first_from(const struct eval *e, uint64_t since) {
+    const struct kept *first = NULL;
+
+    for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++) {
+        const struct kept *k = &e->kept[i];
+        if (k->emission != 0 && k->emission >= since && (first == NULL || k->emission < first->emission))
+            first = k;
+    }
+    return first;
+}
+
+enum edged_status record_answer(const struct eval *e, uint32_t step, uint64_t since, uint8_t *out, size_t *size) {
+    const size_t capacity = EDGED_MESSAGE_BYTES - sizeof(struct edged_hdr);
+    struct eval_step s = {.step = step, .emission = e->emission};
+    size_t at = sizeof(s);
+
+    for (const struct kept *k = first_from(e, since); k != NULL && k->bytes <= capacity - at;
+         k = first_from(e, k->emission + 1)) {
+        memcpy(out + at, k->record, k->bytes);
+        at += k->bytes;
+    }
+    s.record_bytes = (uint32_t)(at - sizeof(s));
+    memcpy(out, &s, sizeof(s));
+    *size = at;
+    return EDGED_OK;
+}
+
+enum edged_status record_again(const struct eval *e, uint64_t since, uint8_t *out, size_t *size) {
+    const struct kept *k = first_from(e, since);
+    struct eval_step s = {.step = e->model.step_count, .emission = e->emission};
+
+    if (k != NULL) {
+        s.emission = k->emission;
+        s.record_bytes = (uint32_t)k->bytes;
+        memcpy(out + sizeof(s), k->record, k->bytes);
+    }
+    memcpy(out, &s, sizeof(s));
+    *size = sizeof(s) + s.record_bytes;
+    return EDGED_OK;
 }

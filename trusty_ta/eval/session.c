@@ -10,16 +10,17 @@
 enum edged_status session_open(struct eval *e, const struct eval_session_open *ask, struct eval_session *out) {
     static const char label[] = "edged session v1";
     static const uint8_t no_salt[32];
+    const struct agreement *a = &e->agreements[ask->agreement % EVAL_AGREEMENTS_MAX];
     struct session *s = NULL, fresh;
     struct key_material camera = {0};
-    uint8_t salt[64], context[48] = {0};
+    uint8_t salt[64];
     enum edged_status status;
 
-    if (ask->data_slot >= KEY_SLOTS || ask->alert_slot >= KEY_SLOTS)
+    if (ask->agreement >= EVAL_AGREEMENTS_MAX || !a->open)
         return EDGED_ERR_ARGUMENT;
     for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++) { /* the camera's own, else a free one */
         struct session *at = &e->sessions[i];
-        if (at->open && at->data_slot == ask->data_slot &&
+        if (at->open && at->agreement == ask->agreement &&
             memcmp(at->camera, ask->camera, sizeof(at->camera)) == 0)
             s = at;
         else if (!at->open && s == NULL)
@@ -32,21 +33,21 @@ enum edged_status session_open(struct eval *e, const struct eval_session_open *a
     if (s->unfinished)
         return EDGED_ERR_ORDER; /* its clip needs a record first */
     memset(&fresh, 0, sizeof(fresh));
-    fresh.data_slot = ask->data_slot;
-    fresh.alert_slot = ask->alert_slot;
+    fresh.agreement = ask->agreement;
     memcpy(fresh.camera, ask->camera, sizeof(fresh.camera));
-    store_le32(fresh.recipient, ask->alert_slot);
+    if (s->open) { /* what goes on although the key is new */
+        fresh.accepted = s->accepted;
+        fresh.failed = s->failed;
+        memcpy(fresh.events, s->events, sizeof(fresh.events));
+    }
     memset(out, 0, sizeof(*out));
     if (port_random(out->nonce, sizeof(out->nonce)) != 0)
         return EDGED_ERR_UNAVAILABLE;
-    status = keylink_derive(&e->keylink, ask->data_slot, KEY_FOR_CAMERA, no_salt, ask->camera,
+    status = keylink_derive(&e->keylink, a->data_slot, KEY_FOR_CAMERA, no_salt, ask->camera,
                             sizeof(ask->camera), &camera);
-    memcpy(context, fresh.recipient, sizeof(fresh.recipient)); /* then the agreement's digest: none yet */
-    if (status == EDGED_OK)
-        status = keylink_derive(&e->keylink, ask->alert_slot, KEY_FOR_RECORD, e->salt, context,
-                                sizeof(context), &fresh.record);
-    if (status == EDGED_OK && memcmp(camera.owner, fresh.record.owner, sizeof(camera.owner)) != 0)
-        status = EDGED_ERR_KEY; /* one owner's observations under another's key */
+    if (status == EDGED_OK && (memcmp(camera.verifier, a->qdo, sizeof(a->qdo)) != 0 ||
+                               memcmp(camera.key_id, a->data_key, sizeof(a->data_key)) != 0))
+        status = EDGED_ERR_KEY; /* the slot has another key since: one owner's clips under another's agreement */
     memcpy(salt, ask->nonce, 32);
     memcpy(salt + 32, out->nonce, 32);
     if (status == EDGED_OK && crypto_hkdf_sha256(camera.key, 32, salt, sizeof(salt), (const uint8_t *)label,
@@ -70,8 +71,6 @@ enum edged_status session_close(struct eval *e, const struct eval_index *ask) {
     if (s->unfinished)
         return EDGED_ERR_ORDER; /* its clip needs a record first */
     crypto_wipe(s, sizeof(*s));
-    /* The next camera in this place must not be answered this one's record. */
-    crypto_wipe(&e->kept[ask->index], sizeof(e->kept[ask->index]));
     return EDGED_OK;
 }
 
@@ -90,7 +89,11 @@ enum edged_status session_admits(const struct eval *e, const struct eval_clip_op
         return EDGED_ERR_LENGTH;
     if (s->unfinished)
         return ask->number == s->number && s->attempts < EVAL_ATTEMPTS_MAX ? EDGED_OK : EDGED_ERR_ORDER;
-    return ask->number > s->number ? EDGED_OK : EDGED_ERR_CLIP;
+    if (ask->number <= s->number)
+        return EDGED_ERR_CLIP;
+    if (!record_room(e, e->agreements[s->agreement].recipient_count))
+        return EDGED_ERR_FULL;
+    return agreement_admits(&e->agreements[s->agreement], &e->model, e->network.placement, port_uptime_ns());
 }
 
 enum edged_status session_accept(struct eval *e, uint32_t *persons) {
@@ -118,6 +121,10 @@ enum edged_status session_accept(struct eval *e, uint32_t *persons) {
     for (uint32_t i = head.persons; i < 8; i++)
         if (head.tracks[i] != 0)
             return EDGED_ERR_CLIP;
+    if (!s->unfinished) {
+        agreement_count(&e->agreements[s->agreement], port_uptime_ns());
+        s->accepted++;
+    }
     s->attempts = s->unfinished ? s->attempts + 1 : 1;
     s->unfinished = true;
     s->number = e->clip.number;

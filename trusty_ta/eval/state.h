@@ -5,6 +5,7 @@
 #ifndef EDGED_STATE_H
 #define EDGED_STATE_H
 
+#include "agreement.h"
 #include "crypto.h"
 #include "eval.h"
 #include "keylink.h"
@@ -23,10 +24,9 @@ enum eval_state {
 };
 #define STATE_ANY 0xffu
 
-/* The largest record: struct edged_record, header, body and tag (record.c). */
-#define RECORD_HEADER_MAX 192u
-#define RECORD_BODY_MAX 3584u
-#define RECORD_MAX (sizeof(struct edged_record) + RECORD_HEADER_MAX + RECORD_BODY_MAX + EVAL_TAG_BYTES)
+/* The largest plaintext of a record, and the largest record: struct edged_record, header, body and tag. */
+#define RECORD_PLAIN_MAX (EDGED_RECORD_HEADER_MAX + EDGED_BODY_MAX)
+#define RECORD_MAX (sizeof(struct edged_record) + RECORD_PLAIN_MAX + EVAL_TAG_BYTES)
 
 /** struct flow - bulk data on its way in messages: strictly sequential */
 struct flow {
@@ -58,13 +58,21 @@ struct prepared {
     uint32_t persons;
 };
 
+/** struct event - of one rule and camera, between its Alert and its Cancel; decided without a branch */
+struct event {
+    uint64_t active;  /* all ones, or 0 */
+    uint64_t number;  /* of the clip that began it */
+    uint64_t held_ns; /* uptime at the last clip for which the rule held */
+};
+
 /** struct session - one camera; outlives the client, so that no clip counts twice */
 struct session {
     bool open;
     bool unfinished; /* the clip `number` was accepted and has no record yet */
     uint32_t attempts;
-    uint32_t data_slot;
-    uint32_t alert_slot;
+    uint32_t agreement;
+    uint32_t accepted; /* clips, in this epoch */
+    uint32_t failed;
     uint64_t number; /* the last accepted clip */
     uint8_t tag[EVAL_TAG_BYTES]; /* its seal's */
     uint8_t model[32]; /* of its last attempt: digest of the manifest */
@@ -74,14 +82,33 @@ struct session {
     uint32_t tracks[8];
     uint8_t camera[32];
     uint8_t key[32];
-    uint8_t recipient[16];
-    struct key_material record; /* key, key id, node */
+    struct event events[EDGED_RULES_MAX];
 };
 
-/** struct kept - a session's last record, for a client that did not get it */
+/** struct kept - a record that is not confirmed yet */
 struct kept {
-    size_t bytes; /* 0: none yet */
+    uint64_t emission; /* 0: free */
+    uint32_t agreement;
+    uint32_t recipient;
+    uint64_t seq;
+    size_t bytes;
     uint8_t record[RECORD_MAX];
+};
+
+/** struct epoch_end - where a recipient's sequence stood */
+struct epoch_end {
+    uint8_t rcpt[16];
+    uint64_t seq;
+};
+
+#define EPOCH_ENDS_MAX (EVAL_AGREEMENTS_MAX * EDGED_RECIPIENTS_MAX)
+
+/** struct epoch_summary - an epoch as sealed state and the next epoch's first records know it */
+struct epoch_summary {
+    uint64_t counter;
+    uint32_t closed; /* by EVAL_CLOSE */
+    uint32_t count;
+    struct epoch_end ends[EPOCH_ENDS_MAX];
 };
 
 struct eval {
@@ -90,7 +117,14 @@ struct eval {
     struct keylink keylink;
     uint8_t epoch[16];
     uint8_t salt[32]; /* of the record keys */
-    uint64_t sequence[KEY_SLOTS]; /* of the records, per alert slot */
+    uint8_t state_key[32];
+    uint64_t states; /* sealed in this epoch */
+    uint64_t counter; /* of epochs */
+    bool previous_known;
+    uint8_t previous_epoch[16];
+    struct epoch_summary previous;
+    struct agreement agreements[EVAL_AGREEMENTS_MAX];
+    struct agreement reading; /* one that is not believed yet */
 
     enum eval_state state;
     uint64_t loads;
@@ -107,7 +141,9 @@ struct eval {
     size_t window_bytes;
 
     struct session sessions[EVAL_SESSIONS_MAX];
-    struct kept kept[EVAL_SESSIONS_MAX];
+    uint64_t emission; /* of the last record sealed */
+    struct kept kept[EVAL_KEPT_MAX];
+    uint8_t plain[RECORD_PLAIN_MAX]; /* of the record at hand */
     struct eval_clip_open clip; /* the one under way */
     uint32_t clip_have;
     uint32_t step;
@@ -131,9 +167,30 @@ enum edged_status session_close(struct eval *e, const struct eval_index *ask);
 /* Open the sealed clip at the network's g in place and make its first activations. */
 enum edged_status session_accept(struct eval *e, uint32_t *persons);
 
-/* record.c: seal what was decided and keep it as session's last record. 0, or -1: the clip is unfinished still */
-int record_seal(struct eval *e, uint32_t session, enum edged_record_kind kind, const int32_t *logits,
-                const uint32_t *probabilities);
-uint32_t record_bytes(uint32_t labels);
+/* epoch.c: agreements that begin, beacons, claims, sealed state */
+enum edged_status epoch_begin(struct eval *e); /* random names, nothing before */
+enum edged_status epoch_restore(struct eval *e, const struct edged_state *sealed);
+enum edged_status epoch_agree(struct eval *e, const struct eval_agreement *ask, const uint8_t *bytes, size_t size,
+                              uint32_t *index);
+enum edged_status epoch_confirm(struct eval *e, uint64_t emission, struct edged_state *out);
+enum edged_status epoch_close(struct eval *e, struct edged_state *out);
+enum edged_status epoch_beacon(struct eval *e, const struct eval_beacon *ask);
+enum edged_status epoch_claim(struct eval *e, const struct eval_claim *ask, const uint8_t *bytes, size_t size);
+
+/* verdict.c: what a finished or failed clip says to each recipient. OK, or UNAVAILABLE: the clip is unfinished still */
+enum edged_status verdict_finished(struct eval *e, uint32_t session, const int32_t *logits,
+                                   const uint32_t *probabilities);
+enum edged_status verdict_failed(struct eval *e, uint32_t session);
+enum edged_status verdict_exercise(struct eval *e, const struct eval_exercise *ask);
+
+/* record.c: sealed records, kept until they are confirmed */
+/* Room for so many more records, beside those that unfinished clips will need? */
+bool record_room(const struct eval *e, uint32_t records);
+/* Seal e->plain for a recipient. 0, or -1; then all records from `since` on are withdrawn. */
+int record_seal(struct eval *e, uint32_t agreement, uint32_t recipient, enum edged_record_kind kind, uint64_t since);
+/* struct eval_step and the kept records from `since` on, as many as fit a message. */
+enum edged_status record_answer(const struct eval *e, uint32_t step, uint64_t since, uint8_t *out, size_t *size);
+/* The first kept record from `since` on. */
+enum edged_status record_again(const struct eval *e, uint64_t since, uint8_t *out, size_t *size);
 
 #endif

@@ -54,7 +54,7 @@ static_assert(sizeof(struct edged_hdr) == 2 + 2 + 4 + 4 + 4 + 8, "edged_hdr");
  * enum edged_status - the answer's verdict; an answer other than OK has no body
  * (but see struct eval_step)
  *
- * LENGTH to CLIP follow from public bytes (framing, order, sizes) and may be
+ * All but VERIFICATION follow from public bytes (framing, order, sizes) and may be
  * told at once. VERIFICATION is the single answer to everything that depends
  * on weights, activations, masks or keys; it is given at one point only.
  */
@@ -74,7 +74,12 @@ enum edged_status {
     EDGED_ERR_KEY = 12,         /* key slot empty, of another kind, or refused */
     EDGED_ERR_UNAVAILABLE = 13, /* key application or random source is away */
     EDGED_ERR_CLIP = 14,        /* clip refused: seal, replay, form */
-    EDGED_ERR_VERIFICATION = 15 /* a product failed its check: invocation dead */
+    EDGED_ERR_VERIFICATION = 15, /* a product failed its check: invocation dead */
+    EDGED_ERR_AGREEMENT = 16,   /* not signed by both, not covered by it, or not valid now */
+    EDGED_ERR_RATE = 17,        /* the agreement's clips of this hour are used up */
+    EDGED_ERR_LOCKED = 18,      /* no beacon within the agreement's limit */
+    EDGED_ERR_FULL = 19,        /* too many records are kept: fetch and confirm them first */
+    EDGED_ERR_STATE = 20        /* the sealed state is not this device's, or altered */
 };
 
 /* ---------------------------------------------------------------- eval --- */
@@ -104,8 +109,15 @@ enum eval_cmd {
     EVAL_STEP_WRITE = 42,    /* edged_chunk + bytes     -> - */
     EVAL_STEP = 44,          /* eval_index              -> eval_step [+ record] */
     EVAL_CLIP_ABORT = 46,    /* eval_index (session)    -> eval_step + record */
-    EVAL_RECORD = 48,        /* eval_index (session)    -> eval_step + record */
-    EVAL_SESSION_CLOSE = 50  /* eval_index (session)    -> - (its kept record goes, too) */
+    EVAL_RECORD = 48,        /* eval_emission           -> eval_step [+ record] */
+    EVAL_SESSION_CLOSE = 50, /* eval_index (session)    -> - */
+    EVAL_RESTORE = 52,       /* edged_state             -> - */
+    EVAL_AGREEMENT = 54,     /* eval_agreement + bytes  -> eval_step + epoch records */
+    EVAL_CONFIRM = 56,       /* eval_emission           -> edged_state */
+    EVAL_BEACON = 58,        /* eval_beacon             -> eval_step + heartbeat */
+    EVAL_EXERCISE = 60,      /* eval_exercise           -> eval_step + records */
+    EVAL_CLAIM = 62,         /* eval_claim + bytes      -> eval_step + records */
+    EVAL_CLOSE = 64          /* -                       -> edged_state */
 };
 
 /** enum eval_placement - where the linear products are computed */
@@ -150,14 +162,20 @@ static_assert(sizeof(struct eval_index) == 4 + 4, "eval_index");
  * struct eval_info - answer to EVAL_INFO
  * @flags:         EVAL_FLAG_*
  * @message_bytes: largest message, both ways
- * @epoch:         random, drawn at enclave start
+ * @epoch:         random, drawn at enclave start and by EVAL_CLOSE
+ * @agreements:    how many are in force
+ * @kept:          records that wait for EVAL_CONFIRM
+ * @emission:      of the last record sealed, 0: none yet
  */
 struct eval_info {
     uint32_t flags;
     uint32_t message_bytes;
     uint8_t epoch[16];
+    uint32_t agreements;
+    uint32_t kept;
+    uint64_t emission;
 };
-static_assert(sizeof(struct eval_info) == 4 + 4 + 16, "eval_info");
+static_assert(sizeof(struct eval_info) == 4 + 4 + 16 + 4 + 4 + 8, "eval_info");
 
 /**
  * struct edged_memory - the memory of one application, in bytes
@@ -251,7 +269,6 @@ static_assert(sizeof(struct eval_load_open) == 4 * 4, "eval_load_open");
  * @products:     products handed to the accelerator per clip, masked or inputs
  * @steps:        EVAL_STEP calls per clip
  * @window_bytes: shared memory that this model and placement need
- * @record_bytes: size of every record of this model
  */
 struct eval_model {
     uint64_t load;
@@ -262,7 +279,7 @@ struct eval_model {
     uint32_t frames;
     uint32_t joints;
     uint32_t labels;
-    uint32_t record_bytes;
+    uint32_t reserved;
     uint64_t window_bytes;
 };
 static_assert(sizeof(struct eval_model) == 8 + 8 * 4 + 8, "eval_model");
@@ -297,16 +314,14 @@ static_assert(sizeof(struct eval_product) == 10 * 4 + 2 * 8, "eval_product");
 /* EVAL_WEIGHTS_MAP and EVAL_PREPARE_MAP write at the window's first byte. */
 
 /**
- * struct eval_session_open - bind one camera of one query data owner; both slots
- * must name the same owner. A camera of a data slot has one session: opening it
- * again replaces it, under a fresh key.
- * @data_slot:  key slot of kind KEY_DATA: the camera key comes from it
- * @alert_slot: key slot of kind KEY_ALERT: records are sealed under it
- * @nonce:      the camera's
+ * struct eval_session_open - bind one camera to an agreement. A camera of an
+ * agreement has one session: opening it again replaces it, under a fresh key.
+ * @agreement: from EVAL_AGREEMENT; it names owner, data key and recipients
+ * @nonce:     the camera's
  */
 struct eval_session_open {
-    uint32_t data_slot;
-    uint32_t alert_slot;
+    uint32_t agreement;
+    uint32_t reserved;
     uint8_t camera[32];
     uint8_t nonce[32];
 };
@@ -363,8 +378,11 @@ static_assert(sizeof(struct eval_invocation) == 8, "eval_invocation");
  * Until an accepted clip has its record the session takes no other one: whatever
  * ended its evaluation (a refusal, UNAVAILABLE, a disconnect), the client sends it
  * again, or gives it up by EVAL_CLIP_ABORT; then its invocation, if any is left,
- * dies and it becomes `failed`. The session's last
- * record is kept: EVAL_RECORD answers it again, byte for byte.
+ * dies and it becomes `failed`.
+ *
+ * A clip is taken only where its agreement covers it: the model's id, key, version
+ * and labels, the placement, validity, rate (AGREEMENT, PLACEMENT, RATE), a beacon
+ * within the limit (LOCKED), and room for its records (FULL).
  */
 struct eval_clip_open {
     uint32_t session;
@@ -395,26 +413,84 @@ struct edged_clip {
 static_assert(sizeof(struct edged_clip) == 4 * 4 + 8 + 8 * 4 + 32, "edged_clip");
 
 /**
- * struct eval_step - where the evaluation stands
- * @step:         the step whose products are due; past the last one beside a record
- * @record_bytes: bytes of the sealed record that follow, 0 while not done
+ * struct eval_step - where the evaluation stands, and records
+ * @step:         the step whose products are due; past the last one beside records.
+ *                Of EVAL_AGREEMENT: the agreement's index
+ * @record_bytes: bytes of the sealed records that follow, 0 while not done
+ * @emission:     of the last record sealed so far
  *
  * Due: read xbar of every product of the step, only then write their ybar, then
  * EVAL_STEP. In placement enclave nothing is read or written.
  * With EVAL_CLIP_WINDOW xbar lies in the window and ybar is taken from it.
- * An answer with status VERIFICATION carries this struct and the record too
- * when it was the last permitted attempt (the record `failed`), else nothing.
+ * An answer with status VERIFICATION carries this struct and the records too
+ * when it was the last permitted attempt (the records `failed`), else nothing.
+ *
+ * Records that the request sealed follow one after the other, as many as fit, in order of
+ * emission; the others are fetched by EVAL_RECORD.
  */
 struct eval_step {
     uint32_t step;
     uint32_t record_bytes;
+    uint64_t emission;
 };
-static_assert(sizeof(struct eval_step) == 4 + 4, "eval_step");
+static_assert(sizeof(struct eval_step) == 4 + 4 + 8, "eval_step");
 
-/** enum edged_record_kind - DESIGN section 10; the values used so far */
+/* ------------------------------------------------------------- agreement --- */
+
+#define EVAL_AGREEMENTS_MAX 4u
+#define EDGED_RECIPIENTS_MAX 4u /* of one agreement */
+#define EDGED_RULES_MAX 8u      /* of one agreement */
+#define EDGED_LABEL_MAX 32u     /* bytes of a rule's label */
+
+/**
+ * struct eval_agreement - the agreement in force, and the slots of the keys that it
+ * names; unused alert slots are 0. The signed agreement follows. Put again it gives the
+ * same index and no record; else its records `epoch` begin every recipient's sequence.
+ *
+ * Signed (eval/agreement.c): COSE_Sign = D8 62 84 40 A0 bstr(payload) 82 (83 43 A10127 A0 bstr64)x2,
+ * Ed25519 of the model owner, then of the query data owner, over ["Signature", h'', h'A10127',
+ * "edged agreement" as bstr, payload]. Its digest is SHA-256(payload).
+ *
+ * Payload: a map in deterministic CBOR, keys in this order; numbers unsigned:
+ *   v 1, mo bstr32, qdo bstr32 (verification keys; those of the model and of the data and alert slots),
+ *   body (bytes of a record's body: 512 .. 3584, a multiple of 512), from (Unix seconds, < until),
+ *   model [id text 1..64, least version u32, key id bstr16],
+ *   rules (0..8, no label twice) [[label text 1..32, threshold 1..65536 (Q16), cool-down 0..86400 s,
+ *          first minute 0..1439, end minute 0..1439]],
+ *   until (Unix seconds, u32 like from), number u32, status (enum edged_message_status: ACTUAL or TEST),
+ *   beacons [period 1..86400 s, limit period..2^31-1 s], data_key bstr16 (key id), placements 1..7 (bits),
+ *   recipients (1..4, no rcpt twice) [[rcpt bstr16, alert key id bstr16, sees (EDGED_SEES_SCORES or 0),
+ *          [per rule: 0, EDGED_SEES_LABEL, or EDGED_SEES_LABEL | EDGED_SEES_SCORE]]],
+ *   score_bits 0..16 (fractional bits that a rounded score keeps), clips_per_hour 1..1000000
+ * A rule holds from the first minute of the (UTC) day up to the end minute, over midnight
+ * where that is less, always where they are equal or while no beacon has told the time.
+ */
+struct eval_agreement {
+    uint32_t model_slot;
+    uint32_t data_slot;
+    uint32_t alert_slots[4];
+    uint32_t bytes;
+    uint32_t reserved;
+};
+static_assert(sizeof(struct eval_agreement) == 2 * 4 + 4 * 4 + 2 * 4, "eval_agreement");
+
+#define EDGED_SEES_LABEL 1u  /* of a rule: that it holds, and of whom */
+#define EDGED_SEES_SCORE 2u  /* of a rule: its score, rounded */
+#define EDGED_SEES_SCORES 1u /* of every clip: all logits and probabilities */
+
+/* --------------------------------------------------------------- records --- */
+
+/** enum edged_record_kind - in a header, and in the body beneath it */
 enum edged_record_kind {
-    EDGED_OBSERVATION = 0,
-    EDGED_FAILED = 4
+    EDGED_OBSERVATION = 0, /* a finished clip; the body alone tells whether it is ALERT */
+    EDGED_ALERT = 1,       /* in bodies only: traffic shall not tell it */
+    EDGED_HEARTBEAT = 2,
+    EDGED_EPOCH = 3,
+    EDGED_FAILED = 4,
+    EDGED_CAMERA = 5, /* from here on: claimed by the node (EVAL_CLAIM) */
+    EDGED_HEALTH = 6,
+    EDGED_STATISTICS = 7,
+    EDGED_EVICTED = 8
 };
 
 /**
@@ -423,7 +499,9 @@ enum edged_record_kind {
  *
  * Header: map in deterministic CBOR: v 1, kid bstr16, seq, kind, node bstr16, rcpt bstr16,
  * salt bstr32, epoch bstr16. AES-GCM under HKDF(alert key, salt, "edged record v1" || rcpt ||
- * agreement digest), nonce le64(seq) || 0^4.
+ * agreement digest), nonce le64(seq) || 0^4. All records of an agreement have one size:
+ * header and plaintext together have EDGED_RECORD_HEADER_MAX + body bytes; the plaintext is one of the
+ * structs below, what follows it, and zeros.
  */
 struct edged_record {
     uint32_t header_bytes;
@@ -431,23 +509,190 @@ struct edged_record {
 };
 static_assert(sizeof(struct edged_record) == 4 + 4, "edged_record");
 
+#define EDGED_RECORD_HEADER_MAX 192u
+#define EDGED_BODY_MAX 3584u
+#define EDGED_BODY_VERSION 2u /* first word of every body; the second is its kind */
+
+/** enum edged_message_status - CAP's words */
+enum edged_message_status {
+    EDGED_ACTUAL = 0,
+    EDGED_EXERCISE = 1,
+    EDGED_TEST = 2
+};
+
+/** enum edged_message_type - CAP's words, of one rule and camera */
+enum edged_message_type {
+    EDGED_MESSAGE_NONE = 0,
+    EDGED_MESSAGE_ALERT = 1,  /* the rule began to hold */
+    EDGED_MESSAGE_UPDATE = 2, /* it still holds, or again within its cool-down */
+    EDGED_MESSAGE_CANCEL = 3  /* it has not held for its cool-down: the event is over */
+};
+
 /**
- * struct edged_scores - head of an observation's or failure's plaintext;
- * int32 logits[labels] (Q16), uint32 probabilities[labels] (Q16) follow (all 0
- * in `failed`), then zeros to the size that the model fixes
+ * struct edged_scores - body of a finished (OBSERVATION, ALERT) or FAILED clip; @rules times
+ * struct edged_alert follow, then, where the recipient sees all scores, int32
+ * logits[labels] (Q16), uint32 probabilities[labels] (Q16). All scores are 0 in FAILED.
+ * What the recipient may not see is 0.
  */
 struct edged_scores {
-    uint32_t version; /* 1 */
+    uint32_t version;
     uint32_t kind;
+    uint32_t status; /* enum edged_message_status */
+    uint32_t sees;   /* EDGED_SEES_SCORES or 0 */
     uint32_t labels;
+    uint32_t rules;
     uint32_t persons;
-    uint64_t number;     /* the clip's */
+    uint32_t reserved;
+    uint64_t number;     /* the clip's, in its session */
     uint64_t claimed_ns; /* claimed by the node */
+    uint64_t time_ns;    /* city's time by the last beacon and the enclave's clock, 0: none yet */
     uint32_t tracks[8];
     uint8_t camera[32];
     uint8_t model[32]; /* SHA-256 of the signed manifest of the model of its last attempt */
 };
-static_assert(sizeof(struct edged_scores) == 4 * 4 + 2 * 8 + 8 * 4 + 32 + 32, "edged_scores");
+static_assert(sizeof(struct edged_scores) == 8 * 4 + 3 * 8 + 8 * 4 + 32 + 32, "edged_scores");
+
+/**
+ * struct edged_alert - one rule of the agreement, in its order
+ * @message: enum edged_message_type
+ * @score:   Q16, rounded as agreed
+ * @event:   number of the clip whose ALERT began it
+ */
+struct edged_alert {
+    uint32_t message;
+    uint32_t score;
+    uint64_t event;
+};
+static_assert(sizeof(struct edged_alert) == 4 + 4 + 8, "edged_alert");
+
+/**
+ * struct edged_epoch - body of EPOCH, the first record of every recipient
+ * @unclean:      1 where the epoch before did not end by EVAL_CLOSE, or none is known
+ * @counter:      epochs of this device, as far as its sealed state tells
+ * @previous:     the epoch before, all 0: none is known
+ * @previous_seq: this recipient's last record of it that was confirmed
+ */
+struct edged_epoch {
+    uint32_t version;
+    uint32_t kind;
+    uint32_t unclean;
+    uint32_t reserved;
+    uint64_t counter;
+    uint64_t previous_seq;
+    uint8_t previous[16];
+    uint8_t agreement[32];
+};
+static_assert(sizeof(struct edged_epoch) == 4 * 4 + 2 * 8 + 16 + 32, "edged_epoch");
+
+/**
+ * struct edged_heartbeat - body of HEARTBEAT; @cameras times struct edged_camera_count follow
+ * @nonce:  the beacon's; @time_ns: likewise
+ * @seq:    the highest of this recipient: this record's own
+ * @config: digest of the node's zones and privacy masks, claimed by the node
+ */
+struct edged_heartbeat {
+    uint32_t version;
+    uint32_t kind;
+    uint32_t cameras;
+    uint32_t reserved;
+    uint8_t nonce[16];
+    uint64_t time_ns;
+    uint64_t uptime_ns;
+    uint64_t seq;
+    uint64_t counter; /* of epochs */
+    uint8_t config[32];
+};
+static_assert(sizeof(struct edged_heartbeat) == 4 * 4 + 16 + 4 * 8 + 32, "edged_heartbeat");
+
+/** struct edged_camera_count - clips of one camera of the agreement in this epoch */
+struct edged_camera_count {
+    uint8_t camera[16]; /* first half of SHA-256(camera id) */
+    uint32_t accepted;
+    uint32_t failed;
+};
+static_assert(sizeof(struct edged_camera_count) == 16 + 4 + 4, "edged_camera_count");
+
+/** struct edged_claim - body of CAMERA, HEALTH, STATISTICS, EVICTED; @bytes of the node's own follow */
+struct edged_claim {
+    uint32_t version;
+    uint32_t kind;
+    uint32_t bytes;
+    uint32_t reserved;
+};
+static_assert(sizeof(struct edged_claim) == 4 * 4, "edged_claim");
+
+#define EDGED_CLAIM_MAX 384u
+
+/**
+ * struct eval_claim - have a statement of the node sealed for every recipient
+ * @kind: EDGED_CAMERA .. EDGED_EVICTED
+ */
+struct eval_claim {
+    uint32_t agreement;
+    uint32_t kind;
+    uint32_t bytes;
+    uint32_t reserved;
+};
+static_assert(sizeof(struct eval_claim) == 4 * 4, "eval_claim");
+
+/** struct eval_exercise - an ALERT of status EXERCISE for every recipient, as if the rule held */
+struct eval_exercise {
+    uint32_t agreement;
+    uint32_t rule;
+};
+static_assert(sizeof(struct eval_exercise) == 4 + 4, "eval_exercise");
+
+/**
+ * struct edged_beacon - from a recipient; @time_ns rises strictly within an epoch
+ *
+ * tag = HMAC-SHA-256(HKDF(alert key, salt, "edged beacon v1" || rcpt || agreement digest), all before
+ * the tag); the salt is that of the epoch's records, the key as long as the alert key.
+ */
+struct edged_beacon {
+    uint32_t version; /* 1 */
+    uint32_t reserved;
+    uint8_t rcpt[16];
+    uint64_t time_ns; /* Unix */
+    uint8_t nonce[16];
+    uint8_t tag[32];
+};
+static_assert(sizeof(struct edged_beacon) == 2 * 4 + 16 + 8 + 16 + 32, "edged_beacon");
+
+/** struct eval_beacon - hand a beacon in; the answer is its heartbeat. @config: see edged_heartbeat */
+struct eval_beacon {
+    struct edged_beacon beacon;
+    uint8_t config[32];
+};
+static_assert(sizeof(struct eval_beacon) == 80 + 32, "eval_beacon");
+
+/**
+ * struct eval_emission - records are counted as they are sealed, of all recipients.
+ * EVAL_RECORD answers the first kept one from @emission on, byte for byte (or none: record_bytes 0;
+ * @emission of the answer is then the last one's, else that record's).
+ * EVAL_CONFIRM: all up to @emission are stored durably outside; the enclave forgets them.
+ */
+struct eval_emission {
+    uint64_t emission;
+};
+static_assert(sizeof(struct eval_emission) == 8, "eval_emission");
+
+#define EVAL_KEPT_MAX 48u /* records that wait for EVAL_CONFIRM; then clips are refused (FULL) */
+
+/**
+ * struct edged_state - what the next start must know, sealed to device and application
+ *
+ * AES-256-GCM under HKDF(device key "edged state v1", salt = epoch || 0^16, "edged state v1"), nonce
+ * le64(count) || 0^4, associated data epoch || count. EVAL_CONFIRM and EVAL_CLOSE answer a new one; store the
+ * last. EVAL_RESTORE gives it back, before the first agreement of an epoch; without it
+ * the new epoch knows none before. EVAL_CLOSE ends an epoch cleanly (nothing unfinished, nothing kept), and begins
+ * the next: sessions and agreements are gone.
+ */
+struct edged_state {
+    uint8_t epoch[16];
+    uint64_t count;
+    uint8_t sealed[16 + 16 * 24 + 16];
+};
+static_assert(sizeof(struct edged_state) == 16 + 8 + 16 + 16 * 24 + 16, "edged_state");
 
 #define EVAL_LABELS_MAX 400u
 #define EVAL_PERSONS_MAX 8u
@@ -499,8 +744,7 @@ static_assert(sizeof(struct key_info) == 4 + 4 + 16 + KEY_SLOTS, "key_info");
  * struct key_slot_put - a key in clear: only an emulated key application, which
  * protects nothing, takes it; hardware takes grants alone
  * @key_bytes: 32; an alert key may also have 16 (rest of @key zero)
- * @verifier:  Ed25519 key of the model owner (KEY_MODEL, not zero; else zero)
- * @owner:     whose key it is; a session takes data and alert slots of one owner
+ * @verifier:  Ed25519 key of its owner, not zero: what that party signs (packages, agreements)
  */
 struct key_slot_put {
     uint32_t slot;
@@ -510,9 +754,8 @@ struct key_slot_put {
     uint8_t key_id[16];
     uint8_t key[32];
     uint8_t verifier[32];
-    uint8_t owner[16];
 };
-static_assert(sizeof(struct key_slot_put) == 4 * 4 + 16 + 32 + 32 + 16, "key_slot_put");
+static_assert(sizeof(struct key_slot_put) == 4 * 4 + 16 + 32 + 32, "key_slot_put");
 
 /**
  * struct key_hello - opens the session between the two applications
@@ -537,7 +780,10 @@ static_assert(sizeof(struct key_hello) == 3 * 32 + 2 * 4 + 384, "key_hello");
 enum key_purpose {
     KEY_FOR_PACKAGE = 1, /* KEY_MODEL: HKDF(key, salt, "edged package v1") */
     KEY_FOR_CAMERA = 2,  /* KEY_DATA:  HKDF(key, salt, "edged camera v1" || context) */
-    KEY_FOR_RECORD = 3   /* KEY_ALERT: HKDF(key, salt, "edged record v1" || context) */
+    KEY_FOR_RECORD = 3,  /* KEY_ALERT: HKDF(key, salt, "edged record v1" || context) */
+    KEY_FOR_BEACON = 4,  /* KEY_ALERT: HKDF(key, salt, "edged beacon v1" || context) */
+    KEY_OF_MODEL = 5,    /* KEY_MODEL: no key, but id and verifier */
+    KEY_OF_DATA = 6      /* KEY_DATA: likewise */
 };
 
 /** struct key_derive - ask for a derived key; the slot's key itself stays */
@@ -558,10 +804,9 @@ struct key_material {
     uint8_t key_id[16];
     uint8_t key[32];
     uint8_t verifier[32];
-    uint8_t owner[16];
     uint8_t node[16];
 };
-static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32 + 16 + 16, "key_material");
+static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32 + 16, "key_material");
 
 /**
  * struct key_sealed - answer to KEY_DERIVE: AES-256-GCM under the link key
@@ -570,7 +815,7 @@ static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32 + 16 + 16, "ke
  */
 struct key_sealed {
     uint64_t counter;
-    uint8_t sealed[120 + 16];
+    uint8_t sealed[104 + 16];
 };
 static_assert(sizeof(struct key_sealed) == 8 + sizeof(struct key_material) + 16, "key_sealed");
 

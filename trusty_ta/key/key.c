@@ -19,7 +19,6 @@ struct slot {
     uint8_t key_id[16];
     uint8_t key[32];
     uint8_t verifier[32];
-    uint8_t owner[16];
 };
 
 struct key_app {
@@ -74,10 +73,9 @@ static enum edged_status slot_put(struct key_app *k, const struct key_slot_put *
     if (p->slot >= KEY_SLOTS || p->kind < KEY_MODEL || p->kind > KEY_ALERT ||
         (p->key_bytes != 32 && !(p->key_bytes == 16 && p->kind == KEY_ALERT)))
         return EDGED_ERR_ARGUMENT;
-    if (!is_zero(p->key + p->key_bytes, 32 - p->key_bytes) ||
-        (p->kind != KEY_MODEL && !is_zero(p->verifier, sizeof(p->verifier))))
+    if (!is_zero(p->key + p->key_bytes, 32 - p->key_bytes))
         return EDGED_ERR_RESERVED;
-    if (p->kind == KEY_MODEL && is_zero(p->verifier, sizeof(p->verifier)))
+    if (is_zero(p->verifier, sizeof(p->verifier)))
         return EDGED_ERR_ARGUMENT; /* a point of small order: it would verify what nobody signed */
     struct slot *s = &k->slots[p->slot];
     s->kind = p->kind;
@@ -85,7 +83,6 @@ static enum edged_status slot_put(struct key_app *k, const struct key_slot_put *
     memcpy(s->key_id, p->key_id, sizeof(s->key_id));
     memcpy(s->key, p->key, sizeof(s->key));
     memcpy(s->verifier, p->verifier, sizeof(s->verifier));
-    memcpy(s->owner, p->owner, sizeof(s->owner));
     return EDGED_OK;
 }
 
@@ -114,7 +111,7 @@ static enum edged_status hello(struct key_link *link, const struct key_hello *fr
     return status;
 }
 
-/** struct derivation - what a purpose means */
+/** struct derivation - what a purpose means; without a label no key is derived */
 struct derivation {
     uint32_t purpose;
     uint32_t kind;
@@ -126,6 +123,9 @@ static const struct derivation DERIVATIONS[] = {
     {KEY_FOR_PACKAGE, KEY_MODEL, "edged package v1", false},
     {KEY_FOR_CAMERA, KEY_DATA, "edged camera v1", true},
     {KEY_FOR_RECORD, KEY_ALERT, "edged record v1", true},
+    {KEY_FOR_BEACON, KEY_ALERT, "edged beacon v1", true},
+    {KEY_OF_MODEL, KEY_MODEL, NULL, false},
+    {KEY_OF_DATA, KEY_DATA, NULL, false},
 };
 
 static enum edged_status derive_key(const struct key_app *k, const struct key_derive *ask,
@@ -146,11 +146,12 @@ static enum edged_status derive_key(const struct key_app *k, const struct key_de
     if (s->kind != d->kind)
         return EDGED_ERR_KEY;
     memset(m, 0, sizeof(*m));
-    m->key_bytes = s->key_bytes;
     memcpy(m->key_id, s->key_id, sizeof(m->key_id));
     memcpy(m->verifier, s->verifier, sizeof(m->verifier));
-    memcpy(m->owner, s->owner, sizeof(m->owner));
     memcpy(m->node, k->node, sizeof(m->node));
+    if (d->label == NULL)
+        return EDGED_OK;
+    m->key_bytes = s->key_bytes;
     label = strlen(d->label);
     memcpy(context, d->label, label);
     memcpy(context + label, ask->context, ask->context_bytes);

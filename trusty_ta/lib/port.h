@@ -32,6 +32,9 @@ void port_window_unmap(void *base, size_t size_bytes);
 /* Fills what the port can measure; the caller zeroed it. */
 void port_memory(struct edged_memory *out);
 
+/* Nanoseconds since the device started, asleep or not; never goes back. The normal world cannot set it. */
+uint64_t port_uptime_ns(void);
+
 /* SHA-256 of the running image, as the platform vouches for it. */
 void port_measurement(uint8_t out[32]);
 

@@ -1,5 +1,5 @@
 /*
- * port.c - lib/port.h on the Trusty API: randomness, the device key and the way
+ * port.c - lib/port.h on the Trusty API: randomness, the device key, time and the way
  * from the evaluation to the key application. Window: window.c; what the platform
  * says about itself: platform.c (port/host/platform.c on Linux).
  */
@@ -10,6 +10,7 @@
 #include <lib/hwkey/hwkey.h>
 #include <lib/rng/trusty_rng.h>
 #include <lib/tipc/tipc.h>
+#include <trusty/time.h>
 #include <trusty_ipc.h>
 #include <uapi/err.h>
 
@@ -35,6 +36,13 @@ int port_device_key(const char *label, uint8_t out[32]) {
     long rc = hwkey_derive((hwkey_session_t)session, &kdf_version, source, out, sizeof(source));
     hwkey_close((hwkey_session_t)session);
     return rc < 0 ? (int)rc : 0;
+}
+
+uint64_t port_uptime_ns(void) {
+    int64_t now_ns = 0;
+
+    /* Without a clock time stands still: cool-downs last, nothing locks. */
+    return trusty_gettime(0, &now_ns) == NO_ERROR && now_ns > 0 ? (uint64_t)now_ns : 0;
 }
 
 static handle_t key_channel = INVALID_IPC_HANDLE;

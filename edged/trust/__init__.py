@@ -1,0 +1,1 @@
+"""What the two parties signed, and how it is checked."""

@@ -1,0 +1,294 @@
+"""The agreement of model owner and query data owner: what the enclave may do, and who may learn what of it.
+
+    signed  = COSE_Sign (RFC 9052), Ed25519, by the model owner, then by the query data owner, over the payload
+    payload = one canonical CBOR map (RFC 8949, 4.2.1) of exactly the fields of ``Agreement``
+    digest  = SHA-256(payload)
+
+Reading is strict: every field has one type and range, and what is decoded must encode to the same bytes again.
+The enclave reads it by the same rules (trusty_ta/eval/agreement.c).
+Source: DESIGN section 7; trusty_ta/include/edged_wire.h, struct eval_agreement.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+import cbor2
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from edged.enclave import wire
+from edged.errors import PackageError, VerificationFailed
+
+VERSION = 1
+BODY_STEP = 512
+THRESHOLD_ONE = 65536  # Q16
+MODEL_ID_MAX = 64
+MINUTES = 24 * 60
+SCORE_BITS_MAX = 16
+PLACEMENTS_ALL = 7
+DAY_S = 86400
+LIMIT_MAX_S = (1 << 31) - 1
+CLIPS_PER_HOUR_MAX = 1000000
+_UINT32 = (1 << 32) - 1
+
+_PROTECTED = b"\xa1\x01\x27"  # {1 (alg): -8 (EdDSA)}
+_START = b"\xd8\x62\x84\x40\xa0"  # tag 98 (COSE_Sign) of [h'', {}, payload, signatures]
+_SIGNATURES = b"\x82"  # two of them
+_SIGNATURE = b"\x83\x43" + _PROTECTED + b"\xa0\x58\x40"  # [protected, {}, bstr of 64]
+_SIGNATURE_BYTES = 64
+_CONTEXT = b"edged agreement"
+
+
+class ModelTerms(NamedTuple):
+    """Which packages the agreement covers: of this id and key, from this version on."""
+
+    id: str
+    least_version: int
+    key_id: bytes
+
+
+class Rule(NamedTuple):
+    """When a label is an alert. threshold : Q16. Minutes of the UTC day; equal ones: always."""
+
+    label: str
+    threshold: int
+    cool_down_s: int
+    first_minute: int = 0
+    end_minute: int = 0
+
+
+class Recipient(NamedTuple):
+    """Who gets records, sealed under which alert key, and what they tell.
+
+    sees : EDGED_SEES_SCORES or 0        rules : of each rule 0, EDGED_SEES_LABEL, or both it and EDGED_SEES_SCORE
+    """
+
+    rcpt: bytes
+    alert_key: bytes
+    sees: int
+    rules: Tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The payload's fields. mo, qdo : verification keys. data_key : key id. from_s, until_s : Unix seconds."""
+
+    mo: bytes
+    qdo: bytes
+    body: int
+    from_s: int
+    model: ModelTerms
+    rules: Tuple[Rule, ...]
+    until_s: int
+    number: int
+    status: wire.MessageStatus
+    beacon_period_s: int
+    beacon_limit_s: int
+    data_key: bytes
+    placements: int
+    recipients: Tuple[Recipient, ...]
+    score_bits: int
+    clips_per_hour: int
+
+    def encode(self) -> bytes:
+        """The payload. Nothing is checked: what a party may not sign, a test may."""
+        return cbor2.dumps({
+            "v": VERSION,
+            "mo": self.mo,
+            "qdo": self.qdo,
+            "body": self.body,
+            "from": self.from_s,
+            "model": list(self.model),
+            "rules": [list(rule) for rule in self.rules],
+            "until": self.until_s,
+            "number": self.number,
+            "status": int(self.status),
+            "beacons": [self.beacon_period_s, self.beacon_limit_s],
+            "data_key": self.data_key,
+            "placements": self.placements,
+            "recipients": [[one.rcpt, one.alert_key, one.sees, list(one.rules)] for one in self.recipients],
+            "score_bits": self.score_bits,
+            "clips_per_hour": self.clips_per_hour,
+        }, canonical=True)
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.encode()).digest()
+
+
+def body_for(labels: int, rules: int) -> int:
+    """The least body that holds all scores of a model of so many labels, and everything else that is sent."""
+    needed = max(wire.Scores.size() + wire.AlertEntry.size() * rules + 8 * labels,
+                 wire.HeartbeatHead.size() + wire.CameraCount.size() * wire.EVAL_SESSIONS_MAX,
+                 wire.ClaimHead.size() + wire.EDGED_CLAIM_MAX)
+    return -(-needed // BODY_STEP) * BODY_STEP
+
+
+def sign(payload: bytes, mo_key: Ed25519PrivateKey, qdo_key: Ed25519PrivateKey) -> bytes:
+    """Both parties' signatures over a payload, whatever it says. Each of them would give only its own."""
+    signed = _signed_bytes(payload)
+    return (_START + cbor2.dumps(payload) + _SIGNATURES
+            + b"".join(_SIGNATURE + key.sign(signed) for key in (mo_key, qdo_key)))
+
+
+def open_agreement(signed: bytes, mo_public: Optional[bytes] = None, qdo_public: Optional[bytes] = None) -> Agreement:
+    """The agreement, signed by the two keys that it names, and by these (32 bytes each) where they are given.
+
+    Raises PackageError (form), VerificationFailed (a signature, or a party that is not the expected one).
+    """
+    payload, signatures = _split(signed)
+    agreement = read_payload(payload)
+    parties = (("model owner", agreement.mo, mo_public), ("query data owner", agreement.qdo, qdo_public))
+    for (party, public, expected), signature in zip(parties, signatures):
+        if expected is not None and public != expected:
+            raise VerificationFailed("agreement {}: its {} is {}, not {}".format(
+                agreement.number, party, public.hex(), expected.hex()))
+        try:
+            Ed25519PublicKey.from_public_bytes(public).verify(signature, _signed_bytes(payload))
+        except (InvalidSignature, ValueError):  # ValueError: these 32 bytes are no key
+            raise VerificationFailed("agreement {}: the {}'s signature does not verify".format(
+                agreement.number, party)) from None
+    return agreement
+
+
+def read_payload(payload: bytes) -> Agreement:
+    """Raises PackageError unless this is the one canonical form of an agreement within all ranges."""
+    try:
+        decoded = cbor2.loads(payload)
+        again = cbor2.dumps(decoded, canonical=True)
+    except Exception as error:  # cbor2's own errors differ between its releases
+        raise PackageError("agreement is not CBOR: {}".format(error)) from error
+    if type(decoded) is not dict or again != payload:
+        raise PackageError("agreement is not a canonical CBOR map")
+    if set(decoded) != _NAMES:
+        raise PackageError("agreement: fields missing or unknown: {}".format(
+            ", ".join(sorted(str(name) for name in set(decoded) ^ _NAMES))))
+    fields = _Fields(decoded)
+    fields.uint("v", VERSION, VERSION)
+    rules = tuple(_rule(row) for row in fields.rows("rules", 0, wire.EDGED_RULES_MAX))
+    if len({rule.label for rule in rules}) != len(rules):
+        raise PackageError("agreement: rules: one label stands twice")
+    from_s, until_s = fields.uint("from"), fields.uint("until")
+    if from_s >= until_s:
+        raise PackageError("agreement: from {} until {} is no time at all".format(from_s, until_s))
+    body = fields.uint("body", BODY_STEP, wire.EDGED_BODY_MAX)
+    if body % BODY_STEP:
+        raise PackageError("agreement: body is {}, must be a multiple of {}".format(body, BODY_STEP))
+    status = fields.uint("status")
+    if status not in (wire.MessageStatus.ACTUAL, wire.MessageStatus.TEST):
+        raise PackageError("agreement: status is {}, must be {} (Actual) or {} (Test)".format(
+            status, int(wire.MessageStatus.ACTUAL), int(wire.MessageStatus.TEST)))
+    period_s, limit_s = _beacons(fields.list("beacons", 2))
+    recipients = tuple(_recipient(row, len(rules))
+                       for row in fields.rows("recipients", 1, wire.EDGED_RECIPIENTS_MAX))
+    if len({one.rcpt for one in recipients}) != len(recipients):
+        raise PackageError("agreement: recipients: one stands twice")
+    return Agreement(
+        mo=fields.octets("mo", 32),
+        qdo=fields.octets("qdo", 32),
+        body=body,
+        from_s=from_s,
+        model=_model(fields.list("model", 3)),
+        rules=rules,
+        until_s=until_s,
+        number=fields.uint("number"),
+        status=wire.MessageStatus(status),
+        beacon_period_s=period_s,
+        beacon_limit_s=limit_s,
+        data_key=fields.octets("data_key", 16),
+        placements=fields.uint("placements", 1, PLACEMENTS_ALL),
+        recipients=recipients,
+        score_bits=fields.uint("score_bits", 0, SCORE_BITS_MAX),
+        clips_per_hour=fields.uint("clips_per_hour", 1, CLIPS_PER_HOUR_MAX),
+    )
+
+
+_NAMES = frozenset("v mo qdo body from model rules until number status beacons data_key placements recipients"
+                   " score_bits clips_per_hour".split())
+
+
+class _Fields:
+    """Takes typed values out of a decoded map or row, naming the one that is wrong."""
+
+    def __init__(self, values: Dict[str, Any], where: str = "") -> None:
+        self._values, self._where = values, where
+
+    @classmethod
+    def of(cls, where: str, names: str, row: List[Any]) -> "_Fields":
+        parts = names.split()
+        if type(row) is not list or len(row) != len(parts):
+            raise PackageError("agreement: {}: {!r} is not a list of {}".format(where, row, ", ".join(parts)))
+        return cls(dict(zip(parts, row)), where + ": ")
+
+    def _take(self, name: str, kind: type, holds: Callable[[Any], bool], rule: str) -> Any:
+        value = self._values[name]
+        if type(value) is not kind or not holds(value):
+            raise PackageError("agreement: {}{} is {!r}, must be {}".format(self._where, name, value, rule))
+        return value
+
+    def uint(self, name: str, low: int = 0, high: int = _UINT32) -> int:
+        return self._take(name, int, lambda v: low <= v <= high, "an integer {}..{}".format(low, high))
+
+    def octets(self, name: str, size: int) -> bytes:
+        return self._take(name, bytes, lambda v: len(v) == size, "{} bytes".format(size))
+
+    def text(self, name: str, most: int) -> str:
+        return self._take(name, str, lambda v: 1 <= len(v.encode("utf-8")) <= most, "text of 1..{} bytes".format(most))
+
+    def list(self, name: str, size: int) -> List[Any]:
+        return self._take(name, list, lambda v: len(v) == size, "a list of {}".format(size))
+
+    def rows(self, name: str, low: int, high: int) -> List[Any]:
+        return self._take(name, list, lambda v: low <= len(v) <= high, "a list of {}..{}".format(low, high))
+
+
+def _beacons(row: List[Any]) -> Tuple[int, int]:
+    fields = _Fields.of("beacons", "period limit", row)
+    period_s = fields.uint("period", 1, DAY_S)
+    return period_s, fields.uint("limit", period_s, LIMIT_MAX_S)
+
+
+def _model(row: List[Any]) -> ModelTerms:
+    fields = _Fields.of("model", "id version key_id", row)
+    return ModelTerms(fields.text("id", MODEL_ID_MAX), fields.uint("version"), fields.octets("key_id", 16))
+
+
+def _rule(row: Any) -> Rule:
+    fields = _Fields.of("rules", "label threshold cool_down first end", row)
+    return Rule(fields.text("label", wire.EDGED_LABEL_MAX), fields.uint("threshold", 1, THRESHOLD_ONE),
+                fields.uint("cool_down", 0, DAY_S), fields.uint("first", 0, MINUTES - 1),
+                fields.uint("end", 0, MINUTES - 1))
+
+
+def _recipient(row: Any, rules: int) -> Recipient:
+    fields = _Fields.of("recipients", "rcpt alert_key sees rules", row)
+    sees = fields.list("rules", rules)
+    both = wire.EDGED_SEES_LABEL | wire.EDGED_SEES_SCORE
+    if any(type(bits) is not int or bits not in (0, wire.EDGED_SEES_LABEL, both) for bits in sees):
+        raise PackageError("agreement: recipients: rules is {!r}, must be 0, {} (label) or {} (label and score)".format(
+            sees, wire.EDGED_SEES_LABEL, both))
+    return Recipient(fields.octets("rcpt", 16), fields.octets("alert_key", 16),
+                     fields.uint("sees", 0, wire.EDGED_SEES_SCORES), tuple(sees))
+
+
+def _signed_bytes(payload: bytes) -> bytes:
+    return cbor2.dumps(["Signature", b"", _PROTECTED, _CONTEXT, payload], canonical=True)
+
+
+def _split(signed: bytes) -> Tuple[bytes, Tuple[bytes, bytes]]:
+    """(payload, signatures). Built again and compared: there is one form only."""
+    tail = len(_SIGNATURES) + 2 * (len(_SIGNATURE) + _SIGNATURE_BYTES)
+    try:
+        payload = cbor2.loads(signed[len(_START):len(signed) - tail])
+    except Exception as error:  # cbor2's own errors differ between its releases
+        raise PackageError("agreement of {} bytes: not a COSE_Sign of two signatures: {}".format(
+            len(signed), error)) from error
+    end = len(signed) - tail + len(_SIGNATURES)
+    places = [end + len(_SIGNATURE), end + 2 * len(_SIGNATURE) + _SIGNATURE_BYTES]
+    first, second = (signed[at:at + _SIGNATURE_BYTES] for at in places)
+    if type(payload) is not bytes or signed != (_START + cbor2.dumps(payload) + _SIGNATURES + _SIGNATURE + first
+                                                + _SIGNATURE + second):
+        raise PackageError("agreement of {} bytes: not a COSE_Sign of two Ed25519 signatures in canonical form".format(
+            len(signed)))
+    return payload, (first, second)

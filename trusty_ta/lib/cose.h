@@ -1,0 +1,22 @@
+/*
+ * cose.h - Ed25519 signatures of COSE (RFC 9052): one signer (COSE_Sign1) or
+ * several (COSE_Sign). The protected header is { alg: EdDSA } alone, the body's
+ * own protected header empty.
+ */
+#ifndef EDGED_COSE_H
+#define EDGED_COSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cbor.h"
+
+/* structure: "Signature1" or "Signature"; context: the external data. False also where memory is short. */
+bool cose_holds(const uint8_t verifier[32], const char *structure, const char *context,
+                const uint8_t *payload, size_t size_bytes, const uint8_t signature[64]);
+
+/* h'A10127' and the empty unprotected header that stand before every payload or signature of ours. */
+void cose_expect_headers(struct cbor_reader *r);
+
+#endif
