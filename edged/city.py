@@ -2,12 +2,19 @@
 
 import argparse
 import json
+import os
 import sys
-from typing import List, Optional
+import time
+from typing import Any, Dict, List, Optional
 
 from edged import command
-from edged.alerts.record import ALERT_KEY_SIZES, open_record
+from edged.alerts import cityconfig, keys, nodes, reports
+from edged.alerts.record import ALERT_KEY_SIZES, Claim, Epoch, Heartbeat, Observation, Record, open_record
+from edged.alerts.subscriber import Subscriber
+from edged.errors import UsageError
 from edged.secret import read_secret
+from edged.stopping import Stop
+from edged.trust.agreement import Agreement, open_agreement
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -17,30 +24,151 @@ def main(arguments: Optional[List[str]] = None) -> int:
     opened.add_argument("file", metavar="FILE", help="the sealed record")
     opened.add_argument("--alert-key-file", required=True, metavar="FILE",
                         help="16 or 32 raw bytes, readable by you alone")
+    opened.add_argument("--agreement", required=True, metavar="FILE",
+                        help="the signed agreement that it is sealed under")
     opened.set_defaults(run=run_open_record)
+
+    drawn = commands.add_parser("keys", help="draw the city's keys into a new folder")
+    _with_folder(drawn)
+    drawn.add_argument("--recipient", metavar="NAME", action="append", dest="recipients",
+                       help="who gets records; may be given several times (default: city)")
+    drawn.add_argument("--alert-key-bytes", type=int, choices=ALERT_KEY_SIZES, default=32, help="default 32: AES-256")
+    drawn.set_defaults(run=run_keys)
+
+    begun = commands.add_parser("init", help="write the subscriber's configuration, and a bundle for a node")
+    _with_folder(begun)
+    begun.add_argument("--agreement", required=True, metavar="FILE", help="as both parties signed it")
+    begun.add_argument("--mo", metavar="HEX", help="the model owner's verification key, to be compared")
+    begun.add_argument("--recipient", metavar="NAME", help="of --dir's; where there is one only, that")
+    begun.add_argument("--bind", metavar="ADDRESS", default="tcp://0.0.0.0:7443", help="default %(default)s")
+    begun.add_argument("--address", required=True, metavar="ADDRESS", help="where nodes reach it: tcp://HOST:PORT")
+    begun.add_argument("--camera", required=True, metavar="NAME", action="append", dest="cameras",
+                       help="of the node; may be given several times")
+    begun.add_argument("--bundle", required=True, metavar="DIR", help="for the node: a new folder")
+    begun.add_argument("--emulated", action="store_true",
+                       help="the node's enclave is the host port: the bundle carries every key in clear")
+    begun.add_argument("--model-key-file", metavar="FILE", help="for --emulated: 32 raw bytes, from the model's owner")
+    begun.set_defaults(run=run_init)
+
+    allowed = commands.add_parser("allow", help="list a node: it may connect")
+    allowed.add_argument("name", metavar="NAME")
+    allowed.add_argument("--key", required=True, metavar="Z85", help="the node's public key, as `edgectl install` says it")
+    allowed.add_argument("--node", metavar="HEX", help="its enclave's name; else learnt from its first record")
+    _with_folder(allowed)
+    allowed.set_defaults(run=run_allow)
+
+    revoked = commands.add_parser("revoke", help="revoke a node's key: it is cut off, at once")
+    revoked.add_argument("which", metavar="NAME|Z85")
+    _with_folder(revoked)
+    revoked.set_defaults(run=run_revoke)
+
+    heard = commands.add_parser("listen", help="take the nodes' records and print what comes, until SIGINT or SIGTERM",
+                                description="Print alerts, and loudly what is missing, altered or silent. A line that was "
+                                            "printed and not read is printed again after a kill.")
+    heard.add_argument("--config", metavar="FILE", default=cityconfig.FILE, help="default ./%(default)s")
+    heard.add_argument("--json", action="store_true", help="every event as one JSON line")
+    heard.add_argument("--all", action="store_true", help="routine records, too")
+    heard.set_defaults(run=run_listen)
     return command.run(parser, arguments)
+
+
+def _with_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dir", metavar="DIR", default=".", help="the city's folder (default: this one)")
+
+
+def run_keys(given: argparse.Namespace) -> None:
+    keys.make_keys(given.dir, given.recipients or ("city",), given.alert_key_bytes)
+    print("wrote {}: the model's owner needs {}".format(given.dir, os.path.join(given.dir, keys.PUBLIC_FILE)))
+
+
+def run_init(given: argparse.Namespace) -> None:
+    if given.emulated != (given.model_key_file is not None):
+        raise UsageError("--emulated and --model-key-file belong together")
+    model_key = read_secret(given.model_key_file, (32,)) if given.emulated else None
+    written = keys.init(given.dir, command.read_file(given.agreement), given.bind, given.address, given.cameras,
+                        given.bundle, given.recipient, _hex(given.mo, "--mo", 32), model_key)
+    print("wrote {}; on the node: edgectl install {}".format(written, given.bundle))
+
+
+def run_allow(given: argparse.Namespace) -> None:
+    nodes.allow(os.path.join(given.dir, nodes.FILE), given.name, given.key, _hex(given.node, "--node", 16))
+    print("{} may connect".format(given.name))
+
+
+def run_revoke(given: argparse.Namespace) -> None:
+    print("the key of {} is revoked".format(nodes.revoke(os.path.join(given.dir, nodes.FILE), given.which)))
+
+
+def run_listen(given: argparse.Namespace) -> None:
+    stop = Stop().on_signals()
+    with Subscriber(cityconfig.load(given.config)) as subscriber:
+        print("edged-city: listening on {}".format(subscriber.address), file=sys.stderr, flush=True)
+        while not stop.is_set():
+            events = subscriber.poll(0.5)
+            for line in reports.lines(events, given.json, given.all, time.time_ns()):
+                print(line)
+            sys.stdout.flush()
+
+
+def _hex(text: Optional[str], option: str, size: int) -> Optional[bytes]:
+    if text is None:
+        return None
+    try:
+        octets = bytes.fromhex(text)
+    except ValueError:
+        octets = b""
+    if len(octets) != size:
+        raise UsageError("{} {}: {} digits of 0-9, a-f".format(option, text, 2 * size))
+    return octets
 
 
 def run_open_record(given: argparse.Namespace) -> None:
     key = read_secret(given.alert_key_file, ALERT_KEY_SIZES)
-    seen = open_record(command.read_file(given.file), key)
-    header = seen.header
-    print(json.dumps({
-        "kind": seen.kind.name.lower(),
+    agreement = open_agreement(command.read_file(given.agreement))
+    record = open_record(command.read_file(given.file), key, agreement.digest)
+    header = record.header
+    print(json.dumps(dict({
+        "kind": record.kind.name.lower(),
         "seq": header.seq,
         "node": header.node.hex(),
         "epoch": header.epoch.hex(),
         "recipient": header.rcpt.hex(),
         "key_id": header.kid.hex(),
-        "camera": seen.camera.hex(),
-        "model": seen.model.hex(),
-        "clip": seen.number,
-        "persons": seen.persons,
-        "claimed_by_node": {"time_ns": seen.claimed_ns, "tracks": list(seen.tracks)},
-        # Q16 fixed point: 16 fractional bits
-        "logits": [value / 65536 for value in seen.logits],
-        "probabilities": [value / 65536 for value in seen.probabilities],
-    }, indent=2))
+    }, **_content(record, agreement)), indent=2))
+
+
+def _content(record: Record, agreement: Agreement) -> Dict[str, Any]:
+    if isinstance(record, Observation):
+        return {
+            "status": record.status.name.lower(),
+            "camera": record.camera.hex(),
+            "model": record.model.hex(),
+            "clip": record.number,
+            "time_ns": record.time_ns,
+            "persons": record.persons,
+            "claimed_by_node": {"time_ns": record.claimed_ns, "tracks": list(record.tracks)},
+            "alerts": [{"message": alert.message.name.lower(), "label": rule.label, "score": alert.score / 65536,
+                        "began_with_clip": alert.event}
+                       for alert, rule in zip(record.alerts, agreement.rules) if alert.message],
+            # Q16 fixed point: 16 fractional bits
+            "logits": [value / 65536 for value in record.logits],
+            "probabilities": [value / 65536 for value in record.probabilities],
+        }
+    if isinstance(record, Epoch):
+        return {"unclean": record.unclean, "counter": record.counter, "previous": record.previous.hex(),
+                "previous_seq": record.previous_seq, "agreement": record.agreement.hex()}
+    if isinstance(record, Heartbeat):
+        return {
+            "nonce": record.nonce.hex(),
+            "time_ns": record.time_ns,
+            "uptime_ns": record.uptime_ns,
+            "counter": record.counter,
+            "cameras": [{"camera": count.camera.hex(), "accepted": count.accepted, "failed": count.failed}
+                        for count in record.cameras],
+            "claimed_by_node": {"config": record.config.hex()},
+        }
+    assert isinstance(record, Claim)
+    return {"claimed_by_node": {"data": record.data.hex()}}
 
 
 if __name__ == "__main__":

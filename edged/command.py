@@ -23,7 +23,7 @@ _UNAVAILABLE = EnclaveError.exit_code
 
 
 def parser(program: str, description: Optional[str]) -> argparse.ArgumentParser:
-    """A parser whose subcommands set ``run``, a function of the parsed arguments."""
+    """A parser whose subcommands set ``run``: a function of the parsed arguments, which may return an exit code."""
     made = argparse.ArgumentParser(prog=program, description=description)
     made.add_argument("--version", action="version", version="%(prog)s " + __version__)
     made.add_argument("-v", "--verbose", action="store_true", help="log changes of state")
@@ -36,7 +36,7 @@ def run(made: argparse.ArgumentParser, arguments: Optional[List[str]]) -> int:
     logging.basicConfig(level=logging.INFO if given.verbose else logging.WARNING,
                         format="%(name)s: %(message)s", stream=sys.stderr)
     try:
-        given.run(given)
+        code = given.run(given)
         if sys.stdout is not None:
             sys.stdout.flush()  # here its failure is an error like any other
     except EdgedError as error:
@@ -49,7 +49,7 @@ def run(made: argparse.ArgumentParser, arguments: Optional[List[str]]) -> int:
         return _EXIT_CODES.get(error.errno or 0, _UNAVAILABLE)
     except KeyboardInterrupt:
         return 130
-    return 0
+    return code or 0
 
 
 def _explained(error: OSError) -> str:
@@ -81,9 +81,11 @@ def needs(extra: str) -> Iterator[None]:
 
 
 def read_file(path: str) -> bytes:
-    """Raises MissingInput."""
+    """Raises MissingInput, or KeyRefused where it may not be read."""
     try:
         with open(path, "rb") as file:
             return file.read()
+    except PermissionError as error:
+        raise KeyRefused("{}: {}: run as a user who may read it".format(path, error.strerror)) from error
     except OSError as error:
         raise MissingInput("{}: {}".format(path, error.strerror)) from error

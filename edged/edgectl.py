@@ -2,15 +2,16 @@
 
 import argparse
 import json
+import logging
 import os
 import stat
 import sys
 from contextlib import ExitStack, closing
-from typing import List, Optional, TextIO
+from typing import Any, List, Optional, Sequence, TextIO
 
-from edged import command
+from edged import command, config, events
 from edged.enclave import tipc, wire
-from edged.errors import MissingInput, UsageError
+from edged.errors import EdgedError, MissingInput, UsageError
 
 # Of edged/offload/bridge.py, which needs numpy; --help does not.
 TRANSPORTS = ("message", "window")
@@ -28,11 +29,50 @@ def main(arguments: Optional[List[str]] = None) -> int:
                           help="bulk data through shared memory (default) or 4096-byte messages")
     measured.set_defaults(run=run_bench)
 
-    asked = commands.add_parser("status", help="ask a running enclave who it is and what it holds")
-    asked.add_argument("--at", metavar="PLACE", default=tipc.DEVICE,
-                       help="folder of `edged enclave --dir`, or the Trusty device (default {})".format(tipc.DEVICE))
+    asked = commands.add_parser("status", help="ask a running node, or an enclave alone, how it is",
+                                description="Print as JSON what the supervisor, the bridge and the spool of a node "
+                                            "say; with --at, what an enclave says that no bridge uses.")
+    where = asked.add_mutually_exclusive_group()
+    _with_config(where)
+    where.add_argument("--at", metavar="PLACE", help="folder of `edged enclave --dir`, or the Trusty device ({})".format(
+        tipc.DEVICE))
     asked.set_defaults(run=run_status)
+
+    tested = commands.add_parser("test-alert", help="send an alert marked Exercise through the whole chain",
+                                 description="Have the enclave seal an alert marked Exercise for every recipient of the "
+                                             "agreement, and print its sequence numbers.")
+    _with_config(tested)
+    which = tested.add_mutually_exclusive_group()
+    which.add_argument("--rule", metavar="N", type=int, default=0, help="of the agreement, counted from 0 (default 0)")
+    which.add_argument("--label", metavar="TEXT", help="of the agreement's rule")
+    tested.add_argument("--agreement", metavar="N", type=int, help="of enclave.agreements, counted from 0 (default: each)")
+    tested.set_defaults(run=run_test_alert)
+
+    configured = commands.add_parser("config", help="judge or print the configuration")
+    verbs = configured.add_subparsers(required=True, dest="verb", metavar="COMMAND")
+    checked = verbs.add_parser("check", help="name all that is wrong in it and in the files that it names")
+    shown = verbs.add_parser("show", help="print it as JSON, defaults included, passwords left out")
+    for parsed, function in ((checked, run_config_check), (shown, run_config_show)):
+        _with_config(parsed)
+        parsed.set_defaults(run=function)
+
+    listed = commands.add_parser("events", help="print the catalogue of what edged logs")
+    listed.add_argument("--json", action="store_true", help="as JSON")
+    listed.set_defaults(run=run_events)
+
+    installed = commands.add_parser("install", help="put a city's bundle on this node",
+                                    description="Put the keys and the agreement of a bundle of `edged-city init` where "
+                                                "the configuration names them, and print this node's public key.")
+    installed.add_argument("bundle", metavar="BUNDLE", help="folder")
+    _with_config(installed)
+    installed.add_argument("--root", metavar="DIR", default="/", help="of another system than this one")
+    installed.set_defaults(run=run_install)
     return command.run(parser, arguments)
+
+
+def _with_config(parser: Any) -> None:
+    parser.add_argument("--config", metavar="FILE", default=config.DEFAULT_PATH,
+                        help="the node's configuration (default {})".format(config.DEFAULT_PATH))
 
 
 def run_bench(given: argparse.Namespace) -> None:
@@ -59,11 +99,21 @@ def _open_kept(path: str) -> TextIO:
                 opener=lambda name, flags: os.open(name, flags & ~os.O_TRUNC, 0o666))
 
 
-def run_status(given: argparse.Namespace) -> None:
+def run_status(given: argparse.Namespace) -> int:
+    if given.at is not None:
+        _enclave_status(given.at)
+        return 0
+    from edged import status
+    shown, missing = status.report(config.load(given.config))
+    print(json.dumps(shown, indent=2))
+    return _end_with(missing)
+
+
+def _enclave_status(at: str) -> None:
     with command.needs("node"):
         from edged.enclave.client import EvalClient, KeyClient
-    with closing(KeyClient(tipc.connect(given.at, wire.KEY_PORT))) as key, \
-            closing(EvalClient(tipc.connect(given.at, wire.EVAL_PORT))) as evaluation:
+    with closing(KeyClient(tipc.connect(at, wire.KEY_PORT))) as key, \
+            closing(EvalClient(tipc.connect(at, wire.EVAL_PORT))) as evaluation:
         info, stats, slots, key_memory = evaluation.info(), evaluation.stats(), key.info(), key.stats()
     print(json.dumps({
         "emulated": bool(info.flags & wire.EVAL_FLAG_EMULATED),
@@ -78,6 +128,50 @@ def run_status(given: argparse.Namespace) -> None:
         "peak_bytes": {"eval": stats.memory.peak_bytes, "key": key_memory.peak_bytes},
         "heap_bytes": {"limit": stats.memory.heap_limit, "peak": stats.memory.heap_peak},
     }, indent=2))
+
+
+def run_test_alert(given: argparse.Namespace) -> None:
+    from edged import status
+    for option, number in (("--rule", given.rule), ("--agreement", given.agreement or 0)):
+        if not 0 <= number < 1 << 32:
+            raise UsageError("{} {}: counted from 0".format(option, number))
+    asked = {"rule": given.rule} if given.label is None else {"label": given.label}
+    if given.agreement is not None:
+        asked["agreement"] = given.agreement
+    print(json.dumps(status.drill(config.load(given.config), asked), indent=2))
+
+
+def run_config_check(given: argparse.Namespace) -> int:
+    from edged import check
+    found = check.findings(config.load(given.config))
+    if not found:
+        print("ok")
+    return _end_with(found)
+
+
+def run_config_show(given: argparse.Namespace) -> None:
+    print(json.dumps(config.shown(config.load(given.config)), indent=2))
+
+
+def run_events(given: argparse.Namespace) -> None:
+    rows = [event._replace(level=logging.getLevelName(event.level).lower())._asdict() for event in events.EVENTS]
+    if given.json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        print("{id} {name} ({level})\n    {meaning}\n    remedy: {remedy}".format(**row))
+
+
+def run_install(given: argparse.Namespace) -> None:
+    from edged import install
+    install.run(given.bundle, given.config, given.root)
+
+
+def _end_with(found: Sequence[EdgedError]) -> int:
+    """Each on one line; the exit code of the first, 0 where there is none."""
+    for error in found:
+        print("edgectl: {}".format(error), file=sys.stderr)
+    return found[0].exit_code if found else 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@
     +-- MissingInput          66   a file or stream that was named does not exist
     +-- CameraError           69   a camera is unreachable, frozen or sends nothing usable
     +-- AcceleratorError      69   the accelerator is absent or failed
+    +-- SpoolError            69   a database of records is full, damaged, or held by another process
+    +-- BusError              69   a ZeroMQ address is in use or cannot be bound
     +-- EnclaveError(status)  69   the enclave is absent, or answered with a status other than 0
     |   +-- VerificationFailed 76  a signature, seal, measurement or masked product was refused
     +-- KeyRefused            77   a key is missing, of the wrong kind, or not permitted here
@@ -46,6 +48,14 @@ class CameraError(EdgedError):
 
 
 class AcceleratorError(EdgedError):
+    exit_code = 69
+
+
+class SpoolError(EdgedError):
+    exit_code = 69
+
+
+class BusError(EdgedError):
     exit_code = 69
 
 

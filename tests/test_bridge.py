@@ -24,6 +24,10 @@ PRODUCTS = (wire.Product(0, 4, 1, 1, 0, 5, 6, 6, JOINTS, 4, 8192, 16384),
             wire.Product(1, 3, 3, 2, 1, 4, 6, 3, JOINTS, 4, 8192, 16384))
 STEPS = 2
 WINDOW_BYTES = 40960
+# As much of a record as the client looks at: its sizes. One for each of two recipients.
+DONE = tuple(wire.RecordHead(2, 2).pack() + name for name in (b"done", b"Done"))
+FAILED = tuple(wire.RecordHead(2, 4).pack() + name for name in (b"failed", b"Failed"))
+EMISSION = 12
 HEAD, CHUNK, STEP = wire.Header.size(), wire.Chunk.size(), wire.Step.size()
 
 
@@ -41,6 +45,7 @@ class ToyEnclave:
         self.handed_in = 0
         self.log = []
         self.window = None
+        self.refusal = Status.OK  # of the next clip
 
     def answer(self, message, handle):
         head = wire.Header.unpack(message[:HEAD])
@@ -54,7 +59,7 @@ class ToyEnclave:
     on_load_envelope = on_load_chunk = on_load_open
 
     def on_load_commit(self, *_):
-        return Status.OK, wire.Model(1, 0, len(PRODUCTS), STEPS, PERSONS, FRAMES, JOINTS, 2, 9, WINDOW_BYTES).pack()
+        return Status.OK, wire.Model(1, 0, len(PRODUCTS), STEPS, PERSONS, FRAMES, JOINTS, 2, WINDOW_BYTES).pack()
 
     def on_product(self, body, _):
         return Status.OK, PRODUCTS[wire.Index.unpack(body).index].pack()
@@ -93,6 +98,9 @@ class ToyEnclave:
         return self.into_window(0, self.prepared[self.invocation][wire.Index.unpack(body).index])
 
     def on_clip_open(self, body, _):
+        refusal, self.refusal = self.refusal, Status.OK
+        if refusal != Status.OK:
+            return refusal, b""
         opened = wire.ClipOpen.unpack(body)
         persons = (opened.bytes - wire.sealed_clip_bytes(0, FRAMES, JOINTS)) // (6 * FRAMES * JOINTS)
         self.invocation += 1
@@ -104,7 +112,7 @@ class ToyEnclave:
         self.subtract = self.prepared.pop(opened.invocation) if opened.invocation else [None] * len(PRODUCTS)
         self.y_bar = [np.zeros(product.y_shape(persons), np.uint32) for product in PRODUCTS]
         if not opened.flags:
-            return Status.OK, wire.Step(0, 0).pack()
+            return self.under_way()
         self.sealed = bytes(self.window[:opened.bytes])
         return self.begin()
 
@@ -122,8 +130,14 @@ class ToyEnclave:
                 if product.step == self.step:
                     self.into_window(product.x_offset, x_bar)
         if self.step < STEPS:
-            return Status.OK, wire.Step(self.step, 0).pack()
-        return Status.OK, wire.Step(self.step, 4).pack() + b"done"
+            return self.under_way()
+        return Status.OK, self.ended(DONE)
+
+    def under_way(self):
+        return Status.OK, wire.Step(self.step, 0, EMISSION - 2).pack()
+
+    def ended(self, records):
+        return wire.Step(self.step, sum(map(len, records)), EMISSION).pack() + b"".join(records)
 
     def on_step_read(self, body, _):
         return self.chunk_of(self.x_bar[wire.Chunk.unpack(body).object], body)
@@ -148,13 +162,13 @@ class ToyEnclave:
                                                             product.pad, self.subtract[index])):
                 self.failures += 1
                 last = self.failures == 3
-                return Status.VERIFICATION, wire.Step(self.step, 6).pack() + b"failed" if last else b""
+                return Status.VERIFICATION, self.ended(FAILED) if last else b""
         self.step += 1
         return self.begin()
 
     def on_clip_abort(self, body, _):
         assert wire.Index.unpack(body).index == self.clip.session
-        return Status.OK, wire.Step(self.step, 6).pack() + b"failed"
+        return Status.OK, self.ended(FAILED)
 
 
 class Broken(NumpyAccelerator):
@@ -201,7 +215,7 @@ def sealed_clip(persons=PERSONS):
 @pytest.mark.parametrize("transport", sorted(TRANSPORTS))
 def test_a_clip_goes_through_on_line(toy, transport, persons):
     outcome = bridge_to(toy, transport).evaluate(1, 1, sealed_clip(persons))
-    assert (outcome.record, outcome.failed, outcome.attempts) == (b"done", False, 1)
+    assert (outcome.records, outcome.failed, outcome.attempts) == (DONE, False, 1)
 
 
 @pytest.mark.parametrize("transport", sorted(TRANSPORTS))
@@ -209,17 +223,24 @@ def test_a_clip_takes_the_prepared_invocation_of_as_many_persons(toy, transport)
     bridge = bridge_to(toy, transport)
     bridge.prepare(1)
     bridge.prepare(2)
-    assert bridge.evaluate(1, 1, sealed_clip(2)).record == b"done"
+    assert bridge.evaluate(1, 1, sealed_clip(2)).records == DONE
     assert sorted(toy.prepared) == [1]
-    assert bridge.evaluate(1, 2, sealed_clip(2)).record == b"done"
+    assert bridge.evaluate(1, 2, sealed_clip(2)).records == DONE
     assert sorted(toy.prepared) == [1]
+
+
+@pytest.mark.parametrize("accelerator", [NumpyAccelerator(), Broken(100), Dead()], ids=["done", "refused", "given up"])
+def test_an_outcome_says_up_to_where_records_are_to_be_confirmed(toy, accelerator):
+    outcome = bridge_to(toy, "message", accelerator).evaluate(1, 1, sealed_clip())
+    assert outcome.emission == EMISSION
+    assert outcome.record == outcome.records[0]
 
 
 def test_through_the_window_a_clip_costs_a_round_trip_per_step_and_one_more(toy):
     cost = bridge_to(toy, "window").evaluate(1, 1, sealed_clip()).cost
     assert (cost.round_trips, cost.messages) == (1 + STEPS, 2 * (1 + STEPS))
     moved = sum(4 * int(np.prod(product.x_shape(2)) + np.prod(product.y_shape(2))) for product in PRODUCTS)
-    messages = (HEAD + wire.ClipOpen.size()) + STEPS * (HEAD + 8) + (1 + STEPS) * (HEAD + STEP) + len(b"done")
+    messages = (HEAD + wire.ClipOpen.size()) + STEPS * (HEAD + 8) + (1 + STEPS) * (HEAD + STEP) + len(b"".join(DONE))
     assert cost.bytes == len(sealed_clip()) + moved + messages
 
 
@@ -234,17 +255,17 @@ def test_by_messages_every_message_is_counted(toy):
 @pytest.mark.parametrize("transport", sorted(TRANSPORTS))
 def test_a_refused_clip_is_submitted_again(toy, transport):
     outcome = bridge_to(toy, transport, Broken(1)).evaluate(1, 1, sealed_clip())
-    assert (outcome.record, outcome.failed, outcome.attempts) == (b"done", False, 2)
+    assert (outcome.records, outcome.failed, outcome.attempts) == (DONE, False, 2)
 
 
 def test_the_last_attempt_runs_on_the_fallback(toy):
     outcome = bridge_to(toy, "message", Broken(100), NumpyAccelerator()).evaluate(1, 1, sealed_clip())
-    assert (outcome.record, outcome.failed, outcome.attempts) == (b"done", False, 3)
+    assert (outcome.records, outcome.failed, outcome.attempts) == (DONE, False, 3)
 
 
 def test_after_three_refusals_the_record_failed_comes_out(toy):
     outcome = bridge_to(toy, "message", Broken(100)).evaluate(1, 1, sealed_clip())
-    assert (outcome.record, outcome.failed, outcome.attempts) == (b"failed", True, 3)
+    assert (outcome.records, outcome.failed, outcome.attempts) == (FAILED, True, 3)
 
 
 def test_a_refusal_uses_up_its_prepared_invocation(toy):
@@ -255,14 +276,27 @@ def test_a_refusal_uses_up_its_prepared_invocation(toy):
     assert toy.prepared == {}
 
 
+@pytest.mark.parametrize("status", [Status.FULL, Status.LOCKED, Status.RATE, Status.AGREEMENT, Status.CLIP],
+                         ids=lambda status: status.name)
+def test_a_clip_that_the_enclave_does_not_take_uses_up_no_prepared_invocation(toy, status):
+    bridge = bridge_to(toy)
+    bridge.prepare(2)
+    toy.refusal = status
+    with pytest.raises(EnclaveError) as caught:
+        bridge.evaluate(1, 1, sealed_clip())
+    assert caught.value.status == status
+    assert bridge.evaluate(1, 1, sealed_clip()).records == DONE
+    assert toy.prepared == {}
+
+
 def test_a_product_that_the_accelerator_fails_to_make_is_made_by_the_fallback(toy):
     outcome = bridge_to(toy, "message", Dead(), NumpyAccelerator()).evaluate(1, 1, sealed_clip())
-    assert (outcome.record, outcome.attempts) == (b"done", 1)
+    assert (outcome.records, outcome.attempts) == (DONE, 1)
 
 
 def test_without_a_working_accelerator_the_record_failed_comes_out(toy):
     outcome = bridge_to(toy, "message", Dead()).evaluate(1, 1, sealed_clip())
-    assert (outcome.record, outcome.failed, outcome.attempts) == (b"failed", True, 1)
+    assert (outcome.records, outcome.failed, outcome.attempts) == (FAILED, True, 1)
     assert toy.log[-1] == EvalCommand.CLIP_ABORT
     assert toy.handed_in == 0
 

@@ -9,20 +9,23 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import cbor2
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import edged
 from edged import cli, city, command, edgectl, owner
-from edged.emulated import MODEL_SLOT, EmulatedNode
+from edged.emulated import MODEL_SLOT, EmulatedNode, public_bytes
 from edged.enclave import host, wire
 from edged.enclave.client import EvalClient
 from edged.errors import AcceleratorError
 from edged.model import quantise, stgcn
 from edged.offload.bridge import TRANSPORTS, Bridge
 from edged.offload.product import NumpyAccelerator
+from edged.trust.agreement import open_agreement, sign
 
 COMMANDS = {"edged": cli.main, "edgectl": edgectl.main, "edged-owner": owner.main, "edged-city": city.main}
 
@@ -48,8 +51,10 @@ def evaluated(small_model, tmp_path_factory):
         bridge.close()
         (folder / "package").write_bytes(package)
         (folder / "record").write_bytes(record)
-        (folder / "alert.key").write_bytes(node.alert_key)
+        (folder / "alert.key").write_bytes(node.alert_keys[0])
         (folder / "alert.key").chmod(0o600)
+        (folder / "agreement").write_bytes(sign(node.agreement.encode(), node.mo_key, node.qdo_key))
+        (folder / "epoch").write_bytes(node.begun.records[0])
         return folder, node.open(record)
 
 
@@ -90,28 +95,60 @@ def test_inspect_of_no_file_ends_with_66(tmp_path, capsys):
     fails(capsys, 66, "No such file", owner.main, "inspect", str(tmp_path / "none"))
 
 
+def open_record(record, key, agreement):
+    return ["open-record", str(record), "--alert-key-file", str(key), "--agreement", str(agreement)]
+
+
 def test_open_record_prints_what_the_recipient_may_read(evaluated, capsys):
     folder, seen = evaluated
-    assert city.main(["open-record", str(folder / "record"), "--alert-key-file", str(folder / "alert.key")]) == 0
+    assert city.main(open_record(folder / "record", folder / "alert.key", folder / "agreement")) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["kind"], shown["clip"], shown["persons"]) == ("observation", 1, 2)
     assert shown["logits"] == [value / 65536 for value in seen.logits]
     assert shown["claimed_by_node"] == {"time_ns": 1, "tracks": [1, 2]}
+    assert (shown["status"], shown["alerts"]) == ("test", [])
+
+
+def test_open_record_prints_how_an_epoch_began(evaluated, capsys):
+    folder, _ = evaluated
+    assert city.main(open_record(folder / "epoch", folder / "alert.key", folder / "agreement")) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["kind"], shown["seq"], shown["unclean"], shown["previous"]) == ("epoch", 1, True, "00" * 16)
+
+
+def test_a_record_of_another_agreement_ends_with_76(evaluated, tmp_path, capsys):
+    folder, _ = evaluated
+    key = Ed25519PrivateKey.generate()
+    agreed = open_agreement((folder / "agreement").read_bytes())
+    other = replace(agreed, mo=public_bytes(key), qdo=public_bytes(key))
+    (tmp_path / "agreement").write_bytes(sign(other.encode(), key, key))
+    fails(capsys, 76, "does not open", city.main,
+          *open_record(folder / "record", folder / "alert.key", tmp_path / "agreement"))
+
+
+def test_an_agreement_that_was_altered_ends_with_76_and_none_with_66(evaluated, tmp_path, capsys):
+    folder, _ = evaluated
+    signed = (folder / "agreement").read_bytes()
+    (tmp_path / "agreement").write_bytes(signed[:-1] + bytes([signed[-1] ^ 1]))
+    fails(capsys, 76, "signature does not verify", city.main,
+          *open_record(folder / "record", folder / "alert.key", tmp_path / "agreement"))
+    fails(capsys, 66, "No such file", city.main,
+          *open_record(folder / "record", folder / "alert.key", tmp_path / "none"))
 
 
 def test_a_record_under_another_key_ends_with_76(evaluated, tmp_path, capsys):
     folder, _ = evaluated
     (tmp_path / "key").write_bytes(bytes(32))
     (tmp_path / "key").chmod(0o600)
-    fails(capsys, 76, "does not open", city.main, "open-record", str(folder / "record"), "--alert-key-file",
-          str(tmp_path / "key"))
+    fails(capsys, 76, "does not open", city.main,
+          *open_record(folder / "record", tmp_path / "key", folder / "agreement"))
 
 
 def test_a_record_of_another_form_ends_with_65(evaluated, tmp_path, capsys):
     folder, _ = evaluated
     (tmp_path / "record").write_bytes(cbor2.dumps({}))
-    fails(capsys, 65, "shorter than its head", city.main, "open-record", str(tmp_path / "record"),
-          "--alert-key-file", str(folder / "alert.key"))
+    fails(capsys, 65, "shorter than its head", city.main,
+          *open_record(tmp_path / "record", folder / "alert.key", folder / "agreement"))
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
@@ -119,22 +156,22 @@ def test_a_key_that_others_may_read_ends_with_77(evaluated, tmp_path, capsys, mo
     folder, _ = evaluated
     (tmp_path / "key").write_bytes(bytes(32))
     (tmp_path / "key").chmod(mode)
-    fails(capsys, 77, "chmod 600", city.main, "open-record", str(folder / "record"), "--alert-key-file",
-          str(tmp_path / "key"))
+    fails(capsys, 77, "chmod 600", city.main,
+          *open_record(folder / "record", tmp_path / "key", folder / "agreement"))
 
 
 def test_a_key_of_another_size_ends_with_77(evaluated, tmp_path, capsys):
     folder, _ = evaluated
     (tmp_path / "key").write_bytes(bytes(33))
     (tmp_path / "key").chmod(0o600)
-    fails(capsys, 77, "16 or 32 raw bytes", city.main, "open-record", str(folder / "record"), "--alert-key-file",
-          str(tmp_path / "key"))
+    fails(capsys, 77, "16 or 32 raw bytes", city.main,
+          *open_record(folder / "record", tmp_path / "key", folder / "agreement"))
 
 
 def test_a_key_that_is_no_file_ends_with_77(evaluated, tmp_path, capsys):
     folder, _ = evaluated
-    fails(capsys, 77, "not a regular file", city.main, "open-record", str(folder / "record"), "--alert-key-file",
-          str(tmp_path))
+    fails(capsys, 77, "not a regular file", city.main,
+          *open_record(folder / "record", tmp_path, folder / "agreement"))
 
 
 def test_status_without_an_enclave_ends_with_69(tmp_path, capsys):
@@ -420,3 +457,140 @@ def test_edged_enclave_without_its_programs_names_the_fix(short_folder, monkeypa
     message = capsys.readouterr().err
     # To whoever has the sources, and to whoever has what pip installed.
     assert "make -C trusty_ta` in a checkout" in message and "set EDGED_BUILD" in message
+
+
+# The processes of a node, by its configuration.
+
+
+@pytest.fixture
+def node(short_folder):
+    """A folder with a configuration and the slots of an emulated enclave."""
+    (short_folder / "edged.toml").write_text(
+        'schema = 1\n[node]\nname = "n1"\nstate = "state"\nrun = "run"\n[enclave]\nkind = "host"\nkeys = "."\n'
+        'package = "model.pkg"\nagreements = ["a.cose"]\n[camera.gate]\nsource = "generator:1"\nkey = "gate.key"\n'
+        '[outbox]\nkey = "curve.key"\n[[subscriber]]\nname = "city"\naddress = "tcp://127.0.0.1:5555"\n'
+        'server_key = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"\nrecipient = "00112233445566778899aabbccddeeff"\n')
+    (short_folder / "slots.toml").write_text('[[slot]]\nnumber = 3\nkind = "data"\nkey_file = "data.key"\n'
+                                             'key_id = "{}"\nverifier = "{}"\n'.format("11" * 16, "22" * 32))
+    (short_folder / "data.key").write_bytes(bytes(range(32)))
+    (short_folder / "data.key").chmod(0o600)
+    return short_folder
+
+
+def run_edged(node, *arguments, **given):
+    return subprocess.run([sys.executable, "-W", "ignore", "-m", "edged.cli"] + list(arguments)
+                          + ["--config", str(node / "edged.toml")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True, timeout=30, **given)
+
+
+def with_json(node):
+    text = (node / "edged.toml").read_text()
+    (node / "edged.toml").write_text(text.replace('name = "n1"', 'name = "n1"\nlog = "json"', 1))
+
+
+PROCESSES = [("run",), ("enclave",), ("bridge",), ("camera", "gate"), ("outbox",)]
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids="-".join)
+def test_a_wrong_configuration_ends_every_process_with_78_and_one_line(node, process):
+    with open(str(node / "edged.toml"), "a") as file:
+        file.write("treshold = 0.5\n")
+    done = run_edged(node, *process)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr == ("edged: {}:21: subscriber.treshold: unknown key: what is an alert stands in the signed agreement, "
+                           "not on the node\n".format(node / "edged.toml"))
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids="-".join)
+def test_an_absent_configuration_ends_every_process_with_66(node, process):
+    (node / "edged.toml").unlink()
+    done = run_edged(node, *process)
+    assert (done.returncode, done.stderr) == (66, "edged: {}: No such file or directory\n".format(node / "edged.toml"))
+
+
+@pytest.mark.parametrize("process, named", [
+    (("camera", "gate"), "gate.key"), (("outbox",), "curve.key"), (("bridge",), "a.cose")], ids=lambda value: value[0])
+def test_a_process_without_its_file_ends_with_66_and_one_line(node, process, named):
+    done = run_edged(node, *process)
+    assert done.returncode == 66
+    lines = [line for line in done.stderr.splitlines() if line.startswith("edged: ")]
+    assert len(lines) == 1 and named in lines[0]
+
+
+def test_a_camera_that_the_configuration_does_not_name_ends_with_78(node):
+    done = run_edged(node, "camera", "door")
+    assert done.returncode == 78
+    assert done.stderr == "edged: {}: no table [camera.door]: its cameras are gate\n".format(node / "edged.toml")
+
+
+def test_where_every_line_is_json_the_last_one_is(node):
+    with_json(node)
+    done = run_edged(node, "outbox")
+    assert done.returncode == 66
+    last = [json.loads(line) for line in done.stderr.splitlines()][-1]
+    assert (last["event"], last["code"]) == ("process_failed", 66)
+    assert "curve.key" in last["reason"]
+
+
+def test_a_run_ends_with_the_code_and_the_line_of_the_process_that_cannot_work(node):
+    (node / "data.key").chmod(0o644)
+    done = run_edged(node, "run")
+    assert done.returncode == 77
+    lines = [line for line in done.stderr.splitlines() if line.startswith("edged: ")]
+    assert len(lines) == 1 and "chmod 600" in lines[0]
+    assert "process_refused process=enclave code=77" in done.stderr
+
+
+def test_a_process_that_shall_end_with_somebody_else_than_its_parent_ends_with_2(node):
+    done = run_edged(node, "outbox", "--die-with", "1")
+    assert (done.returncode, done.stderr) == (2, "edged: process 1 is not the parent of this one, or has ended\n")
+
+
+def test_edged_enclave_says_that_it_is_ready_once_its_keys_are_in_and_ends_well_on_sigterm(node):
+    import socket
+
+    from edged.enclave import tipc
+    from edged.enclave.client import KeyClient
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(node / "notify"))
+        systemd.settimeout(30)
+        process = subprocess.Popen([sys.executable, "-m", "edged.cli", "enclave", "--config", str(node / "edged.toml")],
+                                   stderr=subprocess.PIPE, universal_newlines=True,
+                                   env=dict(os.environ, NOTIFY_SOCKET=str(node / "notify"), WATCHDOG_USEC="300000"))
+        said = [systemd.recv(4096)]
+        while not said[-1].startswith(b"READY=1"):
+            said.append(systemd.recv(4096))
+        with closing(KeyClient(tipc.connect(str(node / "run" / "enclave"), wire.KEY_PORT))) as client:
+            assert client.info().kinds[3] == wire.KeyKind.DATA
+        while said[-1] != b"WATCHDOG=1":
+            said.append(systemd.recv(4096))
+        process.terminate()
+        while said[-1] != b"STOPPING=1":
+            said.append(systemd.recv(4096))
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "enclave_unprotected" in errors and "enclave_ready" in errors
+
+
+@pytest.mark.parametrize("arguments", [("bridge",), ("camera", "gate"), ("enclave",)], ids="-".join)
+def test_a_process_without_numpy_names_the_extra(node, arguments):
+    code, output, errors = without_numpy("cli", *arguments, "--config", str(node / "edged.toml"))
+    assert (code, output) == (66, "")
+    assert errors.splitlines()[-1] == "edged: the Python module numpy is not installed: pip install 'edged[node]'"
+
+
+def test_the_status_of_a_node_needs_no_numpy(node):
+    script = ("import sys; sys.modules['numpy'] = None; from edged import edgectl, status; status.TIMEOUT_S = 0.2\n"
+              "sys.exit(edgectl.main(sys.argv[1:]))")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script, "status", "--config", str(node / "edged.toml")],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.returncode == 69, done.stderr
+    assert json.loads(done.stdout)["spool"] == {}
+    assert "the bridge is not there" in done.stderr
+
+
+def test_a_command_may_return_its_exit_code(capsys):
+    parser = command.parser("edgectl", None)
+    parser.set_defaults(run=lambda _: 69)
+    assert command.run(parser, []) == 69

@@ -1,5 +1,7 @@
 """The typed clients against scripted answers: each test breaks one thing in a valid exchange."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,7 @@ def client(body=b"", **changes):
     return EvalClient(FakeChannel(lambda message, _: answer_to(message, body, **changes)))
 
 
-INFO = wire.EvalInfo(wire.EVAL_FLAG_EMULATED, 4096, b"e" * 16)
+INFO = wire.EvalInfo(wire.EVAL_FLAG_EMULATED, 4096, b"e" * 16, agreements=1, kept=2, emission=3)
 
 
 def test_a_valid_answer_is_taken():
@@ -37,16 +39,16 @@ def test_a_request_is_framed_as_the_header_says():
         seen.append((message, handle))
         return answer_to(message)
 
-    KeyClient(FakeChannel(record)).put_slot(3, wire.KeyKind.ALERT, b"k" * 16, b"i" * 16)
+    KeyClient(FakeChannel(record)).put_slot(3, wire.KeyKind.ALERT, b"k" * 16, b"i" * 16, b"v" * 32)
     message, handle = seen[0]
     assert Header.unpack(message[:24]) == Header(1, wire.KeyCommand.SLOT_PUT, wire.SlotPut.size(), 1, 0)
-    assert wire.SlotPut.unpack(message[24:]) == wire.SlotPut(3, 3, 16, b"i" * 16, b"k" * 16 + bytes(16), bytes(32), bytes(16))
+    assert wire.SlotPut.unpack(message[24:]) == wire.SlotPut(3, 3, 16, b"i" * 16, b"k" * 16 + bytes(16), b"v" * 32)
     assert handle is None
 
 
 @pytest.mark.parametrize("changes", [
     {"version": 2}, {"cmd": EvalCommand.INFO}, {"cmd": EvalCommand.STATS + 1}, {"len": 39}, {"seq": 2},
-    {"reserved": 1}, {"status": 16},
+    {"reserved": 1}, {"status": 21},
 ], ids=str)
 def test_an_answer_that_does_not_fit_the_request_is_an_error(changes):
     with pytest.raises(EnclaveError, match="matching releases"):
@@ -174,23 +176,93 @@ def test_bulk_data_is_written_in_sequence():
     assert b"".join(data for _, data in chunks) == words.tobytes()
 
 
-def test_a_step_gives_the_record_at_the_end():
-    assert client(wire.Step(21, 5).pack() + b"sealed"[:5]).end_step(20) == (21, b"seale")
-    assert client(wire.Step(3, 0).pack()).end_step(2) == (3, None)
+def a_record(content):
+    """As much of a record as a client looks at: its sizes."""
+    return wire.RecordHead(1, len(content) - 1).pack() + content
 
 
-def test_a_record_of_another_size_than_announced_is_an_error():
-    with pytest.raises(EnclaveError, match="record of 6 bytes, announced 5"):
-        client(wire.Step(21, 5).pack() + b"sealed").end_step(20)
+RECORDS = (a_record(b"one"), a_record(b"another"))
+BOTH = b"".join(RECORDS)
 
 
-def test_a_refused_product_says_whether_the_record_failed_came():
+def test_a_step_gives_the_records_at_the_end():
+    done = client(wire.Step(21, len(BOTH), 7).pack() + BOTH).end_step(20)
+    assert done == (21, RECORDS, 7) and done.record == RECORDS[0]
+    under_way = client(wire.Step(3, 0, 5).pack()).end_step(2)
+    assert under_way == (3, (), 5) and under_way.record is None
+
+
+def test_records_of_another_size_than_announced_are_an_error():
+    with pytest.raises(EnclaveError, match="records of {} bytes, announced 5".format(len(BOTH))):
+        client(wire.Step(21, 5, 7).pack() + BOTH).end_step(20)
+
+
+@pytest.mark.parametrize("cut", [BOTH[:-1], BOTH[:len(RECORDS[0]) + 3]], ids=["content", "head"])
+def test_a_record_that_is_cut_off_is_an_error(cut):
+    with pytest.raises(EnclaveError, match="cut off"):
+        client(wire.Step(21, len(cut), 7).pack() + cut).end_step(20)
+
+
+def test_a_refused_product_says_whether_the_records_failed_came():
     with pytest.raises(InvocationRefused) as caught:
         client(status=Status.VERIFICATION).end_step(4)
-    assert caught.value.record is None
+    assert (caught.value.records, caught.value.record, caught.value.emission) == ((), None, 0)
     with pytest.raises(InvocationRefused) as caught:
-        client(wire.Step(4, 6).pack() + b"sealed", status=Status.VERIFICATION).end_step(4)
-    assert caught.value.record == b"sealed"
+        client(wire.Step(4, len(BOTH), 9).pack() + BOTH, status=Status.VERIFICATION).end_step(4)
+    assert (caught.value.records, caught.value.record, caught.value.emission) == (RECORDS, RECORDS[0], 9)
+
+
+def asked(ask, answer):
+    """(command, body) of the one request that ``ask`` makes of a client, and what it made of this answer."""
+    seen = []
+
+    def serve(message, _):
+        seen.append((EvalCommand(Header.unpack(message[:24]).cmd), message[24:]))
+        return answer_to(message, answer)
+
+    result = ask(EvalClient(FakeChannel(serve)))
+    assert len(seen) == 1
+    return seen[0], result
+
+
+EMITTED = wire.Step(2, len(BOTH), 7).pack() + BOTH
+BEACON = wire.Beacon(1, b"r" * 16, 5, b"n" * 16, b"t" * 32).pack()
+
+
+@pytest.mark.parametrize("ask, command, body", [
+    (lambda c: c.put_agreement(1, 2, (3, 4), b"signed"), EvalCommand.AGREEMENT,
+     wire.AgreementPut(1, 2, (3, 4, 0, 0), 6).pack() + b"signed"),
+    (lambda c: c.beacon(BEACON, b"c" * 32), EvalCommand.BEACON, BEACON + b"c" * 32),
+    (lambda c: c.exercise(1, 3), EvalCommand.EXERCISE, wire.Exercise(1, 3).pack()),
+    (lambda c: c.claim(1, wire.RecordKind.HEALTH, b"hot"), EvalCommand.CLAIM, wire.ClaimPut(1, 6, 3).pack() + b"hot"),
+], ids=["put_agreement", "beacon", "exercise", "claim"])
+def test_what_seals_records_gives_them(ask, command, body):
+    assert asked(ask, EMITTED) == ((command, body), (2, RECORDS, 7))
+
+
+STATE = wire.State(b"e" * 16, 3, bytes(416)).pack()
+
+
+def test_sealed_state_comes_and_goes_as_it_is():
+    assert asked(lambda c: c.confirm(9), STATE) == ((EvalCommand.CONFIRM, wire.Emission(9).pack()), STATE)
+    assert asked(lambda c: c.close_epoch(), STATE) == ((EvalCommand.CLOSE, b""), STATE)
+    assert asked(lambda c: c.restore(STATE), b"") == ((EvalCommand.RESTORE, STATE), None)
+
+
+def test_kept_records_are_fetched_one_by_one():
+    kept = {4: RECORDS[0], 6: RECORDS[1]}
+
+    def serve(message, _):
+        at = min([emission for emission in kept if emission >= wire.Emission.unpack(message[24:]).emission], default=6)
+        found = kept.get(at) if at >= wire.Emission.unpack(message[24:]).emission else b""
+        return answer_to(message, wire.Step(0, len(found), at).pack() + found)
+
+    fetching = EvalClient(FakeChannel(serve))
+    assert fetching.record_from(5) == (6, RECORDS[1])
+    assert fetching.record_from(7) == (6, None)
+    assert list(fetching.records_after(0)) == [(4, RECORDS[0]), (6, RECORDS[1])]
+    assert list(fetching.records_after(4)) == [(6, RECORDS[1])]
+    assert list(fetching.records_after(6)) == []
 
 
 @pytest.mark.parametrize("package", [
@@ -201,12 +273,17 @@ def test_a_file_that_is_no_package_is_never_sent(package):
         EvalClient(FakeChannel(lambda *_: pytest.fail("sent"))).load(package, 0, wire.Placement.MASKED)
 
 
-@pytest.mark.parametrize("slot", [DATA_SLOT, ALERT_SLOT])
-def test_a_key_slot_that_was_cleared_opens_no_session(tmp_path_factory, slot):
+def test_a_key_slot_that_was_cleared_opens_no_session_and_takes_no_agreement(tmp_path_factory):
     with EmulatedNode(str(tmp_path_factory.mktemp("e"))) as node:
-        node.eval.open_session(DATA_SLOT, ALERT_SLOT, node.camera, bytes(32))
-        node.key.clear_slot(slot)
-        assert node.key.info().kinds[slot] == wire.KeyKind.EMPTY
+        assert node.eval.open_session(node.begun.index, node.camera, bytes(32)).session == node.session
+        node.key.clear_slot(ALERT_SLOT)
+        node.eval.open_session(node.begun.index, node.camera, bytes(32))  # the keys of its agreement were taken before
+        node.key.clear_slot(DATA_SLOT)
+        assert node.key.info().kinds[DATA_SLOT] == wire.KeyKind.EMPTY
         with pytest.raises(EnclaveError) as caught:
-            node.eval.open_session(DATA_SLOT, ALERT_SLOT, node.camera, bytes(32))
+            node.eval.open_session(node.begun.index, node.camera, bytes(32))
+        assert caught.value.status == Status.KEY
+        node.agreement = replace(node.agreement, number=2)
+        with pytest.raises(EnclaveError) as caught:
+            node.agree()
         assert caught.value.status == Status.KEY

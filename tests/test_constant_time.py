@@ -1,5 +1,6 @@
 """No branch and no index of the core depends on a secret: tests/c/ct_test.c under valgrind, which is told that
-weights, activations, masks and check elements are undefined memory.
+weights, activations, masks and check elements are undefined memory; nor does the alert decision depend on scores
+otherwise than by arithmetic.
 
 Judged are the portable and the AVX2 kernels, compiled with the release's flags. Valgrind 3.19 knows no AVX-512, so
 that set is *not* judged: it is the same source compiled for wider registers, and its disassembly keeps public
@@ -45,6 +46,10 @@ def has_avx2():
 def test_no_branch_and_no_index_depends_on_a_secret(ct_test, vector_file, kernel):
     output = build.run(*VALGRIND, ct_test, vector_file, "core", kernel)
     assert output.split() == [kernel], "memcheck reports nothing at all"
+
+
+def test_no_branch_and_no_index_of_the_verdict_depends_on_a_score(ct_test, vector_file):
+    assert build.run(*VALGRIND, ct_test, vector_file, "verdict").split() == ["verdict"], "memcheck reports nothing"
 
 
 @pytest.mark.parametrize("leak, report", [

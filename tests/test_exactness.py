@@ -65,6 +65,7 @@ def clip_of(name, persons):
 
 def evaluate(node, bridge, camera, clip, expected, ahead):
     """One clip through the bridge; its record must say exactly what the reference says."""
+    node.make_room()
     if ahead:
         bridge.prepare(len(clip))
     outcome = bridge.evaluate(camera.session, *node.seal(camera, clip))

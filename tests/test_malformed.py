@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from c import build
-from c.running import (
-    ALERT_SLOT, CAMERA, DATA_SLOT, EMPTY_SLOT, KEYS, MODEL_SLOT, STATES, Port, Running, key_link, request,
-)  # fmt: skip
+from c.deals import ALERT_SLOT, DATA_SLOT, MODEL_SLOT
+from c.running import CAMERA, DATA_KEY, EMPTY_SLOT, STATES, Port, Running, key_link, request
 from edged.enclave import wire
 from edged.enclave.window import memfd_window
 from edged.enclave.wire import Chunk, EvalCommand, Header, KeyCommand, Status
@@ -30,43 +29,63 @@ HUGE64 = HUGE + (1 << 32, 1 << 63, (1 << 64) - 1)
 IDLE = {"EMPTY", "WEIGHTS", "READY"}
 LOADING = {"ENVELOPE", "CHUNKS"}
 STEP = {"STEP", "TAKING"}
-# Where each command is permitted (enum eval_cmd and the comments of its structs), and its body's bytes.
+MOST = wire.EDGED_MESSAGE_BYTES - Header.size()  # of a body
+BULK = (Chunk.size(), MOST)
+
+
+def exactly(message):
+    return message.size(), message.size()
+
+
+def and_more(message):
+    return message.size(), MOST
+
+
+# Where each command is permitted (enum eval_cmd and the comments of its structs), and its body's least and most bytes.
 ORDER = {
-    EvalCommand.INFO: (set(STATES), 0),
-    EvalCommand.STATS: (set(STATES), 0),
-    EvalCommand.WINDOW: (IDLE, wire.Window.size()),
-    EvalCommand.LOAD_OPEN: (IDLE | LOADING, wire.LoadOpen.size()),
-    EvalCommand.LOAD_ENVELOPE: ({"ENVELOPE"}, None),
-    EvalCommand.LOAD_CHUNK: ({"CHUNKS"}, None),
-    EvalCommand.LOAD_COMMIT: ({"CHUNKS"}, 0),
-    EvalCommand.UNLOAD: (IDLE | LOADING, 0),
-    EvalCommand.PRODUCT: ({"WEIGHTS", "READY"}, wire.Index.size()),
-    EvalCommand.WEIGHTS_READ: ({"WEIGHTS"}, Chunk.size()),
-    EvalCommand.WEIGHTS_MAP: ({"WEIGHTS"}, wire.Index.size()),
-    EvalCommand.SESSION_OPEN: (IDLE, wire.SessionOpen.size()),
-    EvalCommand.PREPARE_OPEN: ({"READY"}, wire.PrepareOpen.size()),
-    EvalCommand.PREPARE_READ: ({"PREPARE"}, Chunk.size()),
-    EvalCommand.PREPARE_MAP: ({"PREPARE"}, wire.Index.size()),
-    EvalCommand.PREPARE_DROP: ({"READY", "PREPARE"}, wire.Invocation.size()),
-    EvalCommand.CLIP_OPEN: ({"READY"}, wire.ClipOpen.size()),
-    EvalCommand.CLIP_WRITE: ({"CLIP"}, None),  # bulk: a head, then bytes up to a message's end
-    EvalCommand.CLIP_BEGIN: ({"CLIP"}, 0),
-    EvalCommand.STEP_READ: (STEP, Chunk.size()),
-    EvalCommand.STEP_WRITE: (STEP, None),
-    EvalCommand.STEP: (STEP, wire.Index.size()),
-    EvalCommand.CLIP_ABORT: (IDLE | {"CLIP"} | STEP, wire.Index.size()),
-    EvalCommand.RECORD: (set(STATES), wire.Index.size()),
-    EvalCommand.SESSION_CLOSE: (IDLE, wire.Index.size()),
+    EvalCommand.INFO: (set(STATES), (0, 0)),
+    EvalCommand.STATS: (set(STATES), (0, 0)),
+    EvalCommand.WINDOW: (IDLE, exactly(wire.Window)),
+    EvalCommand.LOAD_OPEN: (IDLE | LOADING, exactly(wire.LoadOpen)),
+    EvalCommand.LOAD_ENVELOPE: ({"ENVELOPE"}, BULK),
+    EvalCommand.LOAD_CHUNK: ({"CHUNKS"}, BULK),
+    EvalCommand.LOAD_COMMIT: ({"CHUNKS"}, (0, 0)),
+    EvalCommand.UNLOAD: (IDLE | LOADING, (0, 0)),
+    EvalCommand.PRODUCT: ({"WEIGHTS", "READY"}, exactly(wire.Index)),
+    EvalCommand.WEIGHTS_READ: ({"WEIGHTS"}, exactly(Chunk)),
+    EvalCommand.WEIGHTS_MAP: ({"WEIGHTS"}, exactly(wire.Index)),
+    EvalCommand.SESSION_OPEN: (IDLE, exactly(wire.SessionOpen)),
+    EvalCommand.PREPARE_OPEN: ({"READY"}, exactly(wire.PrepareOpen)),
+    EvalCommand.PREPARE_READ: ({"PREPARE"}, exactly(Chunk)),
+    EvalCommand.PREPARE_MAP: ({"PREPARE"}, exactly(wire.Index)),
+    EvalCommand.PREPARE_DROP: ({"READY", "PREPARE"}, exactly(wire.Invocation)),
+    EvalCommand.CLIP_OPEN: ({"READY"}, exactly(wire.ClipOpen)),
+    EvalCommand.CLIP_WRITE: ({"CLIP"}, BULK),  # bulk: a head, then bytes up to a message's end
+    EvalCommand.CLIP_BEGIN: ({"CLIP"}, (0, 0)),
+    EvalCommand.STEP_READ: (STEP, exactly(Chunk)),
+    EvalCommand.STEP_WRITE: (STEP, BULK),
+    EvalCommand.STEP: (STEP, exactly(wire.Index)),
+    EvalCommand.CLIP_ABORT: (IDLE | {"CLIP"} | STEP, exactly(wire.Index)),
+    EvalCommand.RECORD: (set(STATES), exactly(wire.Emission)),
+    EvalCommand.SESSION_CLOSE: (IDLE, exactly(wire.Index)),
+    EvalCommand.RESTORE: (IDLE, exactly(wire.State)),
+    EvalCommand.AGREEMENT: (IDLE, and_more(wire.AgreementPut)),
+    EvalCommand.CONFIRM: (set(STATES), exactly(wire.Emission)),
+    EvalCommand.BEACON: (set(STATES), exactly(wire.BeaconPut)),
+    EvalCommand.EXERCISE: (set(STATES), exactly(wire.Exercise)),
+    EvalCommand.CLAIM: (set(STATES), and_more(wire.ClaimPut)),
+    EvalCommand.CLOSE: (IDLE, (0, 0)),
 }
-KEY_BODIES = {KeyCommand.INFO: 0, KeyCommand.STATS: 0, KeyCommand.SLOT_PUT: wire.SlotPut.size(),
-              KeyCommand.SLOT_CLEAR: wire.Index.size()}
-LINK_BODIES = {KeyCommand.HELLO: wire.Hello.size(), KeyCommand.DERIVE: wire.Derive.size()}
+KEY_BODIES = {KeyCommand.INFO: (0, 0), KeyCommand.STATS: (0, 0), KeyCommand.SLOT_PUT: exactly(wire.SlotPut),
+              KeyCommand.SLOT_CLEAR: exactly(wire.Index)}
+LINK_BODIES = {KeyCommand.HELLO: exactly(wire.Hello), KeyCommand.DERIVE: exactly(wire.Derive)}
 
 
 @pytest.fixture(scope="module")
 def running():
     build.make("all", "trusty_ta", SANITIZE="1", BUILD=str(build.FOLDER / "sanitize"))
     with tempfile.TemporaryDirectory(prefix="edged-") as folder, Running(Path(folder)) as both:
+        both.evaluate()  # the agreement is in force, a session open
         yield both
 
 
@@ -99,11 +118,11 @@ def reserved_bits(message):
 
 
 def check_frames(port, bodies, absent):
-    """All that is wrong with a frame alone; ``bodies``: bytes of each command's body, None for bulk."""
+    """All that is wrong with a frame alone; ``bodies``: each command's least and most bytes of a body."""
     for size in range(Header.size()):
         refused(port, Status.LENGTH, request(2)[:size])
-    for cmd, size in bodies.items():
-        body = bytes(Chunk.size() if size is None else size)
+    for cmd, (least, most) in bodies.items():
+        body = bytes(least)
         for wrong in (len(body) + 1, len(body) - 1 & 0xFFFFFFFF, len(body) + 24, 4096, 1 << 31, 0xFFFFFFFF):
             refused(port, Status.LENGTH, request(cmd, body, length=wrong))
         for version in (0, 2, 0x0100, 0xFFFF):
@@ -115,11 +134,10 @@ def check_frames(port, bodies, absent):
         if body:
             refused(port, Status.LENGTH, request(cmd, body[:-1]))
             refused(port, Status.LENGTH, request(cmd))
-        most = wire.EDGED_MESSAGE_BYTES - Header.size()
-        if size is not None:
+        if least == most:
             refused(port, Status.LENGTH, request(cmd, body + b"\0"))
-            refused(port, Status.LENGTH, request(cmd, body.ljust(most, b"\0")))
-        refused(port, Status.LENGTH, request(cmd, bytes(most + 1)))
+            refused(port, Status.LENGTH, request(cmd, body.ljust(MOST, b"\0")))
+        refused(port, Status.LENGTH, request(cmd, bytes(MOST + 1)))
         refused(port, Status.LENGTH, request(cmd, bytes(40000)))
     for cmd in absent:
         refused(port, Status.COMMAND, request(cmd))
@@ -131,17 +149,17 @@ def check_frames(port, bodies, absent):
 def test_a_wrong_frame_is_refused_in_every_state_and_changes_none(running, state):
     port = running.go(state)
     sizes = {cmd: size for cmd, (_, size) in ORDER.items()}
-    check_frames(port, sizes, [0, 52, 54, 256 + 2, 0xFFFE] + list(range(1, 54, 2)) + [0xFFFF])
+    check_frames(port, sizes, [0, 66, 68, 256 + 2, 0xFFFE] + list(range(1, 68, 2)) + [0xFFFF])
     running.finish()
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_a_command_out_of_order_is_refused_in_every_state_and_changes_none(running, state):
     port = running.go(state)
-    for cmd, (states, size) in ORDER.items():
+    for cmd, (states, (least, _)) in ORDER.items():
         if state not in states:
             for filler in (b"\0", b"\xff"):
-                refused(port, Status.ORDER, request(cmd, filler * (Chunk.size() if size is None else size)))
+                refused(port, Status.ORDER, request(cmd, filler * least))
     running.finish()
 
 
@@ -149,8 +167,8 @@ def test_a_command_out_of_order_is_refused_in_every_state_and_changes_none(runni
 def test_a_handle_that_nothing_asked_for_is_refused_and_closed(running, state):
     port = running.go(state)
     reader, writer = os.pipe()
-    for cmd, (states, size) in ORDER.items():
-        body = bytes(Chunk.size() if size is None else size)
+    for cmd, (states, (least, _)) in ORDER.items():
+        body = bytes(least)
         if cmd != EvalCommand.WINDOW:
             refused(port, Status.ARGUMENT if state in states else Status.ORDER, request(cmd, body), [writer])
         refused(port, Status.ARGUMENT, request(cmd, body), [writer, writer])
@@ -179,15 +197,63 @@ def index_cases(cmd, status, right=0):
 
 def session_cases(session):
     """Commands that name a session; ``session`` is open and has no clip under way."""
-    for cmd in (EvalCommand.CLIP_ABORT, EvalCommand.SESSION_CLOSE, EvalCommand.RECORD):
+    for cmd in (EvalCommand.CLIP_ABORT, EvalCommand.SESSION_CLOSE):
         yield from index_cases(cmd, Status.ARGUMENT, session)
     for cmd in (EvalCommand.CLIP_ABORT, EvalCommand.SESSION_CLOSE):
         yield Status.ARGUMENT, cmd, wire.Index(session + 1).pack()  # not open
-    yield Status.ORDER, EvalCommand.RECORD, wire.Index(session + 1).pack()  # it has none
     yield Status.ORDER, EvalCommand.CLIP_ABORT, wire.Index(session).pack()  # nothing to give up
 
 
-def empty_cases(_):
+def any_cases(running):
+    """In every state; one agreement is in force, with index 0."""
+    sealed = wire.EvalInfo.unpack(running.client.connection.request(EvalCommand.INFO)).emission
+    for wrong in (sealed + 1,) + HUGE64[4:]:
+        yield Status.ARGUMENT, EvalCommand.CONFIRM, wire.Emission(wrong).pack()
+    right = wire.Beacon(1, running.deal.agreement.recipients[0].rcpt, 1, bytes(16), bytes(32))
+    yield from ((Status.RESERVED, EvalCommand.BEACON, body + bytes(32)) for body in reserved_bits(right))
+    yield Status.KEY, EvalCommand.BEACON, right.pack() + bytes(32)  # its tag is wrong
+    yield Status.KEY, EvalCommand.BEACON, bytes(wire.BeaconPut.size())
+    for wrong in (1,) + HUGE:
+        yield Status.ARGUMENT, EvalCommand.EXERCISE, wire.Exercise(wrong, 0).pack()
+    for wrong in (len(running.deal.agreement.rules),) + HUGE:
+        yield Status.ARGUMENT, EvalCommand.EXERCISE, wire.Exercise(0, wrong).pack()
+    right = wire.ClaimPut(0, wire.RecordKind.HEALTH, 0)
+    yield from ((Status.RESERVED, EvalCommand.CLAIM, body) for body in reserved_bits(right))
+    for wrong in (1,) + HUGE:
+        yield Status.ARGUMENT, EvalCommand.CLAIM, replace(right, agreement=wrong).pack()
+        yield Status.LENGTH, EvalCommand.CLAIM, replace(right, bytes=wrong).pack()
+    for wrong in (0, 1, 2, 3, 4, 9) + HUGE:
+        yield Status.ARGUMENT, EvalCommand.CLAIM, replace(right, kind=wrong).pack()
+    most = MOST - wire.ClaimPut.size()
+    for size in (wire.EDGED_CLAIM_MAX + 1, most):
+        yield Status.ARGUMENT, EvalCommand.CLAIM, replace(right, bytes=size).pack() + bytes(size)
+    yield Status.LENGTH, EvalCommand.CLAIM, right.pack() + b"\0"
+
+
+def idle_cases(running):
+    head, signed = running.agreement[:wire.AgreementPut.size()], running.agreement[wire.AgreementPut.size():]
+    right = wire.AgreementPut.unpack(head)
+    yield from ((Status.RESERVED, EvalCommand.AGREEMENT, body + signed) for body in reserved_bits(right))
+    for wrong in (0, len(signed) - 1, len(signed) + 1) + HUGE:
+        yield Status.LENGTH, EvalCommand.AGREEMENT, replace(right, bytes=wrong).pack() + signed
+    yield Status.AGREEMENT, EvalCommand.AGREEMENT, replace(right, bytes=0).pack()
+    for most in (1, 4, 64, MOST - len(head)):
+        for filler in (b"\0", b"\xff"):
+            yield Status.AGREEMENT, EvalCommand.AGREEMENT, replace(right, bytes=most).pack() + filler * most
+    for cut in range(1, len(signed), 31):
+        yield Status.AGREEMENT, EvalCommand.AGREEMENT, replace(right, bytes=cut).pack() + signed[:cut]
+    for slots in (dict(model_slot=16), dict(data_slot=16), dict(alert_slots=(16, 3, 0, 0)), dict(model_slot=1 << 31)):
+        yield Status.ARGUMENT, EvalCommand.AGREEMENT, replace(right, **slots).pack() + signed
+    yield Status.RESERVED, EvalCommand.AGREEMENT, replace(right, alert_slots=(2, 3, 0, 1)).pack() + signed
+    for filler in (b"\0", b"\xff"):  # an agreement is in force: its first record was said
+        yield Status.ORDER, EvalCommand.RESTORE, filler * wire.State.size()
+    right = wire.SessionOpen(0, bytes(32), bytes(32))
+    yield from ((Status.RESERVED, EvalCommand.SESSION_OPEN, body) for body in reserved_bits(right))
+    for wrong in (1, 2, 3, 4) + HUGE:
+        yield Status.ARGUMENT, EvalCommand.SESSION_OPEN, replace(right, agreement=wrong).pack()
+
+
+def empty_cases(running):
     right = wire.LoadOpen(MODEL_SLOT, 0, 100)
     yield from ((Status.RESERVED, EvalCommand.LOAD_OPEN, body) for body in reserved_bits(right))
     for wrong in HUGE:
@@ -198,12 +264,7 @@ def empty_cases(_):
         yield Status.ARGUMENT, EvalCommand.LOAD_OPEN, replace(right, envelope_bytes=wrong).pack()
     for size in (4096, 1, 1 << 63, (1 << 64) - 4096):  # no handle came with it
         yield Status.ARGUMENT, EvalCommand.WINDOW, wire.Window(size).pack()
-    right = wire.SessionOpen(DATA_SLOT, ALERT_SLOT, bytes(32), bytes(32))
-    for wrong in HUGE:
-        yield Status.ARGUMENT, EvalCommand.SESSION_OPEN, replace(right, data_slot=wrong).pack()
-        yield Status.ARGUMENT, EvalCommand.SESSION_OPEN, replace(right, alert_slot=wrong).pack()
-    for data, alert in ((EMPTY_SLOT, ALERT_SLOT), (DATA_SLOT, EMPTY_SLOT), (ALERT_SLOT, DATA_SLOT), (MODEL_SLOT, 2)):
-        yield Status.KEY, EvalCommand.SESSION_OPEN, replace(right, data_slot=data, alert_slot=alert).pack()
+    yield from idle_cases(running)
 
 
 def envelope_cases(running):
@@ -221,7 +282,8 @@ def chunk_cases(running):
         yield Status.LENGTH, EvalCommand.LOAD_CHUNK, Chunk(0, 0).pack() + bytes(size)
 
 
-def weights_cases(_):
+def weights_cases(running):
+    yield from idle_cases(running)
     yield from bulk_cases(EvalCommand.WEIGHTS_READ, 1 << 20, 0)
     yield from index_cases(EvalCommand.WEIGHTS_MAP, Status.OBJECT)
     yield Status.WINDOW, EvalCommand.WEIGHTS_MAP, wire.Index(0).pack()
@@ -253,6 +315,7 @@ def ready_cases(running):
         yield Status.LENGTH, EvalCommand.CLIP_OPEN, replace(right, bytes=wrong).pack()
     yield Status.WINDOW, EvalCommand.CLIP_OPEN, replace(right, flags=wire.EVAL_CLIP_WINDOW).pack()
     yield from session_cases(session)
+    yield from idle_cases(running)
 
 
 def prepare_cases(_):
@@ -299,7 +362,7 @@ CASES = {"EMPTY": empty_cases, "ENVELOPE": envelope_cases, "CHUNKS": chunk_cases
 @pytest.mark.parametrize("state", STATES)
 def test_a_wrong_field_is_refused_and_changes_nothing(running, state):
     port = running.go(state)
-    for status, cmd, body in CASES[state](running):
+    for status, cmd, body in list(any_cases(running)) + list(CASES[state](running)):
         got, _ = port.call(cmd, body)
         assert got == status, "{}: {}, not {}, for {}".format(cmd.name, got.name, status.name, body[:40].hex())
         assert port.call(EvalCommand.INFO)[0] == Status.OK
@@ -372,20 +435,28 @@ def test_a_session_with_a_clip_under_way_is_neither_replaced_nor_closed(running)
     running.go("STEP")
     port = running.go("READY_UNSETTLED")
     session = running.session.session
-    again = wire.SessionOpen(DATA_SLOT, ALERT_SLOT, CAMERA, bytes(32)).pack()
+    again = wire.SessionOpen(0, CAMERA, bytes(32)).pack()
     refused(port, Status.ORDER, request(EvalCommand.SESSION_OPEN, again))
+    refused(port, Status.ORDER, request(EvalCommand.CLOSE))
     refused(port, Status.ORDER, request(EvalCommand.SESSION_CLOSE, wire.Index(session).pack()))
     other = wire.ClipOpen(session, 0, running.number + 1, 0, len(running.sealed_clip()))
     refused(port, Status.ORDER, request(EvalCommand.CLIP_OPEN, other.pack()))
     running.finish()
 
 
-def test_slots_of_two_owners_make_no_session(running, key_port):
-    put = wire.SlotPut(6, wire.KeyKind.ALERT, 32, b"i" * 16, b"k" * 32, bytes(32), b"another owner   ")
-    assert key_port.call(KeyCommand.SLOT_PUT, put.pack())[0] == Status.OK
+def test_an_epoch_is_closed_only_when_nothing_is_kept(running):
     port = running.go("READY")
-    ask = wire.SessionOpen(DATA_SLOT, 6, b"c" * 32, bytes(32))
-    refused(port, Status.KEY, request(EvalCommand.SESSION_OPEN, ask.pack()))
+    claim = wire.ClaimPut(0, wire.RecordKind.HEALTH, 0).pack()
+    assert port.call(EvalCommand.CLAIM, claim)[0] == Status.OK
+    refused(port, Status.ORDER, request(EvalCommand.CLOSE))
+    running.finish()
+
+
+def test_state_that_is_none_is_refused_by_an_enclave_that_could_take_some(running):
+    running.restart_eval()
+    port = running.go("EMPTY")
+    for filler in (b"\0", b"\xff"):
+        refused(port, Status.STATE, request(EvalCommand.RESTORE, filler * wire.State.size()))
     running.finish()
 
 
@@ -422,21 +493,22 @@ def key_port(running):
 def test_the_key_application_refuses_wrong_frames(key_port):
     check_frames(key_port, KEY_BODIES, [0, 10, 32, 34, 36, 0xFFFE] + list(range(1, 40, 2)))
     with socket.socket() as stray:
-        for cmd, size in KEY_BODIES.items():
-            refused(key_port, Status.ARGUMENT, request(cmd, bytes(size)), [stray.fileno()])
+        for cmd, (least, _) in KEY_BODIES.items():
+            refused(key_port, Status.ARGUMENT, request(cmd, bytes(least)), [stray.fileno()])
 
 
 def test_the_key_application_refuses_wrong_fields(key_port):
     before = key_port.call(KeyCommand.INFO)
-    right = wire.SlotPut(9, wire.KeyKind.DATA, 32, b"i" * 16, b"k" * 32, bytes(32), bytes(16))
+    right = wire.SlotPut(9, wire.KeyKind.DATA, 32, b"i" * 16, b"k" * 32, b"v" * 32)
     cases = [(Status.RESERVED, body) for body in reserved_bits(right)]
     cases += [(Status.ARGUMENT, replace(right, slot=wrong).pack()) for wrong in HUGE]
     cases += [(Status.ARGUMENT, replace(right, kind=wrong).pack()) for wrong in (0, 4) + HUGE]
     cases += [(Status.ARGUMENT, replace(right, key_bytes=wrong).pack()) for wrong in (0, 31, 33, 64) + HUGE]
-    cases += [(Status.RESERVED, replace(right, verifier=b"v" * 32).pack()),
-              (Status.RESERVED, replace(right, kind=wire.KeyKind.ALERT, key_bytes=16).pack()),
-              (Status.ARGUMENT, replace(right, kind=wire.KeyKind.MODEL, key_bytes=16).pack()),
-              (Status.ARGUMENT, replace(right, kind=wire.KeyKind.MODEL).pack())]  # without a verifier
+    cases += [(Status.RESERVED, replace(right, kind=wire.KeyKind.ALERT, key_bytes=16).pack())]
+    for kind in (wire.KeyKind.MODEL, wire.KeyKind.DATA):
+        cases.append((Status.ARGUMENT, replace(right, kind=kind, key_bytes=16, key=b"k" * 16 + bytes(16)).pack()))
+    for kind in (wire.KeyKind.MODEL, wire.KeyKind.DATA, wire.KeyKind.ALERT):
+        cases.append((Status.ARGUMENT, replace(right, kind=kind, verifier=bytes(32)).pack()))
     for status, body in cases:
         refused(key_port, status, request(KeyCommand.SLOT_PUT, body))
     for status, cmd, body in index_cases(KeyCommand.SLOT_CLEAR, Status.ARGUMENT):
@@ -485,14 +557,23 @@ def test_the_link_refuses_wrong_derivations(link):
     right = wire.Derive(DATA_SLOT, wire.KeyPurpose.CAMERA, 32, bytes(32), CAMERA.ljust(64, b"\0"))
     cases = [(Status.RESERVED, body) for body in reserved_bits(right)]
     cases += [(Status.ARGUMENT, replace(right, slot=wrong).pack()) for wrong in HUGE]
-    cases += [(Status.ARGUMENT, replace(right, purpose=wrong).pack()) for wrong in (0, 4) + HUGE]
+    cases += [(Status.ARGUMENT, replace(right, purpose=wrong).pack()) for wrong in (0, 7) + HUGE]
     cases += [(Status.ARGUMENT, replace(right, context_bytes=wrong).pack()) for wrong in (0, 65) + HUGE[1:]]
     cases += [(Status.RESERVED, replace(right, context=CAMERA + bytes(31) + b"\1").pack()),
-              (Status.ARGUMENT, replace(right, slot=MODEL_SLOT, purpose=wire.KeyPurpose.PACKAGE).pack())]
-    cases += [(Status.KEY, replace(right, slot=wrong).pack()) for wrong in (EMPTY_SLOT, MODEL_SLOT, ALERT_SLOT)]
+              (Status.ARGUMENT, replace(right, slot=MODEL_SLOT, purpose=wire.KeyPurpose.PACKAGE).pack()),
+              (Status.ARGUMENT, replace(right, purpose=wire.KeyPurpose.OF_DATA).pack())]
+    kinds = {wire.KeyPurpose.CAMERA: DATA_SLOT, wire.KeyPurpose.RECORD: ALERT_SLOT, wire.KeyPurpose.BEACON: ALERT_SLOT,
+             wire.KeyPurpose.PACKAGE: MODEL_SLOT, wire.KeyPurpose.OF_MODEL: MODEL_SLOT,
+             wire.KeyPurpose.OF_DATA: DATA_SLOT}
+    for purpose, slot in kinds.items():
+        has_context = slot != MODEL_SLOT and purpose != wire.KeyPurpose.OF_DATA
+        ask = replace(right, purpose=purpose) if has_context else replace(
+            right, purpose=purpose, context_bytes=0, context=bytes(64))
+        cases += [(Status.KEY, replace(ask, slot=wrong).pack())
+                  for wrong in {EMPTY_SLOT, MODEL_SLOT, DATA_SLOT, ALERT_SLOT} - {slot}]
     for status, body in cases:
         refused(link, status, request(KeyCommand.DERIVE, body))
     status, answer = link.call(KeyCommand.DERIVE, right.pack())
     assert status == Status.OK
     assert wire.Sealed.unpack(answer).counter == 1, "a refusal uses up no nonce"
-    assert KEYS["data"] not in answer
+    assert DATA_KEY not in answer

@@ -7,7 +7,7 @@ that it names, raw, readable by their user alone. Hardware takes no keys in clea
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Sequence, Union
+from typing import TYPE_CHECKING, Collection, List, Optional, Sequence, Union
 
 from edged import strict
 from edged.enclave.wire import KEY_SLOTS, KeyKind
@@ -32,9 +32,9 @@ class Slot:
     key_id: bytes
     verifier: bytes
 
-    def read_key(self) -> bytes:
-        """Raises MissingInput or KeyRefused."""
-        return read_secret(str(self.key_file), KEY_SIZES[self.kind])
+    def read_key(self, owners: Optional[Collection[int]] = None) -> bytes:
+        """Raises MissingInput or KeyRefused. owners : as of read_secret"""
+        return read_secret(str(self.key_file), KEY_SIZES[self.kind], owners)
 
 
 def read_slots(folder: Union[str, Path]) -> List[Slot]:

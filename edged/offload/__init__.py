@@ -1,1 +1,1 @@
-"""The untrusted accelerator: the contract of its masked products, and who keeps it."""
+"""The bridge: clips to the enclave, masked products to an untrusted accelerator, records to the spool."""

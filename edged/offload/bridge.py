@@ -20,11 +20,16 @@ import numpy as np
 
 from edged.enclave import wire
 from edged.enclave.client import EvalClient, InvocationRefused, LoadedModel, Progress
+from edged.enclave.wire import Status
 from edged.errors import AcceleratorError, EnclaveError, PackageError
 from edged.offload.product import Accelerator
 from edged.offload.transport import MessageTransport, Transport, WindowTransport
 
 log = logging.getLogger(__name__)
+
+# The clip itself was refused: no invocation was used up by it.
+_NOT_TAKEN = frozenset((Status.ORDER, Status.LENGTH, Status.PLACEMENT, Status.CLIP, Status.AGREEMENT, Status.RATE,
+                        Status.LOCKED, Status.FULL))
 
 TRANSPORTS: Dict[str, Type[Transport]] = {kind.name: kind for kind in (WindowTransport, MessageTransport)}
 
@@ -145,7 +150,12 @@ class Bridge:
         transport = self._loaded()
         ready = self._prepared.get(persons)
         prepared = ready.popleft() if ready else None
-        progress = transport.begin(session, number, prepared.invocation if prepared else 0, sealed)
+        try:
+            progress = transport.begin(session, number, prepared.invocation if prepared else 0, sealed)
+        except EnclaveError as error:
+            if ready is not None and prepared is not None and error.status in _NOT_TAKEN:
+                ready.appendleft(prepared)
+            raise
         while not progress.records:
             due = [index for index, product in enumerate(transport.model.products) if product.step == progress.step]
             answers = []

@@ -10,7 +10,7 @@ import numpy as np
 from attacks.networks import random_coordinates, small
 from attacks.node import OUTSIDE, TRANSPORTS, refused
 from edged.enclave import wire
-from edged.enclave.wire import EvalCommand, Placement, Status
+from edged.enclave.wire import EvalCommand, Placement, RecordKind, Status
 from edged.model import reference
 from edged.model.layers import GraphLayer, ResidualLayer, TemporalLayer
 from edged.offload.product import masked_convolution
@@ -77,12 +77,13 @@ class Explorer:
         self.spent = []  # invocations that must never be taken again
         self.invocations = [0]
         self.counts = {}
+        self.beacons = 0  # never back in time, whatever is started anew
         self.forget_all()
         self.load()
 
     def run(self, actions):
         names = ["clip"] * 8 + ["prepare"] * 4 + ["half_prepare", "drop", "load", "half_load", "session", "reconnect",
-                                                  "restart_eval", "restart_key", "spent_again"]
+                                                  "restart_eval", "restart_key", "spent_again", "say"]
         for _ in range(actions):
             name = str(self.rng.choice(names))
             self.counts[name] = self.counts.get(name, 0) + 1
@@ -160,6 +161,16 @@ class Explorer:
     def restart_key(self):
         self.node.enclave.restart_key()
         self.node.put_keys()
+
+    def say(self):
+        """What any state permits, and gives records: they come and go beside the clips."""
+        index, self.beacons = self.node.agreed.index, self.beacons + 1
+        self.node.make_room()
+        self.node.client.claim(index, RecordKind.HEALTH, self.rng.bytes(int(self.rng.integers(64))))
+        self.node.client.beacon(self.node.beacon(self.beacons), bytes(32))
+        last = list(self.node.client.records_after(0))[-1][0]
+        if self.chance():
+            self.node.client.confirm(last)
 
     def opened(self, invocation):
         assert invocation > max(self.invocations)
@@ -242,6 +253,8 @@ class Explorer:
     def step(self, attempt):
         answers = attempt.answers()
         self.out_of_order(EvalCommand.STEP_READ, EvalCommand.STEP)
+        if self.chance(0.1):
+            self.say()
         if self.node.transport.name == "message":  # all was read: not once more
             self.poke(Status.ORDER, EvalCommand.STEP_READ, wire.Chunk(attempt.due[0], 0).pack())
         attempt.submit(answers)

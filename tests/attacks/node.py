@@ -1,32 +1,39 @@
 """A node in the attacker's hands: both applications running, and everything around them driven move by move.
 
 ``AttackNode`` is root in the normal world plus, so that results can be judged, the keys of both owners.
+``Agreed`` is an agreement in force; the default one has one recipient, who sees everything, and no rule.
 ``Attempt`` is one invocation: what the accelerator is given can be kept, and what it answers be anything.
 """
 
+import itertools
 import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple, Tuple
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edged.alerts.record import open_record
+from edged.alerts.record import open_record, seal_beacon, split_record
 from edged.camera.clip import Clip, camera_key, seal_bytes, session_key
+from edged.emulated import public_bytes
 from edged.enclave import wire
-from edged.enclave.client import EvalClient, KeyClient
+from edged.enclave.client import Emitted, EvalClient, InvocationRefused, KeyClient
 from edged.enclave.host import HostEnclave
-from edged.enclave.wire import EvalCommand, KeyKind, Placement, RecordKind
+from edged.enclave.wire import KeyKind, Placement, RecordKind, Status
 from edged.errors import EnclaveError
 from edged.model import package, reference
 from edged.offload.product import NumpyAccelerator
 from edged.offload.transport import MessageTransport, WindowTransport
+from edged.trust.agreement import Agreement, ModelTerms, Recipient, sign
 
 MODEL_SLOT, DATA_SLOT, ALERT_SLOT, SHORT_ALERT_SLOT = range(4)
 KEY_ID = b"the model's key."
+DATA_KEY_ID, ALERT_KEY_ID, SHORT_ALERT_KEY_ID = b"d" * 16, b"a" * 16, b"s" * 16
+MODEL_ID = "stgcn"
+SEES_ALL = wire.EDGED_SEES_LABEL | wire.EDGED_SEES_SCORE  # of a rule
 TRANSPORTS = {kind.name: kind for kind in (WindowTransport, MessageTransport)}
 OUTSIDE = (Placement.MASKED, Placement.INPUTS)  # something is computed by the accelerator
 RECONNECT_S = 5.0
@@ -54,9 +61,29 @@ def _patiently(connect):
             time.sleep(0.002)
 
 
-def verifier_of(owner):
-    """The 32 bytes by which an owner's signature is checked."""
-    return owner.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+class Agreed(NamedTuple):
+    """An agreement in force."""
+
+    index: int
+    terms: Agreement
+    begun: Emitted  # its records `epoch`
+
+    @property
+    def salt(self):
+        return split_record(self.begun.records[0])[0].salt
+
+
+_rcpts = itertools.count(1)
+
+
+def recipient(sees=wire.EDGED_SEES_SCORES, rules=(), alert_key=ALERT_KEY_ID):
+    """Somebody new who has the 32-byte alert key."""
+    return Recipient(b"recipient %6d" % next(_rcpts), alert_key, sees, tuple(rules))
+
+
+def short_recipient(sees=wire.EDGED_SEES_SCORES, rules=()):
+    """Somebody new who has the 16-byte alert key."""
+    return recipient(sees, rules, SHORT_ALERT_KEY_ID)
 
 
 class Camera(NamedTuple):
@@ -79,12 +106,17 @@ class AttackNode:
     def __init__(self, accelerator=None):
         self.accelerator = accelerator or NumpyAccelerator()
         self.weights = []  # w_bar, as the accelerator holds them
-        self.owner = Ed25519PrivateKey.generate()
+        self.owner, self.qdo = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
         rng = np.random.default_rng()
         self.model_key, self.data_key, self.alert_key = (rng.bytes(32) for _ in range(3))
         self.short_alert_key = rng.bytes(16)
         self.number = 0  # of the last clip sealed
         self.transport = None
+        self.terms = Agreement(
+            mo=public_bytes(self.owner), qdo=public_bytes(self.qdo), body=wire.EDGED_BODY_MAX, from_s=0,
+            model=ModelTerms(MODEL_ID, 0, KEY_ID), rules=(), until_s=(1 << 32) - 1, number=1,
+            status=wire.MessageStatus.ACTUAL, beacon_period_s=30, beacon_limit_s=1 << 30, data_key=DATA_KEY_ID,
+            placements=package.PLACEMENTS_ALL, recipients=(recipient(),), score_bits=16, clips_per_hour=1000000)
 
     def __enter__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="edged-")
@@ -93,6 +125,7 @@ class AttackNode:
             self.enclave.start()
             self.put_keys()
             self.client = self.connect()
+            self.agreed = self.agree()
         except BaseException:
             self.__exit__()
             raise
@@ -106,10 +139,10 @@ class AttackNode:
 
     def put_keys(self):
         key = self.connect_key()
-        key.put_slot(MODEL_SLOT, KeyKind.MODEL, self.model_key, KEY_ID, verifier_of(self.owner))
-        key.put_slot(DATA_SLOT, KeyKind.DATA, self.data_key, b"d" * 16)
-        key.put_slot(ALERT_SLOT, KeyKind.ALERT, self.alert_key, b"a" * 16)
-        key.put_slot(SHORT_ALERT_SLOT, KeyKind.ALERT, self.short_alert_key, b"s" * 16)
+        key.put_slot(MODEL_SLOT, KeyKind.MODEL, self.model_key, KEY_ID, self.terms.mo)
+        key.put_slot(DATA_SLOT, KeyKind.DATA, self.data_key, DATA_KEY_ID, self.terms.qdo)
+        key.put_slot(ALERT_SLOT, KeyKind.ALERT, self.alert_key, ALERT_KEY_ID, self.terms.qdo)
+        key.put_slot(SHORT_ALERT_SLOT, KeyKind.ALERT, self.short_alert_key, SHORT_ALERT_KEY_ID, self.terms.qdo)
         key.close()
 
     def connect(self):
@@ -124,12 +157,19 @@ class AttackNode:
         self.client.close()
         self.client = self.connect()
 
-    def restart_eval(self):
-        """kill -9 of the evaluation application, then a new one."""
+    def kill_eval(self):
+        """kill -9 of the evaluation application, then a new one, which knows nothing yet."""
         self.enclave.eval.kill()
         self.client.close()
         self.enclave.restart_eval()
         self.client = self.connect()
+
+    def restart_eval(self, state=None):
+        """Likewise; the new one is given this sealed state, and the agreement."""
+        self.kill_eval()
+        if state is not None:
+            self.client.restore(state)
+        self.agreed = self.agree()
 
     def call(self, command, body=b""):
         return self.client.connection.call(command, body)
@@ -137,18 +177,57 @@ class AttackNode:
     def stats(self):
         return self.client.stats()
 
+    # Agreements, and records in general.
+
+    def put(self, terms, mo=None, qdo=None, slots=None):
+        """Put an agreement, signed by both parties or by whom the test says, with the slots of its recipients."""
+        if slots is None:
+            slots = [SHORT_ALERT_SLOT if one.alert_key == SHORT_ALERT_KEY_ID else ALERT_SLOT
+                     for one in terms.recipients]
+        signed = sign(terms.encode(), mo or self.owner, qdo or self.qdo)
+        return self.client.put_agreement(MODEL_SLOT, DATA_SLOT, slots, signed)
+
+    def agree(self, **changes):
+        """The agreement of ``terms`` in force; or one with these changes, of recipients that no other has."""
+        if changes and "recipients" not in changes:
+            changes["recipients"] = (recipient(),)
+        terms = replace(self.terms, **changes)
+        begun = self.put(terms)
+        return Agreed(begun.index, terms, begun)
+
+    def make_room(self):
+        """Confirm what is kept, where that is much."""
+        info = self.client.info()
+        if info.kept > wire.EVAL_KEPT_MAX // 2:
+            self.client.confirm(info.emission)
+
+    def key_of(self, key_id):
+        return self.short_alert_key if key_id == SHORT_ALERT_KEY_ID else self.alert_key
+
+    def open(self, record, key=None, agreement=None):
+        """Open a record as its recipient, or with any key; agreement : an Agreed, the default one if None."""
+        key = key or self.key_of(split_record(record)[0].kid)
+        return open_record(record, key, (agreement or self.agreed).terms.digest)
+
+    def beacon(self, time_ns, nonce=b"n" * 16, agreement=None, recipient=0, key=None):
+        """A beacon of an agreement's recipient (by its index there) for the present epoch."""
+        agreement = agreement or self.agreed
+        to = agreement.terms.recipients[recipient]
+        return seal_beacon(key or self.key_of(to.alert_key), agreement.salt, to.rcpt, agreement.terms.digest, time_ns,
+                           nonce)
+
     # The model.
 
-    def pack(self, model, **fields):
-        return package.pack(model, self.model_key, self.owner, key_id=KEY_ID, **fields)
+    def pack(self, model, model_key=None, key_id=KEY_ID, **fields):
+        return package.pack(model, model_key or self.model_key, self.owner, model_id=MODEL_ID, key_id=key_id, **fields)
 
-    def load(self, model, placement=Placement.MASKED, transport="message"):
+    def load(self, model, placement=Placement.MASKED, transport="message", **fields):
         """Load, and take the weights over; self.w_bar is what the accelerator holds."""
         window = getattr(self.transport, "_window", None)
         if window is not None:  # of the load before, whose client may be gone
             window.close()
         self.model = model
-        self.loaded = self.client.load(self.pack(model), MODEL_SLOT, placement)
+        self.loaded = self.client.load(self.pack(model, **fields), MODEL_SLOT, placement)
         self.transport = TRANSPORTS[transport](self.client, self.loaded)
         self.products = self.loaded.products
         self.w_bar = [self.transport.weights(index) for index in range(len(self.products))]
@@ -162,9 +241,10 @@ class AttackNode:
 
     # Cameras and clips.
 
-    def camera(self, name=b"gate", alert_slot=ALERT_SLOT):
+    def camera(self, name=b"gate", agreement=None):
+        """A session of this camera under an agreement (an Agreed, the default one if None)."""
         name, nonce = name.ljust(32, b"\0"), np.random.default_rng().bytes(32)
-        session = self.client.open_session(DATA_SLOT, alert_slot, name, nonce)
+        session = self.client.open_session((agreement or self.agreed).index, name, nonce)
         return Camera(session.session, session_key(camera_key(self.data_key, name), nonce, session.nonce), name)
 
     def clip(self, camera, coordinates):
@@ -177,25 +257,27 @@ class AttackNode:
             number = self.number = self.number + 1
         return number, seal_bytes(camera.key, camera.session, number, self.clip(camera, coordinates))
 
-    def attempt(self, camera, clip, prepared=None):
+    def attempt(self, camera, clip, prepared=None, make_room=True):
         """Hand a sealed clip, (number, sealed), over."""
+        if make_room:
+            self.make_room()
         return Attempt(self, camera, clip, prepared)
 
-    def evaluate(self, camera, coordinates, prepared=None):
+    def evaluate(self, camera, coordinates, prepared=None, agreement=None):
         """An honest evaluation of a new clip, exact: the observation."""
-        return self.attempt(camera, self.seal(camera, coordinates), prepared).finish_exactly(coordinates)
+        attempt = self.attempt(camera, self.seal(camera, coordinates), prepared)
+        return attempt.finish_exactly(coordinates, agreement=agreement)
 
     def abort(self, camera):
         """(status, record or None)"""
-        status, answer = self.call(EvalCommand.CLIP_ABORT, wire.Index(camera.session).pack())
-        return status, answer[wire.Step.size():] or None
+        try:
+            return Status.OK, self.client.abort_clip(camera.session).record
+        except EnclaveError as error:
+            return error.status, None
 
-    def open(self, record, key=None):
-        return open_record(record, key or self.alert_key)
-
-    def expect(self, record, coordinates, key=None):
+    def expect(self, record, coordinates, key=None, agreement=None):
         """The record must be the observation that the reference defines."""
-        observation = self.open(record, key)
+        observation = self.open(record, key, agreement)
         logits, probabilities = reference.run(self.model, coordinates)
         assert observation.kind == RecordKind.OBSERVATION and observation.persons == len(coordinates)
         assert observation.logits == tuple(logits) and observation.probabilities == tuple(probabilities)
@@ -266,5 +348,16 @@ class Attempt:
             self.advance()
         return self.progress.record
 
-    def finish_exactly(self, coordinates, key=None):
-        return self.node.expect(self.finish(), coordinates, key)
+    def finish_exactly(self, coordinates, key=None, agreement=None):
+        return self.node.expect(self.finish(), coordinates, key, agreement)
+
+
+def spoil(attempt):
+    """A wrong answer to the step that is due: the first record `failed`, or None before the last attempt."""
+    answers = attempt.answers()
+    for y_bar in answers.values():
+        y_bar.reshape(-1)[0] ^= np.uint32(1)
+    with refused(Status.VERIFICATION) as caught:
+        attempt.submit(answers)
+    assert isinstance(caught.value, InvocationRefused)
+    return caught.value.record

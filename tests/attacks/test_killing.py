@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from attacks.networks import SMALL, integer_model, random_coordinates
-from attacks.node import DATA_SLOT, ALERT_SLOT, TRANSPORTS, AttackNode, refused
+from attacks.node import TRANSPORTS, AttackNode, refused
 from edged.enclave import wire
 from edged.enclave.client import EvalClient, KeyClient
 from edged.enclave.tipc import Channel
@@ -91,7 +91,8 @@ class Scene:
     def flow(self, node):
         node.client.info()
         node.load(MODEL, Placement.MASKED, self.transport)
-        node.client.open_session(DATA_SLOT, ALERT_SLOT, b"another camera".ljust(32), bytes(32))
+        node.client.confirm(node.client.info().emission)
+        node.client.open_session(node.agreed.index, b"another camera".ljust(32), bytes(32))
         ready = node.prepare(2)
         node.attempt(self.camera, self.sealed, ready).finish_exactly(self.clip)
 
@@ -109,7 +110,7 @@ class Scene:
             node.attempt(self.camera, self.sealed).finish_exactly(self.clip)
         except EnclaveError as error:
             assert error.status == Status.CLIP  # its record was out, or on its way, when the client ended
-            node.expect(node.client.record(self.camera.session), self.clip)
+            node.expect(list(node.client.records_after(0))[-1][1], self.clip)
         assert node.stats().records == records_before + 1
         node.evaluate(self.camera, coordinates())
 
@@ -178,9 +179,10 @@ def test_the_evaluation_application_killed_at_any_message_leaves_client_and_key_
         key.close()
         node.enclave.restart_eval()
         node.reconnect()
+        node.agreed = node.agree()
         scene.camera = node.camera(b"scene")
         scene.renew()
-        scene.settle(records_before=0)
+        scene.settle(records_before=1)  # of the epoch's begin
 
 
 @each_moment

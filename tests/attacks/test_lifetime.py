@@ -16,7 +16,7 @@ each_transport = pytest.mark.parametrize("transport", list(TRANSPORTS))
 def test_no_mask_block_ever_comes_twice_through_any_order_of_messages(fresh_node, seed):
     explorer = Explorer(fresh_node, seed)
     explorer.run(150)
-    assert len(explorer.counts) == 16, explorer.counts  # every action, every end of a clip
+    assert len(explorer.counts) == 17, explorer.counts  # every action, every end of a clip
     explorer.ledger.check(least=50000)
 
 

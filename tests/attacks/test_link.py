@@ -10,14 +10,15 @@ import threading
 
 import pytest
 
-from attacks.node import ALERT_SLOT, DATA_SLOT, SHORT_ALERT_SLOT, AttackNode
+from attacks.node import ALERT_KEY_ID, ALERT_SLOT, DATA_KEY_ID, DATA_SLOT, AttackNode, refused
 from edged.enclave import wire
-from edged.enclave.wire import EvalCommand, KeyCommand, Status
+from edged.enclave.wire import EvalCommand, KeyCommand, KeyKind, Status
 
 HEAD = wire.Header.size()
 # Where a hello has its signature and that one's size; four reserved bytes lie between.
 SIGNATURE = [*range(96, 100), *range(104, wire.Hello.size())]
 CAMERA = b"linked".ljust(32, b"\0")
+OTHER_SLOT = 7
 
 
 class Relay:
@@ -60,13 +61,15 @@ class Relay:
 @pytest.fixture(scope="module")
 def tapped():
     with AttackNode() as node:
+        node.enclave.restart_key()  # the link that is open already ends
+        node.put_keys()
         node.relay = Relay(node.enclave.folder)
         yield node
         node.relay.listener.close()
 
 
-def open_session(node, alert_slot=ALERT_SLOT):
-    body = wire.SessionOpen(DATA_SLOT, alert_slot, CAMERA, bytes(32)).pack()
+def open_session(node):
+    body = wire.SessionOpen(node.agreed.index, CAMERA, bytes(32)).pack()
     return node.call(EvalCommand.SESSION_OPEN, body)[0]
 
 
@@ -137,14 +140,35 @@ def test_a_flipped_bit_in_a_hello_gives_no_session(tapped, way):
 
 
 def test_an_answer_to_another_question_is_refused(tapped):
-    """Asked for one slot's key, told the other's, under the same link: the question is part of the seal."""
+    """Asked for one slot's key, told another's, under the same link: the question is part of the seal."""
+    client = tapped.connect_key()
+    client.put_slot(OTHER_SLOT, KeyKind.DATA, bytes(32), DATA_KEY_ID, tapped.terms.qdo)
+    client.close()
+
     def other_slot(at, message):
-        if at == KeyCommand.DERIVE and struct.unpack_from("<I", message, HEAD)[0] == ALERT_SLOT:
-            return message[:HEAD] + struct.pack("<I", SHORT_ALERT_SLOT) + message[HEAD + 4:]
+        if at == KeyCommand.DERIVE and struct.unpack_from("<I", message, HEAD)[0] == DATA_SLOT:
+            return message[:HEAD] + struct.pack("<I", OTHER_SLOT) + message[HEAD + 4:]
         return message
 
     tapped.relay.ask = other_slot
     assert open_session(tapped) == Status.UNAVAILABLE
+
+
+def test_a_flipped_bit_in_any_answer_about_an_agreements_keys_puts_none_in_force(tapped):
+    """Of model and data key who their owners are, and the recipient's keys for records and for beacons."""
+    seen = []
+
+    def flip(at, message):
+        seen.append(at)
+        return flipped(message, len(message) - 1) if len(seen) >= broken else message
+
+    for broken in range(1, 5):
+        seen.clear()
+        tapped.relay.answer = flip
+        with refused(Status.UNAVAILABLE):
+            tapped.agree(number=100)
+        tapped.relay.honest()
+        assert len(seen) >= broken and tapped.client.info().agreements == 1
 
 
 def test_an_earlier_answer_to_the_same_question_is_refused(tapped):
@@ -164,6 +188,26 @@ def test_an_earlier_answer_to_the_same_question_is_refused(tapped):
 
     tapped.relay.ask, tapped.relay.answer = note, replay
     assert open_session(tapped) == Status.UNAVAILABLE
+
+
+def test_an_alert_key_that_is_exchanged_between_two_questions_of_one_agreement_is_noticed(tapped):
+    """Else its records would be sealed under the recipient's key, and beacons taken that another one made."""
+    asked = []
+
+    def exchange(at, message):
+        asked.append(at)
+        if len(asked) == 4:  # model, data, for records; now for beacons
+            client = tapped.connect_key()
+            client.put_slot(ALERT_SLOT, KeyKind.ALERT, bytes(32), ALERT_KEY_ID, tapped.terms.mo)
+            client.close()
+        return message
+
+    tapped.relay.ask = exchange
+    with refused(Status.AGREEMENT):
+        tapped.agree(number=100)
+    tapped.relay.honest()
+    tapped.put_keys()
+    assert asked == [KeyCommand.DERIVE] * 4 and tapped.client.info().agreements == 1
 
 
 @pytest.mark.parametrize("cut", [lambda m: m[:HEAD - 1], lambda m: m[:HEAD], lambda m: m[:-1], lambda m: m + b"\0"],

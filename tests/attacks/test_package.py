@@ -12,8 +12,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attacks.networks import SMALL, integer_model, random_coordinates
-from attacks.node import ALERT_SLOT, DATA_SLOT, KEY_ID, MODEL_SLOT, refused, verifier_of
+from attacks.node import ALERT_SLOT, DATA_SLOT, KEY_ID, MODEL_SLOT, refused
 from attacks.offer import INPUT, MODEL, SEALED, TABLE, Offer, expect, fields_of, sealed, stream_of
+from edged.emulated import public_bytes
 from edged.enclave import wire
 from edged.enclave.wire import EvalCommand, KeyKind, Placement, Status
 from edged.errors import EnclaveError
@@ -117,7 +118,7 @@ def test_a_placement_that_the_owner_did_not_sign_is_refused_and_each_that_he_did
 def test_two_owners_packages_load_each_from_its_own_slot_only(node):
     other, key = Ed25519PrivateKey.generate(), os.urandom(32)
     client = node.connect_key()
-    client.put_slot(5, KeyKind.MODEL, key, KEY_ID, verifier_of(other))
+    client.put_slot(5, KeyKind.MODEL, key, KEY_ID, public_bytes(other))
     client.close()
     theirs = sealed(node, key=key, owner=other)
     assert theirs.send(node, slot=5) == (Status.OK, EvalCommand.LOAD_COMMIT)

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from attacks.networks import random_coordinates, small
-from attacks.node import OUTSIDE, TRANSPORTS, refused
+from attacks.node import OUTSIDE, TRANSPORTS, refused, spoil
 from attacks.statistics import check_nothing_in_common, words_of
 from edged.enclave import wire
-from edged.enclave.client import InvocationRefused
 from edged.enclave.wire import EvalCommand, Placement, RecordKind, Status
 
 MODEL = small()
@@ -19,17 +18,6 @@ each_transport = pytest.mark.parametrize("transport", list(TRANSPORTS))
 
 def coordinates(model=MODEL, persons=2):
     return random_coordinates(RNG, model.shape, persons)
-
-
-def spoil(attempt):
-    """A wrong answer to the step that is due: the refusal."""
-    answers = attempt.answers()
-    for y_bar in answers.values():
-        y_bar.reshape(-1)[0] ^= np.uint32(1)
-    with refused(Status.VERIFICATION) as caught:
-        attempt.submit(answers)
-    assert isinstance(caught.value, InvocationRefused)
-    return caught.value.record
 
 
 @each_transport

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from attacks.networks import random_coordinates, small
-from attacks.node import ALERT_SLOT, DATA_SLOT, MODEL_SLOT, TRANSPORTS, refused
+from attacks.node import DATA_KEY_ID, DATA_SLOT, TRANSPORTS, refused
 from edged.camera.clip import camera_key, seal_bytes, session_key
 from edged.enclave import wire
 from edged.enclave.wire import EvalCommand, KeyKind, Placement, Status
+from edged.errors import VerificationFailed
 
 MODEL = small(21, frames=5)  # as many frames as joints: exchanging them changes no length
 RNG = np.random.default_rng()
@@ -107,7 +108,7 @@ def test_a_clip_from_before_the_enclave_was_started_again_is_refused(fresh_node)
 def test_a_session_under_another_data_key_takes_no_clip(node, camera):
     """Who has no camera key cannot seal: neither with a wrong key nor with the nonces alone."""
     nonce = bytes(32)
-    session = node.client.open_session(DATA_SLOT, ALERT_SLOT, camera.name, nonce)
+    session = node.client.open_session(node.agreed.index, camera.name, nonce)
     for data_key in (bytes(32), node.alert_key):
         forged = camera._replace(key=session_key(camera_key(data_key, camera.name), nonce, session.nonce))
         with refused(Status.CLIP):
@@ -244,13 +245,11 @@ def finish(node):
 # Sessions.
 
 
-@pytest.mark.parametrize("data, alert, status", [
-    (ALERT_SLOT, ALERT_SLOT, Status.KEY), (DATA_SLOT, DATA_SLOT, Status.KEY), (MODEL_SLOT, ALERT_SLOT, Status.KEY),
-    (DATA_SLOT, MODEL_SLOT, Status.KEY), (9, ALERT_SLOT, Status.KEY), (DATA_SLOT, 9, Status.KEY),
-    (16, ALERT_SLOT, Status.ARGUMENT), (DATA_SLOT, 1 << 31, Status.ARGUMENT)])
-def test_a_session_needs_a_data_key_and_an_alert_key(node, data, alert, status):
-    with refused(status):
-        node.client.open_session(data, alert, bytes(32), bytes(32))
+@pytest.mark.parametrize("index", [1, 2, 3, 4, 5, 1 << 31, 0xFFFFFFFF])
+def test_a_session_needs_an_agreement_that_is_in_force(fresh_node, index):
+    assert fresh_node.client.info().agreements == 1 and fresh_node.agreed.index == 0
+    with refused(Status.ARGUMENT):
+        fresh_node.client.open_session(index, bytes(32), bytes(32))
 
 
 def test_there_are_as_many_sessions_as_cameras_of_a_node_and_each_camera_has_one(fresh_node):
@@ -287,47 +286,52 @@ def test_a_closed_session_takes_no_clip_and_makes_room_for_another_camera(fresh_
         node.attempt(cameras[3], node.seal(cameras[3], coordinates()))
     late = node.camera(b"late")
     assert late.session == cameras[3].session
-    with refused(Status.ORDER):  # the record of the camera before it is not its own
-        node.client.record(late.session)
     with refused(Status.CLIP):
         node.attempt(late, node.seal(cameras[3], coordinates()))
     node.evaluate(late, coordinates())
 
 
-def test_a_camera_that_opens_its_session_again_still_gets_its_last_record(node, camera):
+def test_a_session_that_is_opened_again_or_closed_takes_no_kept_record_along(node, camera):
     record = node.attempt(camera, node.seal(camera, coordinates())).finish()
     again = node.camera(b"session")
     assert again.session == camera.session and again.key != camera.key
-    assert node.client.record(again.session) == record
+    assert list(node.client.records_after(0))[-1][1] == record
+    node.client.close_session(again.session)
+    assert list(node.client.records_after(0))[-1][1] == record
 
 
-def test_a_session_joins_no_two_owners_keys(node):
-    """Whose data key it is, his alert key must seal: one owner's observations are not for another."""
+@pytest.mark.parametrize("change", ["another owner's", "another key", "none"])
+def test_a_data_slot_that_no_longer_holds_the_agreements_key_opens_no_session(node, camera, change):
+    """Else one owner's cameras would report under another's agreement. What was opened before goes on."""
     client = node.connect_key()
-    client.put_slot(6, KeyKind.DATA, RNG.bytes(32), b"d" * 16, owner=b"another owner...")
-    client.put_slot(7, KeyKind.ALERT, RNG.bytes(32), b"a" * 16, owner=b"another owner...")
+    if change == "none":
+        client.clear_slot(DATA_SLOT)
+    elif change == "another key":
+        client.put_slot(DATA_SLOT, KeyKind.DATA, node.data_key, b"e" * 16, node.terms.qdo)
+    else:
+        client.put_slot(DATA_SLOT, KeyKind.DATA, node.data_key, DATA_KEY_ID, node.terms.mo)
     client.close()
-    for data, alert in ((DATA_SLOT, 7), (6, ALERT_SLOT)):
+    for name in (camera.name, b"another".ljust(32, b"\0")):
         with refused(Status.KEY):
-            node.client.open_session(data, alert, bytes(32), bytes(32))
-    node.client.open_session(6, 7, b"theirs".ljust(32), bytes(32))
-    node.client.close_session(node.client.open_session(6, 7, b"theirs".ljust(32), bytes(32)).session)
-
-
-def test_cameras_of_one_name_under_two_data_keys_have_two_sessions(node, camera):
-    client = node.connect_key()
-    client.put_slot(8, KeyKind.DATA, RNG.bytes(32), b"d" * 16)
-    client.close()
-    theirs = node.client.open_session(8, ALERT_SLOT, camera.name, bytes(32)).session
-    assert theirs != camera.session
+            node.client.open_session(node.agreed.index, name, bytes(32))
     node.evaluate(camera, coordinates())
-    node.client.close_session(theirs)
+    node.put_keys()
+    node.evaluate(node.camera(b"session"), coordinates())
 
 
-def test_a_refused_session_leaves_the_old_one_in_force(node, camera):
-    with refused(Status.KEY):
-        node.client.open_session(DATA_SLOT, 9, camera.name, bytes(32))
-    node.evaluate(camera, coordinates())
+def test_a_camera_of_one_name_under_two_agreements_has_two_sessions(node, camera):
+    other = node.agree(number=2)
+    theirs = node.camera(b"session", other)
+    assert theirs.session != camera.session
+    clip = coordinates()
+    with refused(Status.CLIP):  # sealed for the one, it does not open in the other
+        node.attempt(theirs, node.seal(camera, clip))
+    node.evaluate(camera, clip)
+    record = node.attempt(theirs, node.seal(theirs, clip)).finish()
+    node.expect(record, clip, agreement=other)
+    with pytest.raises(VerificationFailed):
+        node.open(record)
+    node.client.close_session(theirs.session)
 
 
 def test_sessions_outlive_the_client_and_the_model(node, camera):

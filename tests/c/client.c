@@ -13,20 +13,16 @@
 struct client client;
 
 static const uint8_t CAMERA[32] = "camera of the tests";
-static const uint8_t KEY_ID[16] = "kkkkkkkkkkkkkkkk";
 
 /* The package, and room for every product outside; made once. */
-static const uint8_t *envelope, *sealed;
-static uint32_t envelope_bytes;
-static size_t sealed_bytes;
+static struct {
+    const uint8_t *envelope, *sealed;
+    uint32_t envelope_bytes;
+    size_t sealed_bytes;
+} packages[2]; /* the owner's, and a forged one */
 static struct model shape;
 static uint32_t *wbar[EVAL_LAYERS_MAX], *xbar[EVAL_LAYERS_MAX], *ybar[EVAL_LAYERS_MAX];
 static uint32_t *ahead[EVAL_PREPARED_MAX][EVAL_LAYERS_MAX]; /* by invocation mod 8 */
-static uint8_t digest[32]; /* of the manifest: every record names it */
-
-/* Each session's last record: EVAL_RECORD must answer the same bytes. */
-static uint8_t last[EVAL_SESSIONS_MAX][EDGED_MESSAGE_BYTES];
-static size_t last_bytes[EVAL_SESSIONS_MAX];
 
 /* Invocations under which a clip was masked. */
 static bool used[1 << 16];
@@ -44,15 +40,17 @@ static uint32_t *room(enum network_flow flow, uint32_t product) {
 
 void client_init(void) {
     size_t size, manifest_bytes;
-    const uint8_t *package = vector_get("package", &size);
     const uint8_t *manifest = vector_get("package/manifest", &manifest_bytes);
 
-    envelope_bytes = load_le32(package + 12);
-    envelope = package + PACKAGE_HEAD;
-    sealed = envelope + envelope_bytes;
-    sealed_bytes = size - PACKAGE_HEAD - envelope_bytes;
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint8_t *package = vector_get(i == 0 ? "package" : "package/forged", &size);
+        packages[i].envelope_bytes = load_le32(package + 12);
+        packages[i].envelope = package + PACKAGE_HEAD;
+        packages[i].sealed = packages[i].envelope + packages[i].envelope_bytes;
+        packages[i].sealed_bytes = size - PACKAGE_HEAD - packages[i].envelope_bytes;
+    }
     CHECK(model_read_manifest(&shape, manifest, manifest_bytes) == EDGED_OK, "manifest");
-    CHECK(crypto_sha256(manifest, manifest_bytes, digest) == 0, "digest");
+    city_init();
     for (uint32_t p = 0; p < shape.product_count; p++) {
         wbar[p] = room(FLOW_WEIGHTS, p);
         xbar[p] = room(FLOW_X, p);
@@ -62,34 +60,32 @@ void client_init(void) {
     }
 }
 
-static void put_slot(uint32_t slot, enum key_kind kind, const char *name) {
+static void put_slots(void) {
     struct {
         struct edged_hdr h;
         struct key_slot_put p;
-    } m = {.h = {.version = EDGED_WIRE_VERSION, .cmd = KEY_SLOT_PUT, .len = sizeof(m.p)},
-           .p = {.slot = slot, .kind = kind, .key_bytes = 32}};
+    } m = {.h = {.version = EDGED_WIRE_VERSION, .cmd = KEY_SLOT_PUT, .len = sizeof(m.p)}};
+    char name[16];
 
-    memcpy(m.p.key_id, KEY_ID, sizeof(KEY_ID));
-    memcpy(m.p.key, vector_get(name, NULL), 32);
-    if (kind == KEY_MODEL)
-        memcpy(m.p.verifier, vector_get("key/verifier", NULL), 32);
-    CHECK(key_message(client.key, (const uint8_t *)&m, sizeof(m), client.answer) == sizeof(m.h), "slot");
-    CHECK(load_le32(client.answer + offsetof(struct edged_hdr, status)) == EDGED_OK, "slot");
+    for (uint32_t slot = 0; slot < CLIENT_SLOTS; slot++) {
+        snprintf(name, sizeof(name), "slot/%u", slot);
+        memcpy(&m.p, vector_get(name, NULL), sizeof(m.p));
+        CHECK(key_message(client.key, (const uint8_t *)&m, sizeof(m), client.answer) == sizeof(m.h), "slot");
+        CHECK(load_le32(client.answer + offsetof(struct edged_hdr, status)) == EDGED_OK, "slot");
+    }
 }
 
 void client_start(uint64_t seed) {
     stub_reset(seed);
     memset(&client, 0, sizeof(client));
-    memset(last_bytes, 0, sizeof(last_bytes));
     memset(used, 0, sizeof(used));
     client.persons = 1;
     client.key = stub.key = key_create();
     CHECK(client.key != NULL, "key application");
-    put_slot(0, KEY_MODEL, "key/model");
-    put_slot(CLIENT_DATA_SLOT, KEY_DATA, "key/data");
-    put_slot(CLIENT_ALERT_SLOT, KEY_ALERT, "key/alert");
+    put_slots();
     client.eval = eval_create();
     CHECK(client.eval != NULL, "evaluation application");
+    city_start();
 }
 
 void client_stop(void) {
@@ -98,72 +94,17 @@ void client_stop(void) {
     stub_reset(0);
 }
 
+void client_restart(void) {
+    eval_destroy(client.eval);
+    memset(used, 0, sizeof(used));
+    key_link_close(&stub.link);
+    stub.reconnect = true;
+    client.eval = eval_create();
+    CHECK(client.eval != NULL, "evaluation application");
+    city_restart();
+}
+
 /* ------------------------------------------------------- judging answers --- */
-
-static void judge_scores(const uint8_t *plain, size_t size, const struct session *s) {
-    struct edged_scores scores;
-    char name[32];
-
-    memcpy(&scores, plain, sizeof(scores));
-    CHECK(scores.version == 1 && scores.labels == shape.labels && scores.persons <= shape.persons &&
-              scores.number == s->number && memcmp(scores.camera, s->camera, sizeof(scores.camera)) == 0 &&
-              memcmp(scores.model, digest, sizeof(digest)) == 0,
-          "version %u labels %u persons %u", scores.version, scores.labels, scores.persons);
-    if (scores.kind == EDGED_OBSERVATION) { /* whatever was sent, what comes out is right */
-        snprintf(name, sizeof(name), "logits/%u", scores.persons);
-        CHECK(memcmp(plain + sizeof(scores), vector_get(name, NULL), shape.labels * 4) == 0, "%s", name);
-        snprintf(name, sizeof(name), "probabilities/%u", scores.persons);
-        CHECK(memcmp(plain + sizeof(scores) + shape.labels * 4, vector_get(name, NULL), shape.labels * 4) == 0, "%s",
-              name);
-        client.observations++;
-    } else {
-        CHECK(scores.kind == EDGED_FAILED, "kind %u", scores.kind);
-        for (size_t i = sizeof(scores); i < size; i++)
-            CHECK(plain[i] == 0, "`failed` tells nothing");
-        client.failures++;
-    }
-}
-
-/* A new record opens with its session's own key, and says what it must. */
-static void judge_record(uint32_t session, const uint8_t *record, size_t size) {
-    const struct session *s = &client.eval->sessions[session % EVAL_SESSIONS_MAX];
-    struct edged_record head;
-    uint8_t nonce[12] = {0};
-
-    CHECK(size == record_bytes(shape.labels), "a record of %zu bytes", size);
-    memcpy(&head, record, sizeof(head));
-    CHECK(head.body_bytes > CRYPTO_TAG_BYTES &&
-              size - sizeof(head) == (size_t)head.header_bytes + head.body_bytes,
-          "a record of %u + %u in %zu bytes", head.header_bytes, head.body_bytes, size);
-    uint8_t *plain = malloc(head.body_bytes);
-    CHECK(plain != NULL, "plain");
-    store_le64(nonce, client.eval->sequence[s->alert_slot]);
-    CHECK(crypto_gcm_open(s->record.key, s->record.key_bytes, nonce, record + sizeof(head), head.header_bytes,
-                          record + sizeof(head) + head.header_bytes, head.body_bytes - CRYPTO_TAG_BYTES, plain) == 0,
-          "the session's key opens its record");
-    judge_scores(plain, head.body_bytes - CRYPTO_TAG_BYTES, s);
-    free(plain);
-    memcpy(last[session % EVAL_SESSIONS_MAX], record, size);
-    last_bytes[session % EVAL_SESSIONS_MAX] = size;
-}
-
-/* An answer with struct eval_step: is a record behind it, and whose? */
-static void judge_step(uint16_t cmd, const uint8_t *request, const uint8_t *body, size_t size) {
-    const bool names = cmd == EVAL_RECORD || cmd == EVAL_CLIP_ABORT;
-    const uint32_t session = names ? load_le32(request + sizeof(struct edged_hdr)) : client.eval->clip.session;
-    struct eval_step step;
-
-    CHECK(size >= sizeof(step), "struct eval_step");
-    memcpy(&step, body, sizeof(step));
-    CHECK(step.record_bytes == size - sizeof(step), "record of %u bytes", step.record_bytes);
-    body += sizeof(step);
-    if (cmd == EVAL_RECORD)
-        CHECK(session < EVAL_SESSIONS_MAX && step.record_bytes == last_bytes[session] && last_bytes[session] != 0 &&
-                  memcmp(body, last[session], last_bytes[session]) == 0,
-              "the last record again, byte for byte");
-    else if (step.record_bytes != 0)
-        judge_record(session, body, step.record_bytes);
-}
 
 /* What a bulk answer brought goes to the accelerator. */
 static void keep(uint16_t cmd, const uint8_t *body, size_t size) {
@@ -204,14 +145,12 @@ static void judge(const uint8_t *request, size_t size_bytes) {
           client.answer_bytes);
     memcpy(&h, client.answer, sizeof(h));
     CHECK(h.version == EDGED_WIRE_VERSION && h.cmd == (ask.cmd | 1) && h.seq == ask.seq && h.reserved == 0 &&
-              h.len == client.answer_bytes - sizeof(h) && h.status <= EDGED_ERR_VERIFICATION,
+              h.len == client.answer_bytes - sizeof(h) && h.status <= EDGED_ERR_STATE,
           "answer to command %u", ask.cmd);
     CHECK(h.status == EDGED_OK || h.status == EDGED_ERR_VERIFICATION || h.len == 0, "a refusal has no body");
     client.status = (enum edged_status)h.status;
     const uint8_t *body = client.answer + sizeof(h);
-    if (h.len != 0 && (ask.cmd == EVAL_CLIP_OPEN || ask.cmd == EVAL_CLIP_BEGIN || ask.cmd == EVAL_STEP ||
-                       ask.cmd == EVAL_CLIP_ABORT || ask.cmd == EVAL_RECORD))
-        judge_step(ask.cmd, request, body, h.len);
+    city_judge(&ask, request + sizeof(ask), client.status, body, h.len);
     if (h.status != EDGED_OK)
         return;
     if (ask.cmd == EVAL_WEIGHTS_READ || ask.cmd == EVAL_PREPARE_READ || ask.cmd == EVAL_STEP_READ)
@@ -291,7 +230,7 @@ static const uint8_t *seal_clip(uint32_t session, uint64_t number, uint32_t pers
     uint8_t nonce[12] = {0}, aad[sizeof(label) - 1 + 12];
     char name[32];
     struct edged_clip head = {
-        .version = 1, .persons = persons, .frames = shape.frames, .joints = shape.joints, .claimed_ns = 9};
+        .version = 1, .persons = persons, .frames = shape.frames, .joints = shape.joints, .claimed_ns = CLIENT_CLAIMED_NS};
     size_t coordinates;
 
     snprintf(name, sizeof(name), "clip/%u", persons);
@@ -317,16 +256,15 @@ static size_t clip_bytes(uint32_t persons) {
     return sizeof(struct edged_clip) + (size_t)persons * shape.frames * shape.joints * 6 + EVAL_TAG_BYTES;
 }
 
-static int due_clip(void) {
+static int due_clip(uint32_t session) {
     const struct eval *e = client.eval;
-    struct eval_clip_open ask = {.flags = client.window && e->window != NULL ? EVAL_CLIP_WINDOW : 0};
+    struct eval_clip_open ask = {.session = session,
+                                 .flags = client.window && e->window != NULL ? EVAL_CLIP_WINDOW : 0};
     uint32_t persons = client.persons;
+    const struct session *s = &e->sessions[session];
 
-    while (ask.session < EVAL_SESSIONS_MAX && !e->sessions[ask.session].open)
-        ask.session++;
-    const struct session *s = &e->sessions[ask.session];
     if (s->unfinished && (!client.again || s->attempts >= EVAL_ATTEMPTS_MAX)) {
-        const struct eval_index give_up = {.index = ask.session};
+        const struct eval_index give_up = {.index = session};
         return due(EVAL_CLIP_ABORT, &give_up, sizeof(give_up));
     }
     if (s->unfinished)
@@ -345,11 +283,25 @@ static int due_clip(void) {
     return due(EVAL_CLIP_OPEN, &ask, sizeof(ask));
 }
 
-static const struct session *first_session(void) {
+static int due_agreement(uint32_t deal) {
+    char name[32];
+    size_t size;
+
+    snprintf(name, sizeof(name), "agreement/%u", deal);
+    const void *body = vector_get(name, &size);
+    return due(EVAL_AGREEMENT, body, size);
+}
+
+static int due_session(uint32_t place) {
+    const struct eval *e = client.eval;
+    struct eval_session_open ask = {.agreement = place};
+    const struct eval_index last = {.index = EVAL_SESSIONS_MAX - 1};
+
+    memcpy(ask.camera, CAMERA, sizeof(CAMERA));
     for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++)
-        if (client.eval->sessions[i].open)
-            return &client.eval->sessions[i];
-    return NULL;
+        if (!e->sessions[i].open)
+            return due(EVAL_SESSION_OPEN, &ask, sizeof(ask));
+    return due(e->sessions[last.index].unfinished ? EVAL_CLIP_ABORT : EVAL_SESSION_CLOSE, &last, sizeof(last));
 }
 
 static uint32_t prepared_count(uint32_t persons) {
@@ -359,14 +311,35 @@ static uint32_t prepared_count(uint32_t persons) {
     return n;
 }
 
+static uint32_t kept_count(void) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++)
+        n += client.eval->kept[i].emission != 0;
+    return n;
+}
+
 static int due_ready(void) {
     const struct eval *e = client.eval;
-    const struct session *s = first_session();
+    const struct eval_emission all = {.emission = e->emission};
+    const uint32_t place = city_place(0);
+    uint32_t session = 0;
 
-    /* Where no number is left the camera asks for new keys. */
-    if (s == NULL || (s->number == UINT64_MAX && !s->unfinished)) {
-        struct eval_session_open ask = {.data_slot = CLIENT_DATA_SLOT, .alert_slot = CLIENT_ALERT_SLOT};
-        memcpy(ask.camera, s == NULL ? CAMERA : s->camera, sizeof(CAMERA));
+    if (kept_count() > EVAL_KEPT_MAX / 2)
+        return due(EVAL_CONFIRM, &all, sizeof(all));
+    if (place == EVAL_AGREEMENTS_MAX)
+        return due_agreement(0);
+    if (stub.uptime_ns - e->agreements[place].heard_ns > city_terms(0)->limit_s / 2 * CITY_SECOND) {
+        const struct eval_beacon beacon = city_beacon(place, 0, city_now_ns());
+        return due(EVAL_BEACON, &beacon, sizeof(beacon));
+    }
+    while (session < EVAL_SESSIONS_MAX && !(e->sessions[session].open && e->sessions[session].agreement == place))
+        session++;
+    if (session == EVAL_SESSIONS_MAX)
+        return due_session(place);
+    const struct session *s = &e->sessions[session];
+    if (s->number == UINT64_MAX && !s->unfinished) { /* no number is left: the camera asks for new keys */
+        struct eval_session_open ask = {.agreement = place};
+        memcpy(ask.camera, s->camera, sizeof(ask.camera));
         return due(EVAL_SESSION_OPEN, &ask, sizeof(ask));
     }
     if (client.ahead && client.persons != 0 && e->network.placement != EVAL_ENCLAVE &&
@@ -374,7 +347,7 @@ static int due_ready(void) {
         const struct eval_prepare_open ask = {.persons = client.persons};
         return due(EVAL_PREPARE_OPEN, &ask, sizeof(ask));
     }
-    return due_clip();
+    return due_clip(session);
 }
 
 static void compute(uint32_t product) {
@@ -424,18 +397,21 @@ int client_due(void) {
             return CLIENT_WINDOW_HANDLE;
         }
         const struct eval_load_open ask = {
-            .slot = 0, .placement = client.placement, .envelope_bytes = envelope_bytes};
+            .slot = client.forged ? CLIENT_FORGED_SLOT : 0,
+            .placement = client.placement,
+            .envelope_bytes = packages[client.forged].envelope_bytes};
         return due(EVAL_LOAD_OPEN, &ask, sizeof(ask));
     }
     case STATE_ENVELOPE:
-        return due_bulk(EVAL_LOAD_ENVELOPE, 0, e->loading->have, envelope + e->loading->have,
-                        envelope_bytes - e->loading->have);
+        return due_bulk(EVAL_LOAD_ENVELOPE, 0, e->loading->have, packages[client.forged].envelope + e->loading->have,
+                        e->loading->envelope_bytes - e->loading->have);
     case STATE_CHUNKS: {
         const size_t each = EVAL_SEAL_BYTES + EVAL_TAG_BYTES, at = e->loading->have * each;
         if (e->loading->have == e->model.chunks)
             return due(EVAL_LOAD_COMMIT, NULL, 0);
-        return due_bulk(EVAL_LOAD_CHUNK, e->loading->have, 0, sealed + at,
-                        sealed_bytes - at < each ? sealed_bytes - at : each);
+        const size_t left = packages[client.forged].sealed_bytes - at;
+        return due_bulk(EVAL_LOAD_CHUNK, e->loading->have, 0, packages[client.forged].sealed + at,
+                        left < each ? left : each);
     }
     case STATE_WEIGHTS:
         return window && f->offset == 0 ? due(EVAL_WEIGHTS_MAP, &product, sizeof(product))
@@ -474,4 +450,41 @@ void client_evaluate(void) {
         client_send(client.request, client.request_bytes, handle);
     }
     CHECK(client.observations == before + 1, "an honest client is served from any state");
+}
+
+/* ---------------------------------------------------------- beside clips --- */
+
+void client_agree(uint32_t deal) {
+    (void)due_agreement(deal);
+    client_send(client.request, client.request_bytes, -1);
+}
+
+void client_confirm(uint64_t emission) {
+    const struct eval_emission ask = {.emission = emission};
+    client_request(EVAL_CONFIRM, &ask, sizeof(ask), -1);
+}
+
+void client_beacon(uint32_t place, uint32_t recipient, uint64_t time_ns) {
+    const struct eval_beacon ask = city_beacon(place, recipient, time_ns);
+    client_request(EVAL_BEACON, &ask, sizeof(ask), -1);
+}
+
+void client_claim(uint32_t place, uint32_t kind, uint32_t bytes) {
+    struct {
+        struct eval_claim head;
+        uint8_t bytes[EDGED_CLAIM_MAX + 1];
+    } ask = {.head = {.agreement = place, .kind = kind, .bytes = bytes}};
+
+    CHECK(bytes <= sizeof(ask.bytes), "claim");
+    memset(ask.bytes, 'c', bytes);
+    client_request(EVAL_CLAIM, &ask, sizeof(ask.head) + bytes, -1);
+}
+
+void client_exercise(uint32_t place, uint32_t rule) {
+    const struct eval_exercise ask = {.agreement = place, .rule = rule};
+    client_request(EVAL_EXERCISE, &ask, sizeof(ask), -1);
+}
+
+void client_restore(const struct edged_state *state) {
+    client_request(EVAL_RESTORE, state, sizeof(*state), -1);
 }

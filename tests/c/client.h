@@ -10,11 +10,13 @@
 #ifndef EDGED_TEST_CLIENT_H
 #define EDGED_TEST_CLIENT_H
 
+#include "city.h"
 #include "key.h"
 #include "state.h"
 
-#define CLIENT_DATA_SLOT 1u
-#define CLIENT_ALERT_SLOT 2u
+#define CLIENT_SLOTS 7u /* of the vector file (tests/c/deals.py) */
+#define CLIENT_FORGED_SLOT 6u
+#define CLIENT_CLAIMED_NS 9u
 #define CLIENT_WINDOW_HANDLE 7
 
 /** struct client - both applications and what lies outside; one exists */
@@ -24,6 +26,7 @@ struct client {
     /* what the honest client does next */
     uint32_t placement;
     uint32_t persons;
+    bool forged;  /* load the same model, signed by who is not its owner */
     bool ahead;   /* prepare U first */
     bool window;  /* bulk data by the window */
     bool again;   /* resubmit a refused clip */
@@ -32,7 +35,8 @@ struct client {
     uint8_t answer[EDGED_MESSAGE_BYTES];
     size_t request_bytes, answer_bytes;
     enum edged_status status;
-    uint32_t observations, failures; /* records so far */
+    bool faults; /* seals may fail: a number that sealed nothing is then lost */
+    uint32_t observations, failures; /* clips so far */
     void (*around)(bool inside); /* called before and after the application runs: faults are its alone */
     void (*record)(const uint8_t *request, size_t size_bytes, int handle); /* sees every request */
 };
@@ -46,9 +50,12 @@ void client_init(void);
 void client_start(uint64_t seed);
 void client_stop(void);
 
+/* The evaluation application was killed; another one. */
+void client_restart(void);
+
 /*
- * Send one message; stops the test where the answer breaks the wire's rules, or is an
- * observation with scores that are not those of its clip.
+ * Send one message; stops the test where the answer breaks the wire's rules, or a record
+ * is not, byte for byte, what the city expects (city.h).
  */
 void client_send(const uint8_t *request, size_t size_bytes, int handle);
 
@@ -61,7 +68,15 @@ int client_due(void);
 /* Send what is due, at most so many messages, until the state is one of `states`. */
 void client_advance(uint32_t messages, uint32_t states);
 
-/* From any state: load, open a session, evaluate a clip of client.persons. */
+/* From any state: load, agree, open a session, evaluate a clip of client.persons. */
 void client_evaluate(void);
+
+/* What the city or the bridge asks beside clips; an agreement by its number in the vector file. */
+void client_agree(uint32_t deal);
+void client_confirm(uint64_t emission);
+void client_beacon(uint32_t place, uint32_t recipient, uint64_t time_ns);
+void client_claim(uint32_t place, uint32_t kind, uint32_t bytes);
+void client_exercise(uint32_t place, uint32_t rule);
+void client_restore(const struct edged_state *state);
 
 #endif

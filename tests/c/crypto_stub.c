@@ -1,6 +1,6 @@
 /*
  * crypto_stub.c - a crypto library that fails on demand (the random stream, a seal):
- * linked into fuzz_eval with --wrap of these two.
+ * linked into fuzz_eval and message_test with --wrap of these two.
  */
 #include "crypto_stub.h"
 

@@ -5,17 +5,20 @@
  * tests/test_constant_time.py.
  *
  *   valgrind --error-exitcode=99 ct_test VECTORS core KERNEL    must report nothing
+ *   valgrind --error-exitcode=99 ct_test VECTORS verdict        must report nothing
  *   valgrind --error-exitcode=99 ct_test VECTORS leak-branch    must report an error
  *   valgrind --error-exitcode=99 ct_test VECTORS leak-index     must report an error
  *
  * Secret: weights, biases, multipliers, adjacency values, what an absent person adds,
  * coordinates, and every word of the PRG: R1, R2, pad, s (prg_vector.c). So then are
- * X, Xbar, U, Ybar and Y, which follow from them. Public: shapes, and which entries
- * of the adjacency there are.
+ * X, Xbar, U, Ybar and Y, which follow from them, and scores, and what the rules of an
+ * agreement make of them (ct_verdict.c). Public: shapes, and which entries of the
+ * adjacency there are.
  */
 #include <string.h>
 #include <valgrind/memcheck.h>
 
+#include "ct_verdict.h"
 #include "vector.h"
 #include "walk.h"
 
@@ -100,8 +103,13 @@ static uint32_t leak(const char *how, uint32_t secret) {
 }
 
 int main(int argc, char **argv) {
-    CHECK(argc >= 3, "usage: ct_test VECTORS core KERNEL | leak-branch | leak-index");
+    CHECK(argc >= 3, "usage: ct_test VECTORS core KERNEL | verdict | leak-branch | leak-index");
     vector_open(argv[1]);
+    if (strcmp(argv[2], "verdict") == 0) {
+        ct_verdict();
+        printf("verdict\n");
+        return 0;
+    }
     if (strcmp(argv[2], "core") != 0) {
         volatile uint32_t unused = leak(argv[2], (uint32_t)argc);
         (void)unused;

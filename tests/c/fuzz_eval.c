@@ -1,7 +1,7 @@
 /*
  * fuzz_eval.c - EVAL_PORT: any list of messages, from any state, with faults of the
- * port in between. client.c judges each answer: an observation has the right scores
- * whatever came before it. At the end an honest client may have to be served.
+ * port in between, over kills and epochs. Each answer is judged: whatever came before, a
+ * record is what the city expects (city.h). At the end an honest client may have to be served.
  */
 #include "client.h"
 #include "crypto_stub.h"
@@ -50,7 +50,7 @@ static void send_raw(struct fuzz_input *in) {
 
 static void send_framed(struct fuzz_input *in) {
     uint8_t body[EDGED_MESSAGE_BYTES - sizeof(struct edged_hdr)];
-    const uint16_t cmd = fuzz_byte(in) % 54;
+    const uint16_t cmd = fuzz_byte(in) % (EVAL_CLOSE + 2);
     const int handle = fuzz_byte(in) & 1 ? CLIENT_WINDOW_HANDLE : -1;
     const size_t size = fuzz_short(in), n = fuzz_bytes(in, body, size, sizeof(body));
 
@@ -100,7 +100,7 @@ static void around(bool inside) {
 static void fault(struct fuzz_input *in) {
     const uint8_t which = fuzz_byte(in), when = fuzz_byte(in);
 
-    switch (which % 7) {
+    switch (which % 8) {
     case 0:
         stub.random_left = when;
         break;
@@ -120,6 +120,9 @@ static void fault(struct fuzz_input *in) {
     case 5:
         seal_fault = when % 8;
         break;
+    case 6:
+        stub.uptime_ns += when * 600 * CITY_SECOND;
+        break;
     default:
         key_link_close(&stub.link);
         stub.reconnect = true;
@@ -131,6 +134,52 @@ static void no_faults(void) {
     stub.random_left = stub.key_away = stub.key_garbles = 0;
 }
 
+static void send_beacon(uint32_t deal, uint32_t recipient, uint64_t late_ns) {
+    const uint32_t place = city_place(deal);
+
+    if (place != EVAL_AGREEMENTS_MAX)
+        client_beacon(place, recipient, city_now_ns() - late_ns);
+}
+
+static void city_acts(struct fuzz_input *in) {
+    const uint8_t what = fuzz_byte(in) % CITY_OPERATIONS, argument = fuzz_byte(in);
+    const uint64_t minutes = argument * 60 * CITY_SECOND, emission = client.eval->emission;
+
+    switch (what) {
+    case CITY_AGREES: /* one place is left for the honest client's */
+        client_agree(argument % EVAL_AGREEMENTS_MAX);
+        break;
+    case CITY_BEACON:
+        send_beacon(argument >> 1 & 1, argument & 1, 0);
+        break;
+    case CITY_LATE:
+        send_beacon(0, argument & 1, minutes);
+        break;
+    case CITY_CLOCK:
+        city.ahead_ns += minutes;
+        break;
+    case CITY_CLAIM:
+        client_claim(argument & 3, EDGED_CAMERA + (argument >> 2) % 5u, argument * 5u % (EDGED_CLAIM_MAX + 2));
+        break;
+    case CITY_EXERCISE:
+        client_exercise(argument & 3, argument >> 2 & 15);
+        break;
+    case CITY_CONFIRM:
+        client_confirm(emission > argument ? emission - argument : 0);
+        break;
+    case CITY_CLOSE:
+        client_request(EVAL_CLOSE, NULL, 0, -1);
+        break;
+    case CITY_RESTORE:
+        if (city.has_state)
+            client_restore(&city.state);
+        break;
+    default:
+        stub.random_left = 0; /* without randomness it would not start */
+        client_restart();
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct fuzz_input in = {.data = data, .left = size};
     const uint32_t start = fuzz_byte(&in) % FUZZ_START_COUNT;
@@ -139,6 +188,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     client_start(FUZZ_SEED);
     no_faults();
     client.around = around;
+    client.faults = true;
     set_style(style);
     go_to_start(start);
     for (uint32_t budget = 400; in.left != 0 && budget != 0; budget--)
@@ -163,6 +213,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             break;
         case FUZZ_FAULT:
             fault(&in);
+            break;
+        case FUZZ_CITY:
+            city_acts(&in);
             break;
         default:
             eval_disconnect(client.eval);

@@ -33,7 +33,22 @@ enum fuzz_operation {
     FUZZ_STYLE = 5,   /* u8: as the second byte of the input */
     FUZZ_FAULT = 6,   /* u8 which, u8 when */
     FUZZ_DISCONNECT = 7,
-    FUZZ_OPERATIONS = 8
+    FUZZ_CITY = 8, /* u8 enum fuzz_city, u8 argument: well-formed messages beside the clips */
+    FUZZ_OPERATIONS = 9
+};
+
+enum fuzz_city {
+    CITY_AGREES = 0,   /* u8: which agreement */
+    CITY_BEACON = 1,   /* bit 0 recipient, bit 1 agreement */
+    CITY_LATE = 2,     /* a beacon so many minutes old, of recipient 1 where odd */
+    CITY_CLOCK = 3,    /* the city's clock is set ahead by so many minutes */
+    CITY_CLAIM = 4,    /* bits 0..1 place, the rest kind and size */
+    CITY_EXERCISE = 5, /* bits 0..1 place, the rest the rule */
+    CITY_CONFIRM = 6,  /* all but the last so many records */
+    CITY_CLOSE = 7,
+    CITY_RESTORE = 8, /* the last sealed state */
+    CITY_RESTART = 9, /* the evaluation application is killed */
+    CITY_OPERATIONS = 10
 };
 
 struct fuzz_input {

@@ -13,7 +13,8 @@ static const uint8_t SECRET[32] = "a key that nobody may ever read";
 
 static enum edged_status send(struct key_app *key, const uint8_t *message, size_t size) {
     uint8_t answer[EDGED_MESSAGE_BYTES], *copy = malloc(size + (size == 0));
-    struct edged_hdr h;
+    static const uint8_t none[32];
+    struct edged_hdr h, asked = {0};
 
     CHECK(copy != NULL, "copy");
     memcpy(copy, message, size);
@@ -21,8 +22,12 @@ static enum edged_status send(struct key_app *key, const uint8_t *message, size_
     CHECK(n >= sizeof(h) && n <= sizeof(answer), "%zu bytes", n);
     memcpy(&h, answer, sizeof(h));
     CHECK(h.version == EDGED_WIRE_VERSION && (h.cmd & 1) != 0 && h.reserved == 0 && h.len == n - sizeof(h) &&
-              h.status <= EDGED_ERR_VERIFICATION && (h.status == EDGED_OK || h.len == 0),
+              h.status <= EDGED_ERR_STATE && (h.status == EDGED_OK || h.len == 0),
           "answer");
+    memcpy(&asked, message, size < sizeof(asked) ? size : sizeof(asked));
+    if (h.status == EDGED_OK && asked.cmd == KEY_SLOT_PUT)
+        CHECK(memcmp(message + sizeof(asked) + offsetof(struct key_slot_put, verifier), none, sizeof(none)) != 0,
+              "a key has an owner");
     for (size_t i = 0; i + 16 <= n; i++)
         CHECK(memcmp(answer + i, SECRET, 16) != 0, "the key is in an answer");
     free(copy);

@@ -63,6 +63,10 @@ void port_memory(struct edged_memory *out) {
     out->heap_limit = 1;
 }
 
+uint64_t port_uptime_ns(void) {
+    return stub.uptime_ns += 1000;
+}
+
 void port_measurement(uint8_t out[32]) {
     memset(out, 0x11, 32);
 }
@@ -72,6 +76,8 @@ long port_key_call(const void *request, size_t request_bytes, void *answer, size
     uint8_t full[EDGED_MESSAGE_BYTES];
 
     *reconnected = false;
+    if (stub.before_key_call != NULL)
+        stub.before_key_call();
     if (stub.key_away != 0) {
         stub.key_away--;
         key_link_close(&stub.link);

@@ -1,7 +1,7 @@
 /*
- * port_stub.h - lib/port.h in one process: a deterministic random source, the key
- * application called directly, shared memory that is a block of the heap (so that a
- * sanitizer sees its end), and faults on demand.
+ * port_stub.h - lib/port.h in one process: a deterministic random source, a clock that
+ * the test moves, the key application called directly, shared memory that is a block of
+ * the heap (so that a sanitizer sees its end), and faults on demand.
  */
 #ifndef EDGED_TEST_PORT_STUB_H
 #define EDGED_TEST_PORT_STUB_H
@@ -18,10 +18,12 @@ struct stub {
     uint32_t key_away;     /* so many calls fail */
     uint32_t key_garbles;  /* so many answers have one bit flipped */
     uint32_t garbled_bit;
+    void (*before_key_call)(void);
     uint32_t handles;      /* taken over so far */
     uint8_t *window;       /* the last one mapped */
     size_t window_bytes;
     uint64_t seed;
+    uint64_t uptime_ns;    /* as told last; a test may set it ahead */
 };
 
 extern struct stub stub;

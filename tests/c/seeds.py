@@ -8,21 +8,26 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict
+from typing import Dict, Tuple
 
 import cbor2
 
 from c import vectors
 from edged.enclave import wire
 
-# enum fuzz_operation of fuzz_input.h
-FRAMED, DUE, PATCHED, RESIZED, STYLE, FAULT, DISCONNECT = range(1, 8)
+# enum fuzz_operation of fuzz_input.h, and its enum fuzz_city
+FRAMED, DUE, PATCHED, RESIZED, STYLE, FAULT, DISCONNECT, CITY = range(1, 9)
+AGREES, BEACON, LATE, CLOCK, CLAIM, EXERCISE, CONFIRM, CLOSE, RESTORE, RESTART = range(10)
 STARTS = 6
 EVALUATE_AFTER = 128
 
 
 def _framed(cmd: int, body: bytes, handle: bool = False) -> bytes:
     return struct.pack("<BBBH", FRAMED, cmd, handle, len(body)) + body
+
+
+def _city(*acts: Tuple[int, int]) -> bytes:
+    return b"".join(bytes((CITY,) + act) for act in acts)
 
 
 def _eval_seeds() -> Dict[str, bytes]:
@@ -39,14 +44,23 @@ def _eval_seeds() -> Dict[str, bytes]:
         "restyled": struct.pack("<BB", STYLE, 0x1C),
         "gone": struct.pack("<B", DISCONNECT),
         "info": _framed(wire.EvalCommand.INFO, b""),
-        "session": _framed(wire.EvalCommand.SESSION_OPEN, wire.SessionOpen(1, 2, b"c" * 32, b"n" * 32).pack()),
+        "session": _framed(wire.EvalCommand.SESSION_OPEN, wire.SessionOpen(0, b"c" * 32, b"n" * 32).pack()),
         "window": _framed(wire.EvalCommand.WINDOW, wire.Window(1 << 20).pack(), True),
         "abort": _framed(wire.EvalCommand.CLIP_ABORT, wire.Index(0).pack()),
-        "record": _framed(wire.EvalCommand.RECORD, wire.Index(0).pack()),
+        "record": _framed(wire.EvalCommand.RECORD, wire.Emission(0).pack()),
         "close": _framed(wire.EvalCommand.SESSION_CLOSE, wire.Index(0).pack()),
         "unload": _framed(wire.EvalCommand.UNLOAD, b""),
         "prepare": _framed(wire.EvalCommand.PREPARE_OPEN, wire.PrepareOpen(1).pack()),
         "drop": _framed(wire.EvalCommand.PREPARE_DROP, wire.Invocation(1).pack()),
+        "beacons": _city((BEACON, 0), (LATE, 1), (CLOCK, 9), (BEACON, 1), (LATE, 200)),
+        "agreements": _city((AGREES, 1), (AGREES, 2), (AGREES, 3), (BEACON, 3)),
+        "claims": _city(*((kind, step) for step in range(0, 250, 10) for kind in (CLAIM, EXERCISE))),
+        "no first seal": struct.pack("<BBB", FAULT, 5, 1) + _city((AGREES, 1), (EXERCISE, 4)),
+        "no second seal": struct.pack("<BBB", FAULT, 5, 2) + _city((AGREES, 0), (AGREES, 1), (AGREES, 0)),
+        "closed": _city((CONFIRM, 0), (CLOSE, 0), (AGREES, 0), (CONFIRM, 1)),
+        "killed": _city((CONFIRM, 1), (RESTART, 0), (RESTORE, 0), (AGREES, 0)),
+        "twice": _city((CONFIRM, 0), (RESTORE, 0), (RESTART, 0), (CONFIRM, 0), (RESTORE, 0)),
+        "later": struct.pack("<BBB", FAULT, 6, 13) + _city((BEACON, 1), (EXERCISE, 0)),
     }
     for start in range(STARTS):
         for style in range(64):
@@ -59,11 +73,13 @@ def _eval_seeds() -> Dict[str, bytes]:
 
 
 def _key_seeds() -> Dict[str, bytes]:
-    put = wire.SlotPut(2, 1, 32, b"i" * 16, b"k" * 32, b"v" * 32, b"o" * 16).pack()
+    put = wire.SlotPut(2, 1, 32, b"i" * 16, b"k" * 32, b"v" * 32).pack()
     messages = [(2, b""), (4, b""), (6, put), (8, wire.Index(2).pack()), (2, b"")]
     flow = b"".join(struct.pack("<BH", cmd, len(body)) + body for cmd, body in messages)
     raw = wire.Header.codec.pack(1, 2, 0, 7, 0, 0)
-    past = [(6, wire.SlotPut(slot, 1, 32, b"i" * 16, b"k" * 32, b"v" * 32, b"o" * 16).pack()) for slot in (15, 16, 17)]
+    past = [(6, wire.SlotPut(slot, 1, 32, b"i" * 16, b"k" * 32, b"v" * 32).pack()) for slot in (15, 16, 17)]
+    past += [(6, wire.SlotPut(1, 3, 16, b"i" * 16, b"k" * size + bytes(32 - size), verifier).pack())
+             for size, verifier in ((16, b"v" * 32), (17, b"v" * 32), (16, bytes(32)))]
     past += [(8, wire.Index(slot).pack()) for slot in (15, 16, 17)]
     ends = b"".join(struct.pack("<BH", cmd, len(body)) + body for cmd, body in past)
     return {"flow": flow, "ends": ends, "raw": struct.pack("<BH", 255, len(raw)) + raw}
@@ -73,16 +89,31 @@ def _link_seeds() -> Dict[str, bytes]:
     """enum of fuzz_link.c: 0 raw, 1 framed, 2 hello { u16 at, u8 flip }, 3 derive, 4 close."""
     hello = struct.pack("<BHB", 2, 0, 0)
 
-    def derive(kind: int, context: int = 32) -> bytes:
-        context = 0 if kind == 1 else context
-        return struct.pack("<BBBBB", 3, kind, kind, context, 0) + bytes(min(context, 64)) + bytes(32)
+    def derive(purpose: int, context: int = 32) -> bytes:
+        kind = (0, 1, 2, 3, 3, 1, 2)[purpose]
+        context = 0 if purpose in (1, 5, 6) else context
+        return struct.pack("<BBBBB", 3, kind, purpose, context, 0) + bytes(min(context, 64)) + bytes(32)
 
-    flow = hello + b"".join(derive(kind) for kind in (1, 2, 3, 4, 0))
+    flow = hello + b"".join(derive(purpose) for purpose in (1, 2, 3, 4, 5, 6, 0))
     body = wire.Derive(1, 1, 0, bytes(32), bytes(64)).pack()
     return {"flow": flow, "again": flow + hello + flow, "closed": hello + b"\4" + derive(1),
             "ends": hello + b"".join(derive(2, context) for context in (1, 64, 65)),
             "framed": hello + struct.pack("<BBH", 1, 34, len(body)) + body,
             "wrong": struct.pack("<BHB", 2, 500, 1) + flow}
+
+
+def _agreement_seeds(items: Dict[str, bytes]) -> Dict[str, bytes]:
+    """First byte as in fuzz_agreement.c: 0 signed, 1 payload, 2 numbers, 3 a state's plaintext."""
+    seeds = {}
+    for number in range(5):
+        signed = items["agreement/{}".format(number)][wire.AgreementPut.size():]
+        payload = cbor2.loads(signed[5:])
+        more = bytes((number + 1) * i % 256 for i in range(200))
+        seeds["signed-{}".format(number)] = b"\0" + signed
+        seeds["payload-{}".format(number)] = b"\1" + payload
+        seeds["numbers-{}".format(number)] = b"\2" + more
+        seeds["state-{}".format(number)] = struct.pack("<BBBQII", 3, 7, number % 2, 9, number % 2, 4 * number) + more * 2
+    return seeds
 
 
 def _package_seeds(items: Dict[str, bytes]) -> Dict[str, bytes]:
@@ -106,6 +137,7 @@ def main() -> None:
     path, program, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     items = vectors.read(path)
     groups = {"fuzz_eval": _eval_seeds(), "fuzz_key": _key_seeds(), "fuzz_link": _link_seeds(),
+              "fuzz_agreement": _agreement_seeds(items),
               "fuzz_package": _package_seeds(items), "fuzz_cbor": _cbor_seeds(items)}
     for group, seeds in groups.items():
         os.makedirs(str(folder / group), exist_ok=True)

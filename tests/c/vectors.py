@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from c import deals
+from edged.enclave import wire
 from edged.model import package, quantise, reference, stgcn
 from edged.model.layers import Kind, Model
 from edged.model.tensors import write_tensors
@@ -109,7 +110,7 @@ def _manifest_and_stream(model: Model) -> Tuple[bytes, bytes]:
 
 
 def owner_key() -> Ed25519PrivateKey:
-    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"owner of the tests").digest())
+    return deals.party(deals.OWNER)
 
 
 def model_items(name: str, found: Optional[Case] = None) -> Dict[str, bytes]:
@@ -122,13 +123,18 @@ def model_items(name: str, found: Optional[Case] = None) -> Dict[str, bytes]:
 
 def message_items(found: Case) -> Dict[str, bytes]:
     """A package with its keys, clips of 0 to M persons, and what each must give."""
-    keys = {name: hashlib.sha256(name.encode()).digest() for name in ("key/model", "key/data", "key/alert")}
-    verifier = owner_key().public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     stream = write_tensors(found.model, bytes(range(32)))
-    items = dict(keys)
-    items["key/verifier"] = verifier
-    items["package"] = package.seal(_fields(found.model), stream, keys["key/model"], owner_key())
+    items = {"package": package.seal(_fields(found.model), stream, deals.SLOTS[deals.MODEL_SLOT].key, owner_key())}
+    items["package/forged"] = package.seal(_fields(found.model), stream, deals.SLOTS[deals.FORGED_SLOT].key,
+                                           deals.party(deals.OTHER_CITY))
     items["package/manifest"] = package.inspect(items["package"]).encoded
+    for number, slot in enumerate(deals.SLOTS):
+        items["slot/{}".format(number)] = wire.SlotPut(
+            number, slot.kind, len(slot.key), slot.key_id, slot.key.ljust(32, b"\0"), slot.verifier).pack()
+    scores = [reference.run(found.model, found.clip[:persons])[1] for persons in range(3)]
+    for number, deal in enumerate(deals.make(*scores)):
+        items["agreement/{}".format(number)] = deal.put()
+        items["terms/{}".format(number)] = deal.terms()
     for persons in range(found.model.shape.persons + 1):
         logits, probabilities = reference.run(found.model, found.clip[:persons])
         items["clip/{}".format(persons)] = found.clip[:persons].tobytes()

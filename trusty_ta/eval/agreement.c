@@ -146,6 +146,24 @@ uint64_t agreement_time_ns(const struct agreement *a, uint64_t uptime_ns) {
     return a->time_ns == 0 ? 0 : a->time_ns + (uptime_ns - a->heard_ns);
 }
 
+static uint64_t beacon_limit_ns(const struct agreement *a) {
+    return (uint64_t)a->beacon_limit_s * NS_PER_S;
+}
+
+/*
+ * Beacons can be hoarded and handed in later, one by one: so the time never goes back, but for what
+ * the enclave's clock may have gained (a thousandth), and one that lags too far was held back.
+ */
+void agreement_hear(struct agreement *a, uint64_t time_ns, uint64_t uptime_ns) {
+    const uint64_t gained = (uptime_ns - a->heard_ns) / 1024;
+    const uint64_t least = a->time_ns == 0 ? 0 : agreement_time_ns(a, uptime_ns) - gained;
+
+    if (time_ns + beacon_limit_ns(a) < least)
+        return;
+    a->time_ns = time_ns < least ? least : time_ns;
+    a->heard_ns = uptime_ns;
+}
+
 bool agreement_rule_holds(const struct agreement *a, const struct rule *rule, uint64_t uptime_ns) {
     const uint64_t now = agreement_time_ns(a, uptime_ns);
     const uint32_t minute = (uint32_t)(now / NS_PER_S / 60 % DAY_MINUTES);
@@ -175,10 +193,11 @@ static bool scores_fit(const struct agreement *a, const struct model *m) {
 }
 
 enum edged_status agreement_admits(const struct agreement *a, const struct model *m, uint32_t placement,
-                                   uint64_t uptime_ns) {
+                                   bool again, uint64_t uptime_ns) {
     const uint64_t now = agreement_time_ns(a, uptime_ns), interval = HOUR_NS / a->clips_per_hour;
 
-    if (m->id_bytes != a->model_id_bytes || memcmp(m->id, a->model_id, m->id_bytes) != 0 ||
+    if (memcmp(m->owner, a->mo, sizeof(m->owner)) != 0 || m->id_bytes != a->model_id_bytes ||
+        memcmp(m->id, a->model_id, m->id_bytes) != 0 ||
         m->version < a->model_version || memcmp(m->key_id, a->model_key, sizeof(m->key_id)) != 0 ||
         !scores_fit(a, m))
         return EDGED_ERR_AGREEMENT;
@@ -189,10 +208,10 @@ enum edged_status agreement_admits(const struct agreement *a, const struct model
         return EDGED_ERR_PLACEMENT;
     if (now != 0 && (now / NS_PER_S < a->from_s || now / NS_PER_S >= a->until_s))
         return EDGED_ERR_AGREEMENT;
-    if (uptime_ns - a->heard_ns > (uint64_t)a->beacon_limit_s * NS_PER_S)
+    if (uptime_ns - a->heard_ns > beacon_limit_ns(a))
         return EDGED_ERR_LOCKED;
     /* An hour's clips may come at once; then one in each interval. */
-    if (a->rate_ns > uptime_ns && a->rate_ns - uptime_ns > HOUR_NS - interval)
+    if (!again && a->rate_ns > uptime_ns && a->rate_ns - uptime_ns > HOUR_NS - interval)
         return EDGED_ERR_RATE;
     return EDGED_OK;
 }

@@ -23,7 +23,7 @@ struct rule {
     uint32_t end_minute;
 };
 
-/** struct recipient - one reader, its keys in this epoch, its own sequence */
+/** struct recipient - one reader, its keys in this epoch, where its sequence stands */
 struct recipient {
     uint8_t rcpt[16];
     uint8_t key_id[16];
@@ -31,7 +31,7 @@ struct recipient {
     uint32_t sees_rule[EDGED_RULES_MAX];
     struct key_material record;
     struct key_material beacon;
-    uint64_t seq;       /* of the last record sealed */
+    uint64_t seq;       /* of the last record sealed under this agreement */
     uint64_t confirmed; /* of the last one stored outside */
     uint64_t beacon_ns; /* time of the last beacon taken */
 };
@@ -63,7 +63,7 @@ struct agreement {
     uint32_t score_bits;
     uint32_t clips_per_hour;
 
-    uint64_t heard_ns; /* uptime at the last beacon, or at the agreement's beginning */
+    uint64_t heard_ns; /* uptime at the last beacon that was not late, or at the agreement's beginning */
     uint64_t time_ns;  /* city's time then, 0: never told */
     uint64_t rate_ns;  /* uptime up to which the clips taken use the rate up */
 };
@@ -80,9 +80,12 @@ uint64_t agreement_time_ns(const struct agreement *a, uint64_t uptime_ns);
 /* True where the rule holds at this time of the day. */
 bool agreement_rule_holds(const struct agreement *a, const struct rule *rule, uint64_t uptime_ns);
 
-/* May a clip be taken now, of this model in this placement? OK, AGREEMENT, PLACEMENT, RATE, LOCKED. */
+/* A recipient's beacon tells the time, below 2^63, and keeps the agreement from being locked; not where it is late. */
+void agreement_hear(struct agreement *a, uint64_t time_ns, uint64_t uptime_ns);
+
+/* May a clip be taken now, of this model in this placement? OK, AGREEMENT, PLACEMENT, LOCKED, RATE (not `again`). */
 enum edged_status agreement_admits(const struct agreement *a, const struct model *m, uint32_t placement,
-                                   uint64_t uptime_ns);
+                                   bool again, uint64_t uptime_ns);
 
 /* A new clip was taken: it counts against the rate. */
 void agreement_count(struct agreement *a, uint64_t uptime_ns);

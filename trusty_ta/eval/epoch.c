@@ -77,6 +77,8 @@ enum edged_status epoch_restore(struct eval *e, const struct edged_state *sealed
     for (uint32_t i = 0; i < EVAL_AGREEMENTS_MAX; i++)
         if (e->agreements[i].open)
             return EDGED_ERR_ORDER; /* its first records said already what came before */
+    if (memcmp(sealed->epoch, e->epoch, sizeof(e->epoch)) == 0)
+        return EDGED_ERR_ORDER; /* of this epoch itself */
     rc = state_crypto(e, sealed, key, nonce, aad);
     if (rc == 0)
         rc = crypto_gcm_open(key, sizeof(key), nonce, aad, sizeof(aad), sealed->sealed, sizeof(plain),
@@ -100,7 +102,8 @@ static int say_epoch(struct eval *e, uint32_t agreement, uint32_t recipient, uin
                                .counter = e->counter};
 
     for (uint32_t i = 0; i < e->previous.count; i++)
-        if (memcmp(e->previous.ends[i].rcpt, a->recipients[recipient].rcpt, 16) == 0)
+        if (memcmp(e->previous.ends[i].rcpt, a->recipients[recipient].rcpt, 16) == 0 &&
+            e->previous.ends[i].seq > body.previous_seq) /* it may have been in several agreements */
             body.previous_seq = e->previous.ends[i].seq;
     memcpy(body.previous, e->previous_epoch, sizeof(body.previous));
     memcpy(body.agreement, a->digest, sizeof(body.agreement));
@@ -135,12 +138,26 @@ static enum edged_status take_keys(struct eval *e, struct agreement *a, const st
                                     sizeof(context), &to->beacon);
         /* Both are of one slot's key only if nobody exchanged it in between. */
         if (status == EDGED_OK && (memcmp(to->record.verifier, a->qdo, sizeof(a->qdo)) != 0 ||
+                                   memcmp(to->beacon.verifier, a->qdo, sizeof(a->qdo)) != 0 ||
                                    memcmp(to->record.key_id, to->key_id, sizeof(to->key_id)) != 0 ||
                                    memcmp(to->beacon.key_id, to->key_id, sizeof(to->key_id)) != 0))
             status = EDGED_ERR_AGREEMENT;
     }
     crypto_wipe(&m, sizeof(m));
     return status;
+}
+
+/* Slots that exist, and none for recipients that do not. */
+static enum edged_status judge_slots(const struct eval_agreement *ask, uint32_t recipients) {
+    if (ask->model_slot >= KEY_SLOTS || ask->data_slot >= KEY_SLOTS)
+        return EDGED_ERR_ARGUMENT;
+    for (uint32_t i = 0; i < EDGED_RECIPIENTS_MAX; i++) {
+        if (i < recipients && ask->alert_slots[i] >= KEY_SLOTS)
+            return EDGED_ERR_ARGUMENT;
+        if (i >= recipients && ask->alert_slots[i] != 0)
+            return EDGED_ERR_RESERVED;
+    }
+    return EDGED_OK;
 }
 
 enum edged_status epoch_agree(struct eval *e, const struct eval_agreement *ask, const uint8_t *bytes, size_t size,
@@ -150,6 +167,8 @@ enum edged_status epoch_agree(struct eval *e, const struct eval_agreement *ask, 
     enum edged_status status = size != ask->bytes ? EDGED_ERR_LENGTH : agreement_read(a, bytes, size);
     uint32_t place = EVAL_AGREEMENTS_MAX;
 
+    if (status == EDGED_OK)
+        status = judge_slots(ask, a->recipient_count);
     for (uint32_t i = EVAL_AGREEMENTS_MAX; i-- > 0 && status == EDGED_OK;) {
         if (e->agreements[i].open && memcmp(e->agreements[i].digest, a->digest, sizeof(a->digest)) == 0) {
             *index = i; /* in force already */
@@ -159,9 +178,6 @@ enum edged_status epoch_agree(struct eval *e, const struct eval_agreement *ask, 
         if (!e->agreements[i].open)
             place = i;
     }
-    for (uint32_t i = status == EDGED_OK ? a->recipient_count : EDGED_RECIPIENTS_MAX; i < EDGED_RECIPIENTS_MAX; i++)
-        if (ask->alert_slots[i] != 0)
-            status = EDGED_ERR_RESERVED;
     if (status == EDGED_OK && place == EVAL_AGREEMENTS_MAX)
         status = EDGED_ERR_MEMORY;
     if (status == EDGED_OK && !record_room(e, a->recipient_count))
@@ -177,7 +193,7 @@ enum edged_status epoch_agree(struct eval *e, const struct eval_agreement *ask, 
         for (uint32_t i = 0; i < a->recipient_count && status == EDGED_OK; i++)
             if (say_epoch(e, place, i, since) != 0)
                 status = EDGED_ERR_UNAVAILABLE;
-        if (status != EDGED_OK)
+        if (status != EDGED_OK) /* its first numbers are not spent: what they sealed never left */
             crypto_wipe(&e->agreements[place], sizeof(e->agreements[place]));
     }
     crypto_wipe(a, sizeof(*a));
@@ -249,7 +265,7 @@ static enum edged_status say_heartbeat(struct eval *e, uint32_t agreement, uint3
                                    .kind = EDGED_HEARTBEAT,
                                    .time_ns = ask->beacon.time_ns,
                                    .uptime_ns = uptime_ns,
-                                   .seq = e->agreements[agreement].recipients[recipient].seq + 1,
+                                   .seq = record_next_seq(e, e->agreements[agreement].recipients[recipient].rcpt),
                                    .counter = e->counter};
 
     memset(e->plain, 0, sizeof(e->plain));
@@ -263,11 +279,13 @@ static enum edged_status say_heartbeat(struct eval *e, uint32_t agreement, uint3
 
 static bool beacon_is_from(const struct edged_beacon *b, const struct recipient *r) {
     uint8_t tag[32];
+    const bool is = memcmp(b->rcpt, r->rcpt, sizeof(r->rcpt)) == 0 &&
+                    crypto_hmac_sha256(r->beacon.key, r->beacon.key_bytes, (const uint8_t *)b,
+                                       offsetof(struct edged_beacon, tag), tag) == 0 &&
+                    crypto_equal(tag, b->tag, sizeof(tag));
 
-    return memcmp(b->rcpt, r->rcpt, sizeof(r->rcpt)) == 0 &&
-           crypto_hmac_sha256(r->beacon.key, r->beacon.key_bytes, (const uint8_t *)b,
-                              offsetof(struct edged_beacon, tag), tag) == 0 &&
-           crypto_equal(tag, b->tag, sizeof(tag));
+    crypto_wipe(tag, sizeof(tag)); /* what the caller guessed at */
+    return is;
 }
 
 enum edged_status epoch_beacon(struct eval *e, const struct eval_beacon *ask) {
@@ -279,15 +297,15 @@ enum edged_status epoch_beacon(struct eval *e, const struct eval_beacon *ask) {
             struct recipient *r = &a->recipients[k];
             if (!beacon_is_from(&ask->beacon, r))
                 continue;
-            if (ask->beacon.version != 1 || ask->beacon.time_ns <= r->beacon_ns)
-                return EDGED_ERR_ARGUMENT; /* one of before */
+            if (ask->beacon.version != 1 || ask->beacon.time_ns > INT64_MAX || ask->beacon.time_ns <= r->beacon_ns)
+                return EDGED_ERR_ARGUMENT; /* no time, or one of before */
             if (!record_room(e, 1))
                 return EDGED_ERR_FULL;
             const enum edged_status status = say_heartbeat(e, i, k, ask, uptime_ns);
             if (status != EDGED_OK)
                 return status;
-            r->beacon_ns = a->time_ns = ask->beacon.time_ns;
-            a->heard_ns = uptime_ns;
+            r->beacon_ns = ask->beacon.time_ns;
+            agreement_hear(a, ask->beacon.time_ns, uptime_ns);
             return EDGED_OK;
         }
     return EDGED_ERR_KEY;

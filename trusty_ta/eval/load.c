@@ -77,6 +77,7 @@ static enum edged_status open_envelope(struct eval *e) {
     status = model_read_manifest(&e->model, manifest, size);
     if (status != EDGED_OK)
         return status;
+    memcpy(e->model.owner, l->key.verifier, sizeof(e->model.owner));
     if ((e->model.placements >> l->placement & 1) == 0)
         return EDGED_ERR_PLACEMENT;
     if (memcmp(e->model.key_id, l->key.key_id, sizeof(l->key.key_id)) != 0)

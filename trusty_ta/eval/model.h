@@ -93,6 +93,7 @@ struct model {
     uint32_t version;
     uint32_t id_bytes;
     uint8_t id[64];
+    uint8_t owner[32]; /* verification key of who signed it (load.c) */
     struct label label[EVAL_LABELS_MAX];
 
     uint32_t layer_count;

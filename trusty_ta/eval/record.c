@@ -49,10 +49,24 @@ bool record_room(const struct eval *e, uint32_t records) {
 
     for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++)
         free_slots += e->kept[i].emission == 0;
-    for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++)
-        if (e->sessions[i].open && e->sessions[i].unfinished)
+    for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++) {
+        const bool announced = e->state == STATE_CLIP && e->clip.session == i;
+        if (e->sessions[i].open && (e->sessions[i].unfinished || announced))
             records += e->agreements[e->sessions[i].agreement].recipient_count;
+    }
     return records <= free_slots;
+}
+
+uint64_t record_next_seq(const struct eval *e, const uint8_t rcpt[16]) {
+    uint64_t last = 0;
+
+    for (uint32_t i = 0; i < EVAL_AGREEMENTS_MAX; i++)
+        for (uint32_t r = 0; r < e->agreements[i].recipient_count; r++) {
+            const struct recipient *to = &e->agreements[i].recipients[r];
+            if (memcmp(to->rcpt, rcpt, sizeof(to->rcpt)) == 0 && to->seq > last)
+                last = to->seq;
+        }
+    return last + 1;
 }
 
 static struct kept *find_kept(struct eval *e) {
@@ -76,7 +90,7 @@ int record_seal(struct eval *e, uint32_t agreement, uint32_t recipient, enum edg
     const struct agreement *a = &e->agreements[agreement];
     struct recipient *to = &e->agreements[agreement].recipients[recipient];
     struct kept *kept = find_kept(e);
-    const uint64_t seq = ++to->seq; /* spent, whatever follows */
+    const uint64_t seq = to->seq = record_next_seq(e, to->rcpt); /* spent, whatever follows */
     uint8_t *header, nonce[12] = {0};
     struct edged_record r;
     uint32_t plain;

@@ -41,10 +41,10 @@ enum edged_status session_open(struct eval *e, const struct eval_session_open *a
         memcpy(fresh.events, s->events, sizeof(fresh.events));
     }
     memset(out, 0, sizeof(*out));
-    if (port_random(out->nonce, sizeof(out->nonce)) != 0)
-        return EDGED_ERR_UNAVAILABLE;
-    status = keylink_derive(&e->keylink, a->data_slot, KEY_FOR_CAMERA, no_salt, ask->camera,
-                            sizeof(ask->camera), &camera);
+    status = port_random(out->nonce, sizeof(out->nonce)) == 0 ? EDGED_OK : EDGED_ERR_UNAVAILABLE;
+    if (status == EDGED_OK)
+        status = keylink_derive(&e->keylink, a->data_slot, KEY_FOR_CAMERA, no_salt, ask->camera,
+                                sizeof(ask->camera), &camera);
     if (status == EDGED_OK && (memcmp(camera.verifier, a->qdo, sizeof(a->qdo)) != 0 ||
                                memcmp(camera.key_id, a->data_key, sizeof(a->data_key)) != 0))
         status = EDGED_ERR_KEY; /* the slot has another key since: one owner's clips under another's agreement */
@@ -80,6 +80,7 @@ static size_t clip_bytes(const struct model *m, uint32_t persons) {
 
 enum edged_status session_admits(const struct eval *e, const struct eval_clip_open *ask) {
     const struct session *s = &e->sessions[ask->session % EVAL_SESSIONS_MAX];
+    const struct agreement *a = &e->agreements[s->agreement];
     const size_t empty = clip_bytes(&e->model, 0), person = clip_bytes(&e->model, 1) - empty;
 
     if (ask->session >= EVAL_SESSIONS_MAX || !s->open)
@@ -87,13 +88,14 @@ enum edged_status session_admits(const struct eval *e, const struct eval_clip_op
     if (ask->bytes < empty || (ask->bytes - empty) % person != 0 ||
         (ask->bytes - empty) / person > e->model.persons)
         return EDGED_ERR_LENGTH;
-    if (s->unfinished)
-        return ask->number == s->number && s->attempts < EVAL_ATTEMPTS_MAX ? EDGED_OK : EDGED_ERR_ORDER;
-    if (ask->number <= s->number)
+    if (s->unfinished && (ask->number != s->number || s->attempts >= EVAL_ATTEMPTS_MAX))
+        return EDGED_ERR_ORDER;
+    if (!s->unfinished && ask->number <= s->number)
         return EDGED_ERR_CLIP;
-    if (!record_room(e, e->agreements[s->agreement].recipient_count))
+    if (!s->unfinished && !record_room(e, a->recipient_count))
         return EDGED_ERR_FULL;
-    return agreement_admits(&e->agreements[s->agreement], &e->model, e->network.placement, port_uptime_ns());
+    /* Again, too: another model or placement may be loaded since. */
+    return agreement_admits(a, &e->model, e->network.placement, s->unfinished, port_uptime_ns());
 }
 
 enum edged_status session_accept(struct eval *e, uint32_t *persons) {

@@ -61,6 +61,7 @@ struct prepared {
 /** struct event - of one rule and camera, between its Alert and its Cancel; decided without a branch */
 struct event {
     uint64_t active;  /* all ones, or 0 */
+    uint64_t held;    /* likewise: the rule held for the last clip */
     uint64_t number;  /* of the clip that began it */
     uint64_t held_ns; /* uptime at the last clip for which the rule held */
 };
@@ -184,8 +185,10 @@ enum edged_status verdict_failed(struct eval *e, uint32_t session);
 enum edged_status verdict_exercise(struct eval *e, const struct eval_exercise *ask);
 
 /* record.c: sealed records, kept until they are confirmed */
-/* Room for so many more records, beside those that unfinished clips will need? */
+/* Room for so many more records, beside those that announced and unfinished clips will need? */
 bool record_room(const struct eval *e, uint32_t records);
+/* A recipient has one sequence, in however many agreements: who stores records knows them by it. */
+uint64_t record_next_seq(const struct eval *e, const uint8_t rcpt[16]);
 /* Seal e->plain for a recipient. 0, or -1; then all records from `since` on are withdrawn. */
 int record_seal(struct eval *e, uint32_t agreement, uint32_t recipient, enum edged_record_kind kind, uint64_t since);
 /* struct eval_step and the kept records from `since` on, as many as fit a message. */

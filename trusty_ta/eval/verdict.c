@@ -3,12 +3,14 @@
  *
  * A rule holds where its label's probability reaches the threshold:
  *
- *   holds, no event           -> ALERT, the event begins
- *   holds, an event           -> UPDATE
- *   does not, an event, not for its cool-down -> CANCEL, the event ends
+ *   holds, no event                            -> ALERT, the event begins
+ *   holds, held for the clip before            -> UPDATE
+ *   holds, last within its cool-down           -> UPDATE
+ *   holds, last before that                    -> ALERT, another event begins
+ *   does not, an event, not for its cool-down  -> CANCEL, the event ends
  *
- * so a cool-down turns further alerts into updates and never silences one. All of it
- * is arithmetic on masks: neither time nor memory accesses tell what was decided.
+ * so a cool-down turns further alerts into updates and never silences one, nor do
+ * clips that never came. All of it is arithmetic on masks: neither time nor memory accesses tell what was decided.
  */
 #include "bytes.h"
 #include "port.h"
@@ -32,15 +34,17 @@ struct finding {
 
 static struct finding judge(const struct rule *rule, uint64_t holds_now, uint32_t score, uint64_t number,
                             uint64_t uptime_ns, struct event *event) {
-    const uint64_t holds = holds_now & mask_ge(score, rule->threshold), active = event->active;
-    const uint64_t over = active & ~holds & mask_ge(uptime_ns - event->held_ns, rule->cooldown_ns);
+    const uint64_t holds = holds_now & mask_ge(score, rule->threshold);
+    const uint64_t cooled = mask_ge(uptime_ns - event->held_ns, rule->cooldown_ns);
+    const uint64_t same = event->active & (event->held | ~cooled), over = event->active & ~holds & cooled;
     struct finding f = {.score = score};
 
-    f.message = select_u32(holds, select_u32(active, EDGED_MESSAGE_UPDATE, EDGED_MESSAGE_ALERT),
+    f.message = select_u32(holds, select_u32(same, EDGED_MESSAGE_UPDATE, EDGED_MESSAGE_ALERT),
                            select_u32(over, EDGED_MESSAGE_CANCEL, EDGED_MESSAGE_NONE));
-    event->number = select_u64(holds & ~active, number, event->number);
+    event->number = select_u64(holds & ~same, number, event->number);
     event->held_ns = select_u64(holds, uptime_ns, event->held_ns);
-    event->active = holds | (active & ~over);
+    event->active = holds | (event->active & ~over);
+    event->held = holds;
     f.event = event->number;
     return f;
 }
@@ -56,13 +60,14 @@ static void write_body(struct eval *e, const struct agreement *a, const struct r
                        const struct edged_scores *scores, const struct finding *findings,
                        const int32_t *logits, const uint32_t *probabilities) {
     struct edged_scores s = *scores;
+    struct edged_alert alert;
     const bool all = (to->sees & EDGED_SEES_SCORES) != 0;
     uint64_t any = 0, shown;
     uint8_t *at = e->plain + sizeof(s);
 
     memset(e->plain, 0, sizeof(e->plain));
     for (uint32_t i = 0; i < a->rule_count; i++) {
-        struct edged_alert alert = {0};
+        memset(&alert, 0, sizeof(alert));
         if (findings != NULL && (to->sees_rule[i] & EDGED_SEES_LABEL) != 0) {
             const struct finding *f = &findings[i];
             const uint64_t said = mask_ge(f->message, 1);
@@ -84,9 +89,11 @@ static void write_body(struct eval *e, const struct agreement *a, const struct r
     for (uint32_t i = 0; i < 8; i++)
         s.tracks[i] &= (uint32_t)shown;
     memcpy(e->plain, &s, sizeof(s));
+    crypto_wipe(&s, sizeof(s));
+    crypto_wipe(&alert, sizeof(alert));
     if (all && logits != NULL) {
-        memcpy(at, logits, s.labels * 4);
-        memcpy(at + s.labels * 4, probabilities, s.labels * 4);
+        memcpy(at, logits, scores->labels * 4);
+        memcpy(at + scores->labels * 4, probabilities, scores->labels * 4);
     }
 }
 

@@ -380,9 +380,10 @@ static_assert(sizeof(struct eval_invocation) == 8, "eval_invocation");
  * again, or gives it up by EVAL_CLIP_ABORT; then its invocation, if any is left,
  * dies and it becomes `failed`.
  *
- * A clip is taken only where its agreement covers it: the model's id, key, version
- * and labels, the placement, validity, rate (AGREEMENT, PLACEMENT, RATE), a beacon
- * within the limit (LOCKED), and room for its records (FULL).
+ * A clip is taken only where its agreement covers it: the model's owner, id, key,
+ * version and labels, the placement, validity, rate (AGREEMENT, PLACEMENT, RATE), a
+ * beacon within the limit (LOCKED), and room for its records (FULL). One that comes
+ * again has its room, and counted already; all else is asked of it anew.
  */
 struct eval_clip_open {
     uint32_t session;
@@ -446,6 +447,7 @@ static_assert(sizeof(struct eval_step) == 4 + 4 + 8, "eval_step");
  * struct eval_agreement - the agreement in force, and the slots of the keys that it
  * names; unused alert slots are 0. The signed agreement follows. Put again it gives the
  * same index and no record; else its records `epoch` begin every recipient's sequence.
+ * One who is a recipient of several agreements has one sequence: seq rises over all of them.
  *
  * Signed (eval/agreement.c): COSE_Sign = D8 62 84 40 A0 bstr(payload) 82 (83 43 A10127 A0 bstr64)x2,
  * Ed25519 of the model owner, then of the query data owner, over ["Signature", h'', h'A10127',
@@ -604,7 +606,7 @@ struct edged_heartbeat {
 };
 static_assert(sizeof(struct edged_heartbeat) == 4 * 4 + 16 + 4 * 8 + 32, "edged_heartbeat");
 
-/** struct edged_camera_count - clips of one camera of the agreement in this epoch */
+/** struct edged_camera_count - clips of one camera of the agreement in this epoch, or since EVAL_SESSION_CLOSE */
 struct edged_camera_count {
     uint8_t camera[16]; /* first half of SHA-256(camera id) */
     uint32_t accepted;
@@ -643,7 +645,8 @@ struct eval_exercise {
 static_assert(sizeof(struct eval_exercise) == 4 + 4, "eval_exercise");
 
 /**
- * struct edged_beacon - from a recipient; @time_ns rises strictly within an epoch
+ * struct edged_beacon - from a recipient; @time_ns rises strictly within an epoch. One that lags by more
+ * than the agreement's limit behind what earlier ones told is answered, but tells no time and unlocks nothing.
  *
  * tag = HMAC-SHA-256(HKDF(alert key, salt, "edged beacon v1" || rcpt || agreement digest), all before
  * the tag); the salt is that of the epoch's records, the key as long as the alert key.
@@ -652,7 +655,7 @@ struct edged_beacon {
     uint32_t version; /* 1 */
     uint32_t reserved;
     uint8_t rcpt[16];
-    uint64_t time_ns; /* Unix */
+    uint64_t time_ns; /* Unix, below 2^63 */
     uint8_t nonce[16];
     uint8_t tag[32];
 };
@@ -683,7 +686,7 @@ static_assert(sizeof(struct eval_emission) == 8, "eval_emission");
  *
  * AES-256-GCM under HKDF(device key "edged state v1", salt = epoch || 0^16, "edged state v1"), nonce
  * le64(count) || 0^4, associated data epoch || count. EVAL_CONFIRM and EVAL_CLOSE answer a new one; store the
- * last. EVAL_RESTORE gives it back, before the first agreement of an epoch; without it
+ * last. EVAL_RESTORE gives it back, once, before the first agreement of a later epoch; without it
  * the new epoch knows none before. EVAL_CLOSE ends an epoch cleanly (nothing unfinished, nothing kept), and begins
  * the next: sessions and agreements are gone.
  */

@@ -1,0 +1,76 @@
+"""A subscriber's configuration: one TOML file, strict, frozen; `edged-city init` writes it.
+
+Paths are relative to its folder. The period of the beacons and what an alert is stand in the agreement.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Tuple
+
+from edged import strict
+from edged.alerts.record import ALERT_KEY_SIZES
+from edged.secret import read_secret
+
+FILE = "subscriber.toml"
+SCHEMA = 1
+BIND = r"tcp://(?:[A-Za-z0-9._*-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}"
+BIND_MEANING = "tcp://ADDRESS:PORT, as tcp://0.0.0.0:7443"
+_HEX_32 = (r"[0-9a-f]{32}", "32 digits of 0-9, a-f")
+_HEX_64 = (r"[0-9a-f]{64}", "64 digits of 0-9, a-f")
+CURVE_SECRET_CHARACTERS = 40
+
+
+@dataclass(frozen=True)
+class CityConfig:
+    """bind : tcp://HOST:PORT (port 0: any)      curve_key, alert_key : files
+    recipient, alert_key_id : 16 bytes      agreements : signed files, the one in force first; mo, qdo : the keys
+    that must have signed them      nodes : the allow-list      journal : database      keep_rows : of its log"""
+
+    path: Path
+    bind: str
+    curve_key: Path
+    recipient: bytes
+    alert_key: Path
+    alert_key_id: bytes
+    agreements: Tuple[Path, ...]
+    mo: bytes
+    qdo: bytes
+    nodes: Path
+    journal: Path
+    keep_rows: int
+
+    def read_alert_key(self) -> bytes:
+        """Raises MissingInput or KeyRefused."""
+        return read_secret(str(self.alert_key), ALERT_KEY_SIZES)
+
+    def read_curve_secret(self) -> bytes:
+        """Likewise; 40 characters of Z85."""
+        return read_secret(str(self.curve_key), (CURVE_SECRET_CHARACTERS,))
+
+
+def load(path: str) -> CityConfig:
+    """Raises MissingInput, KeyRefused (not readable) or ConfigError (FILE:LINE: key: what is wrong)."""
+    known = ["schema"] + [entry.name for entry in fields(CityConfig) if entry.name != "path"]
+    root = strict.read(path, known)
+    schema = root.integer("schema")
+    if schema != SCHEMA:
+        raise root.error("schema", "{}: this edged reads schema {}".format(schema, SCHEMA))
+    return CityConfig(
+        path=Path(root.path),
+        bind=root.text("bind", pattern=BIND, meaning=BIND_MEANING),
+        curve_key=root.file("curve_key"),
+        recipient=_octets(root, "recipient", *_HEX_32),
+        alert_key=root.file("alert_key"),
+        alert_key_id=_octets(root, "alert_key_id", *_HEX_32),
+        agreements=root.files("agreements"),
+        mo=_octets(root, "mo", *_HEX_64),
+        qdo=_octets(root, "qdo", *_HEX_64),
+        nodes=root.file("nodes"),
+        journal=root.file("journal"),
+        # About 2 KiB each: a record of 512 bytes, sealed and as JSON.
+        keep_rows=root.integer("keep_rows", 1000000, 1),
+    )
+
+
+def _octets(table: strict.Table, key: str, pattern: str, meaning: str) -> bytes:
+    return bytes.fromhex(table.text(key, pattern=pattern, meaning=meaning))

@@ -1,0 +1,143 @@
+"""The subscriber's own memory: what came, from whom, and what is owed; a SQLite file.
+
+    log       every event in the order in which it is passed on: records decrypted (as JSON) and as they came,
+              gaps, replays, silences; its row numbers rise for ever
+    cursor    the last row that the consumer is known to have taken
+    epoch     alerts/sequence.py's EpochState, of each node
+    node      the enclave that a listed name was first seen with, and what its next beacon needs
+
+What belongs together is one transaction, with full synchronisation, before a record is acknowledged: a subscriber
+that is killed at any moment passes on each event after its restart, and a record that it had counted never again.
+"""
+
+import json
+from dataclasses import asdict
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+import cbor2
+
+from edged.alerts.sequence import EpochState, OpenGap
+from edged.alerts.spool import Database
+
+_PRUNE_EVERY_ROWS = 1000
+
+
+class NodeRow(NamedTuple):
+    """node : the enclave's name, 16 bytes. salt, epoch, digest : of the current epoch's records, and the agreement
+    that they are sealed under. beacon_ns : of the last beacon that it answered."""
+
+    name: str
+    node: bytes
+    salt: bytes
+    epoch: bytes
+    digest: bytes
+    beacon_ns: int
+
+
+class Entry(NamedTuple):
+    """One row of the log. content : what the event is rebuilt from; sealed : of a record, as it came."""
+
+    kind: str
+    content: Dict[str, Any]
+    line: Dict[str, Any]
+    sealed: Optional[bytes] = None
+
+
+class Journal(Database):
+    """Of one subscriber, which is one process."""
+
+    application = 0x4544474A
+    version = 1
+    schema = """
+        CREATE TABLE log (
+            row INTEGER PRIMARY KEY AUTOINCREMENT,
+            kind TEXT NOT NULL,
+            content BLOB NOT NULL,
+            line TEXT NOT NULL,
+            sealed BLOB
+        );
+
+        CREATE TABLE cursor (row INTEGER NOT NULL);
+
+        INSERT INTO cursor VALUES (0);
+
+        CREATE TABLE node (
+            name TEXT PRIMARY KEY,
+            node BLOB NOT NULL UNIQUE,
+            salt BLOB NOT NULL,
+            epoch BLOB NOT NULL,
+            digest BLOB NOT NULL,
+            beacon_ns INTEGER NOT NULL
+        );
+
+        CREATE TABLE epoch (
+            node BLOB NOT NULL,
+            epoch BLOB NOT NULL,
+            counter INTEGER,
+            began INTEGER NOT NULL,
+            high INTEGER NOT NULL,
+            named INTEGER NOT NULL,
+            closed INTEGER,
+            received INTEGER NOT NULL,
+            rolled INTEGER NOT NULL,
+            gaps TEXT NOT NULL,
+            PRIMARY KEY (node, epoch)
+        )"""
+
+    def __init__(self, path: str, keep_rows: int) -> None:
+        self.keep_rows = keep_rows
+        self._pruned = 0
+        super().__init__(path)
+
+    def write(self, entries: Sequence[Entry], epochs: Iterable[Tuple[bytes, EpochState]] = (),
+              nodes: Iterable[NodeRow] = (), taken: Optional[int] = None) -> List[int]:
+        """All of it or none; the row of each entry. taken : the consumer has had the rows up to this one."""
+        rows = []
+        with self._writing() as base:
+            for entry in entries:
+                rows.append(base.execute(
+                    "INSERT INTO log (kind, content, line, sealed) VALUES (?, ?, ?, ?)",
+                    (entry.kind, cbor2.dumps(entry.content), json.dumps(entry.line), entry.sealed)).lastrowid)
+            for node, state in epochs:
+                base.execute("INSERT OR REPLACE INTO epoch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (
+                    node, state.epoch, state.counter, state.began, state.high, state.named, state.closed,
+                    state.received, state.rolled, json.dumps([asdict(gap) for gap in state.gaps])))
+            base.executemany("INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?)", list(nodes))
+            if taken is not None:
+                base.execute("UPDATE cursor SET row = max(row, ?)", (taken,))
+            if rows and rows[-1] - self._pruned >= _PRUNE_EVERY_ROWS:
+                self._pruned = rows[-1]
+                base.execute("DELETE FROM log WHERE row <= ? AND row <= (SELECT row FROM cursor)",
+                             (rows[-1] - self.keep_rows,))
+        return rows
+
+    def untaken(self) -> List[Tuple[int, Entry]]:
+        """(row, entry) past the cursor."""
+        return self.read(self.taken(), -1)
+
+    def taken(self) -> int:
+        with self._explained():
+            return self._base.execute("SELECT row FROM cursor").fetchone()[0]
+
+    def read(self, after: int, limit: int) -> List[Tuple[int, Entry]]:
+        """(row, entry) past row ``after``, in order; limit -1: all."""
+        with self._explained():
+            found = self._base.execute("SELECT row, kind, content, line, sealed FROM log WHERE row > ? ORDER BY row "
+                                       "LIMIT ?", (after, limit)).fetchall()
+        return [(row, Entry(kind, cbor2.loads(content), json.loads(line), sealed))
+                for row, kind, content, line, sealed in found]
+
+    def nodes(self) -> Dict[str, NodeRow]:
+        """By name."""
+        with self._explained():
+            return {row[0]: NodeRow(*row) for row in self._base.execute(
+                "SELECT name, node, salt, epoch, digest, beacon_ns FROM node")}
+
+    def epochs(self, node: bytes) -> List[EpochState]:
+        with self._explained():
+            found = self._base.execute("SELECT epoch, counter, began, high, named, closed, received, rolled, gaps "
+                                       "FROM epoch WHERE node = ?", (node,)).fetchall()
+        return [EpochState(epoch, counter, bool(began), high, bool(named), closed, received, bool(rolled),
+                           [OpenGap(gap["first"], gap["last"], [(first, last) for first, last in gap["missing"]])
+                            for gap in json.loads(gaps)])
+                for epoch, counter, began, high, named, closed, received, rolled, gaps in found]

@@ -1,0 +1,120 @@
+"""The pose networks that edged knows: each by name, its file pinned by its SHA-256.
+
+The files lie in a folder that the operator names (``models`` of a camera, or ``EDGED_MODELS``). A file of another
+content is refused before any of it is parsed: an importer of OpenCV is no place for bytes of unknown origin.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Tuple, Union
+
+from edged.errors import ConfigError, MissingInput, VerificationFailed
+
+ENVIRONMENT = "EDGED_MODELS"
+
+# The x and y channel of each limb of edged.camera.pose.LIMBS, in OpenPose's own (Caffe) order. Source: Cao et al.,
+# "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", arXiv:1611.08050, model COCO-18.
+OPENPOSE_PAF = (
+    (12, 13), (20, 21), (14, 15), (16, 17), (22, 23), (24, 25), (0, 1), (2, 3), (4, 5), (6, 7),
+    (8, 9), (10, 11), (28, 29), (30, 31), (34, 35), (32, 33), (36, 37), (18, 19), (26, 27),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PoseModel:
+    """One network: ``width`` x ``height`` pixels in, 19 heat maps and 38 affinity fields at ``stride`` pixels out.
+
+    importer : "onnx" or "tensorflow"       any_size : takes other sizes (multiples of ``stride``), too
+    scale, mean, rgb : the input is (pixel - mean) * scale, in BGR unless ``rgb``
+    heat, paf : (output name, first channel) of each      paf_channels : (x, y) of each limb, counted from the first
+    """
+
+    name: str
+    file: str
+    sha256: str
+    importer: str
+    width: int
+    height: int
+    any_size: bool
+    heat: Tuple[str, int]
+    paf: Tuple[str, int]
+    stride: int = 8
+    scale: float = 1.0
+    mean: Tuple[float, float, float] = (0.0, 0.0, 0.0)
+    rgb: bool = False
+    paf_channels: Tuple[Tuple[int, int], ...] = OPENPOSE_PAF
+
+
+MODELS = {
+    model.name: model
+    for model in (
+        PoseModel(
+            name="human-pose-estimation-0001",
+            file="human-pose-estimation-0001.f32.456x256.onnx",
+            sha256="b2281456921c71c3e77fc960fe19b5e88b7c3e801c6c8d0436ae85f45862b1ed",
+            importer="onnx",
+            width=456,
+            height=256,
+            any_size=True,
+            heat=("Mconv7_stage2_L2", 0),
+            paf=("Mconv7_stage2_L1", 0),
+        ),
+        PoseModel(
+            name="mobilenet_v2_small",
+            file="mobilenet_v2_small.448x256.patched.pb",
+            sha256="034731b4a0300c8702c0cc5b23dd12a4914cddad35b23f091613be6898e0ddbd",
+            importer="tensorflow",
+            width=448,
+            height=256,
+            any_size=False,
+            heat=("Openpose/concat_stage7", 0),
+            paf=("Openpose/concat_stage7", 19),
+        ),
+    )
+}
+DEFAULT = "human-pose-estimation-0001"
+
+
+def model(name: str) -> PoseModel:
+    """Raises ConfigError where no model has that name."""
+    if name not in MODELS:
+        raise ConfigError("no pose model is called {!r}: the names are {}".format(name, ", ".join(sorted(MODELS))))
+    return MODELS[name]
+
+
+def find(name: str, folder: Optional[Union[str, Path]] = None) -> Path:
+    """The file of a model in ``folder`` (default: $EDGED_MODELS), its content checked.
+
+    Raises ConfigError, MissingInput and VerificationFailed as ``read`` does.
+    """
+    read(name, folder)
+    return _path(name, folder)
+
+
+def read(name: str, folder: Optional[Union[str, Path]] = None) -> bytes:
+    """The bytes of a model, checked: whoever parses these parses what was pinned, whatever happens to the file.
+
+    Raises ConfigError (no such name), MissingInput (no folder or no file) and VerificationFailed (another content).
+    """
+    path = _path(name, folder)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MissingInput("{}: pose model {} cannot be read ({}): put the file there, or name its folder by {} or by "
+                           "`models` of the camera".format(path, name, error.strerror, ENVIRONMENT)) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != model(name).sha256:
+        raise VerificationFailed("{}: this is not pose model {}: SHA-256 {} instead of {}".format(
+            path, name, found, model(name).sha256))
+    return content
+
+
+def _path(name: str, folder: Optional[Union[str, Path]]) -> Path:
+    file = model(name).file
+    named = str(folder) if folder else os.environ.get(ENVIRONMENT, "")
+    if not named:
+        raise MissingInput("no folder of models is named, and pose model {} needs {}: set {} or `models` of the "
+                           "camera".format(name, file, ENVIRONMENT))
+    return Path(named) / file

@@ -1,0 +1,215 @@
+"""``edgectl config check``: whether what a configuration names is there, is whole, and fits together.
+
+Nothing is started, made or changed. Run it as the user whose processes will read the files, or as root, who reads
+those of all of them.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
+
+from edged import artifacts, command, config as configuration, strict
+from edged.config import Camera, Config
+from edged.enclave import host, tipc, wire
+from edged.enclave.slots import Slot, read_slots
+from edged.errors import ConfigError, EdgedError, EnclaveError, KeyRefused, MissingInput, PackageError
+from edged.secret import read_secret
+from edged.supervisor import NOTIFY_SOCKET
+from edged.trust.agreement import Agreement, open_agreement
+
+CAMERA_KEY_BYTES = 32
+CURVE_KEY_BYTES = 40
+
+
+def findings(config: Config) -> List[EdgedError]:
+    """All that is wrong, in the order of the file; each one line that names the key."""
+    found: List[EdgedError] = []
+    file = strict.read(str(config.path))
+    for where, check in _checks(config):
+        try:
+            check()
+        except EdgedError as error:
+            found.append(_of(file.named(where), error))
+        except OSError as error:
+            kind = KeyRefused if isinstance(error, PermissionError) else MissingInput
+            found.append(_of(file.named(where), kind("{}: {}".format(error.filename, error.strerror))))
+    return found
+
+
+def _of(named: str, error: EdgedError) -> EdgedError:
+    error.args = ("{}: {}".format(named, error),)
+    return error
+
+
+Checks = Iterator[Tuple[strict.Where, Callable[[], None]]]
+
+
+class _Seen:
+    """What one check read and another needs."""
+
+    def __init__(self) -> None:
+        self.slots: Optional[List[Slot]] = None
+        self.agreements: List[Agreement] = []
+        self.agreed = True  # every agreement was read
+        self.camera_keys: Dict[bytes, str] = {}
+
+
+def _checks(config: Config) -> Checks:
+    """(key of the configuration, function that raises what is wrong)"""
+    seen = _Seen()
+    yield ("node", "state"), lambda: _folder(config.node.state)
+    yield ("node", "run"), lambda: _run_folder(config)
+    yield from _enclave_checks(config, seen)
+    yield ("accelerator", "kind"), lambda: _accelerator(config)
+    for camera in config.cameras:
+        yield from _camera_checks(camera, seen)
+    yield ("outbox", "key"), lambda: _curve_key(config)
+    for index, subscriber in enumerate(config.subscribers):
+        yield ("subscriber", "#{}".format(index), "recipient"), lambda rcpt=subscriber.recipient: _recipient(rcpt, seen)
+
+
+def _enclave_checks(config: Config, seen: _Seen) -> Checks:
+    enclave = config.enclave
+    if enclave.kind == "host":
+        yield ("enclave", "kind"), _programs
+        yield ("enclave", "at"), lambda: _enclave_folder(enclave.at)
+        yield ("enclave", "keys"), lambda: _slots(str(enclave.keys), seen)
+    else:
+        yield ("enclave", "at"), lambda: _device(Path(enclave.at))
+    yield ("enclave", "package"), lambda: _package(enclave.package)
+    for path in enclave.agreements:
+        yield ("enclave", "agreements"), lambda path=path: _agreement(path, seen)
+    yield ("enclave", "placement"), lambda: _placement(enclave.placement, seen)
+
+
+def _camera_checks(camera: Camera, seen: _Seen) -> Checks:
+    table = ("camera", camera.name)
+    if camera.kind == "device":
+        yield table + ("source",), lambda: _device(Path(camera.source))
+    elif camera.kind in ("file", "recording"):
+        yield table + ("source",), lambda: _readable(Path(camera.source))
+    yield table + ("key",), lambda: _camera_key(camera, seen)
+    if camera.needs_pose:
+        yield table + ("pose",), lambda: _pose(camera)
+
+
+def _folder(path: Path) -> None:
+    """A folder that this user may write, or may make."""
+    there = path
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise ConfigError("{}: not a folder".format(there))
+    if not os.access(str(there), os.W_OK | os.X_OK):
+        raise ConfigError("{}: not to be written by user {}: chown it, or run the check as the user of edged".format(
+            there, os.geteuid()))
+
+
+def _run_folder(config: Config) -> None:
+    _folder(config.node.run)
+    for name in (configuration.BRIDGE_SOCKET, NOTIFY_SOCKET):
+        tipc.require_socket_path(str(config.node.run / name))
+
+
+def _enclave_folder(at: str) -> None:
+    _folder(Path(at))
+    tipc.require_socket_path(os.path.join(at, host.LONGEST_SOCKET))
+
+
+def _programs() -> None:
+    for name in (host.KEY_PROGRAM, host.EVAL_PROGRAM):
+        artifacts.find(name)
+
+
+def _slots(folder: str, seen: _Seen) -> None:
+    slots = read_slots(folder)
+    for slot in slots:
+        slot.read_key(_owners(slot.key_file))
+    seen.slots = slots
+
+
+def _owners(path: Path) -> Optional[Tuple[int, ...]]:
+    """Whose a key may be: under systemd each process has its own user, and root checks for all of them."""
+    return None if os.geteuid() or not path.exists() else (path.stat().st_uid,)
+
+
+def _device(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise EnclaveError("{}: {}: is it plugged in, is its driver loaded?".format(path, error.strerror)) from error
+    if not stat.S_ISCHR(mode):
+        raise ConfigError("{}: not a device".format(path))
+    if not os.access(str(path), os.R_OK | os.W_OK):
+        raise EnclaveError("{}: not open to user {}: add it to the group of the device".format(path, os.geteuid()))
+
+
+def _readable(path: Path) -> None:
+    with path.open("rb") as file:
+        if not file.read(1):
+            raise PackageError("{}: is empty".format(path))
+
+
+def _package(path: Path) -> None:
+    content = command.read_file(str(path))
+    with command.needs("node"):
+        from edged.model import package
+    package.inspect(content)
+
+
+def _curve_key(config: Config) -> None:
+    secret = read_secret(str(config.outbox.key), (CURVE_KEY_BYTES,), _owners(config.outbox.key))
+    if not configuration.is_z85_key(secret.decode("ascii", "replace")):
+        raise KeyRefused("{}: no secret key of CURVE: 40 characters of Z85, as `edgectl install` makes it".format(
+            config.outbox.key))
+
+
+def _agreement(path: Path, seen: _Seen) -> None:
+    try:
+        agreement = open_agreement(command.read_file(str(path)))
+    except EdgedError as error:
+        seen.agreed = False
+        raise _of(str(path), error) if str(path) not in str(error) else error
+    seen.agreements.append(agreement)
+    if seen.slots is None:
+        return
+    kinds = [(wire.KeyKind.MODEL, agreement.model.key_id, agreement.mo), (wire.KeyKind.DATA, agreement.data_key,
+                                                                         agreement.qdo)]
+    kinds += [(wire.KeyKind.ALERT, one.alert_key, agreement.qdo) for one in agreement.recipients]
+    for kind, key_id, verifier in kinds:
+        if not any((slot.kind, slot.key_id, slot.verifier) == (kind, key_id, verifier) for slot in seen.slots):
+            raise ConfigError("{}: names the {} key {}, and no slot of enclave.keys has it with that owner's "
+                              "verifier".format(path, kind.name.lower(), key_id.hex()))
+
+
+def _placement(placement: str, seen: _Seen) -> None:
+    for agreement in seen.agreements:
+        if not agreement.placements >> wire.Placement[placement.upper()] & 1:
+            raise ConfigError("\"{}\": agreement {} does not permit it".format(placement, agreement.number))
+
+
+def _accelerator(config: Config) -> None:
+    if config.accelerator.kind == "cpu":
+        with command.needs("node"):
+            from edged.offload.cpu import LIBRARY
+        artifacts.find(LIBRARY)
+
+
+def _camera_key(camera: Camera, seen: _Seen) -> None:
+    key = read_secret(str(camera.key), (CAMERA_KEY_BYTES,), _owners(camera.key))
+    other = seen.camera_keys.setdefault(key, camera.name)
+    if other != camera.name:
+        raise ConfigError("{}: the same key as that of camera {}: the city issues each its own".format(
+            camera.key, other))
+
+
+def _pose(camera: Camera) -> None:
+    from edged.camera import zoo
+
+    zoo.find(camera.pose or zoo.DEFAULT, camera.models)
+
+
+def _recipient(rcpt: bytes, seen: _Seen) -> None:
+    if seen.agreed and not any(rcpt == one.rcpt for agreement in seen.agreements for one in agreement.recipients):
+        raise ConfigError("{}: no agreement names this recipient: it would never get a record".format(rcpt.hex()))

@@ -1,0 +1,162 @@
+"""How well a network does on clips it never saw: `python -m edged.model.measure` prints the card's tables.
+
+Clips come from seeds that training does not use. Recordings go the way of the camera process, through tracker and
+assembler, a clip every second. Figures of generated motion say nothing about real people.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from typing import List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edged.camera import motion
+from edged.camera.assemble import Assembler
+from edged.camera.clip import fixed_point
+from edged.camera.recording import Recording
+from edged.camera.track import Tracker
+from edged.model import bundled, reference, stgcn
+from edged.model.layers import Model
+
+HELD_OUT_SEED = 990001  # training counts steps from (seed, 0) on: a first part of its own is enough
+THRESHOLDS = (0.5, 0.8)
+
+
+@dataclass(frozen=True, eq=False)
+class Figures:
+    """labels (N,) true; float_logits (N, L); probabilities (N, L) of the integer network, 0..1; seconds a clip."""
+
+    labels: np.ndarray
+    float_logits: np.ndarray
+    probabilities: np.ndarray
+    seconds: float
+
+    @property
+    def top1(self) -> float:
+        return float((self.probabilities.argmax(1) == self.labels).mean())
+
+    @property
+    def agreement(self) -> float:
+        """Share of the clips in which integers and floating point name the same label."""
+        return float((self.probabilities.argmax(1) == self.float_logits.argmax(1)).mean())
+
+    def recall(self, label: str) -> float:
+        index = motion.LABELS.index(label)
+        return float((self.probabilities.argmax(1) == index)[self.labels == index].mean())
+
+    def at_threshold(self, label: str, threshold: float) -> Tuple[float, int, int]:
+        """Share found, false alarms, and of how many clips without it."""
+        index = motion.LABELS.index(label)
+        raised, is_one = self.probabilities[:, index] >= threshold, self.labels == index
+        return float(raised[is_one].mean()), int(raised[~is_one].sum()), int((~is_one).sum())
+
+
+def held_out(count: int, seed: int = HELD_OUT_SEED) -> List[Tuple[int, np.ndarray]]:
+    """(label, int16 clip (m, 300, 18, 3)), all labels alike often; clip i depends on seed and i alone."""
+    found = []
+    for index in range(count):
+        label = index % len(motion.LABELS)
+        rng = np.random.default_rng((seed, index))
+        found.append((label, fixed_point(motion.clip(rng, motion.LABELS[label]))))
+    return found
+
+
+def measure(network: stgcn.Network, model: Model, clips: Sequence[Tuple[int, np.ndarray]]) -> Figures:
+    """Judge every clip in floating point and in integers."""
+    floats, probabilities, spent = [], [], 0.0
+    for _, clip in clips:
+        floats.append(stgcn.forward_clip(network, clip))
+        began = time.perf_counter()
+        probabilities.append(reference.run(model, clip)[1] / 65536)
+        spent += time.perf_counter() - began
+    labels = np.array([label for label, _ in clips])
+    return Figures(labels, np.array(floats), np.array(probabilities), spent / len(clips))
+
+
+def judged(model: Model, recording: Recording) -> List[Tuple[float, np.ndarray]]:
+    """(seconds, probabilities (L,)) of every clip that the camera process would make of a recording."""
+    tracker, assembler = Tracker(), Assembler(bytes(32), model.shape.frames, model.shape.persons)
+    found = []
+    for index, frame in enumerate(recording.frames):
+        at_s = index / recording.fps
+        people = [(number, frame[place]) for number, place in tracker.update(at_s, frame)]
+        assembler.add(at_s, recording.width, recording.height, people)
+        found += [(at_s, reference.run(model, clip.coordinates)[1] / 65536) for clip in assembler.due(at_s)]
+    return found
+
+
+@dataclass(frozen=True)
+class Alerts:
+    """Of recordings: falls, those that raised an alert, its delays after the fall's end, alerts of nothing, clips."""
+
+    falls: int
+    delays_s: Tuple[float, ...]
+    mistaken: int
+    clips: int
+
+
+def alerts(model: Model, recordings: Sequence[Recording], threshold: float) -> Alerts:
+    """A clip is mistaken where it gives "falling" the threshold and no fall began or lay within its ten seconds."""
+    index, window_s = model.labels.index(motion.FALLING), model.shape.frames / motion.CLIP_FPS
+    falls, delays, mistaken, clips = 0, [], 0, 0
+    for recording in recordings:
+        said = judged(model, recording)
+        raised = [at_s for at_s, probabilities in said if probabilities[index] >= threshold]
+        events = [event for event in recording.events if event.label == motion.FALLING]
+        falls, clips = falls + len(events), clips + len(said)
+        for event in events:
+            meant = [at_s for at_s in raised if event.start_s <= at_s <= event.end_s + window_s]
+            delays += [meant[0] - event.end_s] if meant else []
+        mistaken += sum(1 for at_s in raised
+                        if not any(event.start_s <= at_s <= event.end_s + window_s for event in events))
+    return Alerts(falls, tuple(delays), mistaken, clips)
+
+
+def alert_table(model: Model, count: int) -> str:
+    """Recordings of 30 s with two walkers and a faller, and as many without a fall, as Markdown."""
+    casts = ((motion.WALKING, motion.WALKING, motion.FALLING), (motion.WALKING, motion.STANDING, motion.JUMPING))
+    recordings = [motion.generate(HELD_OUT_SEED + seed, cast=cast) for seed in range(count) for cast in casts]
+    lines = ["| through tracker and assembler, a clip a second | at {} | at {} |".format(*THRESHOLDS), "|---|---|---|"]
+    found = [alerts(model, recordings, threshold) for threshold in THRESHOLDS]
+    lines.append("| falls that raised an alert | " + " | ".join(
+        "{} of {}".format(len(one.delays_s), one.falls) for one in found) + " |")
+    lines.append("| delay after the fall, median and 95 % | " + " | ".join(
+        "{:.1f} s, {:.1f} s".format(*np.quantile(one.delays_s or [np.nan], (0.5, 0.95))) for one in found) + " |")
+    lines.append("| clips with an alert and no fall | " + " | ".join(
+        "{} of {}".format(one.mistaken, one.clips) for one in found) + " |")
+    return "\n".join(lines)
+
+
+def tables(figures: Figures) -> str:
+    """The figures as Markdown."""
+    lines = ["| held-out clips | {} |".format(len(figures.labels)), "|---|---|",
+             "| top-1, integer network | {:.1%} |".format(figures.top1),
+             "| top-1, floating point | {:.1%} |".format((figures.float_logits.argmax(1) == figures.labels).mean()),
+             "| same label in integers and floating point | {:.1%} |".format(figures.agreement)]
+    lines += ["| recall of {} | {:.1%} |".format(label, figures.recall(label)) for label in motion.LABELS]
+    for threshold in THRESHOLDS:
+        found, alarms, others = figures.at_threshold(motion.FALLING, threshold)
+        lines.append("| falling at {}: found | {:.1%} |".format(threshold, found))
+        lines.append("| falling at {}: false alarms | {} of {} clips without a fall |".format(threshold, alarms, others))
+    confusion = np.zeros((len(motion.LABELS),) * 2, int)
+    np.add.at(confusion, (figures.labels, figures.probabilities.argmax(1)), 1)
+    lines += ["", "| true, then judged | " + " | ".join(motion.LABELS) + " |", "|---" * (len(motion.LABELS) + 1) + "|"]
+    lines += ["| {} | {} |".format(label, " | ".join(str(count) for count in row))
+              for label, row in zip(motion.LABELS, confusion)]
+    return "\n".join(lines)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m edged.model.measure", description=__doc__.split("\n")[0])
+    parser.add_argument("--clips", type=int, default=800)
+    parser.add_argument("--recordings", type=int, default=40)
+    given = parser.parse_args(arguments)
+    model = bundled.model()
+    figures = measure(bundled.load(), model, held_out(given.clips))
+    print(tables(figures) + "\n\n" + alert_table(model, given.recordings))
+    print("\n{:.0f} ms a clip in the NumPy reference".format(1000 * figures.seconds))
+
+
+if __name__ == "__main__":
+    main()

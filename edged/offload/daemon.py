@@ -1,0 +1,291 @@
+"""The bridge process: clips of all cameras in, by turns; sealed records into the spool; nothing said before it holds.
+
+    clip -> fair queue -> enclave and accelerator -> records -> spool (durable) -> confirmed to the enclave
+                                                                                 -> `done` to the camera
+
+One thread and one loop: take what came over the socket, then do one piece of work. Whatever dies meanwhile, nothing is
+lost: a clip stays with its camera until `done`, a record in the enclave until it is confirmed. A broken connection is
+made anew from the start (link.py). Where the enclave itself was started anew, its sessions are gone, and every camera
+is asked to say hello again; where only this process was, they go on (sessions.py).
+"""
+
+import hashlib
+import logging
+import time
+from collections import deque
+from contextlib import ExitStack
+from typing import Any, Callable, Deque, Dict, Optional
+
+import cbor2
+
+from edged.alerts.spool import Caps, Spool
+from edged.bus import Message, Router
+from edged.config import Config
+from edged.enclave import wire
+from edged.errors import EnclaveError, PackageError, SpoolError
+from edged.events import emit
+from edged.notify import Notifier, Watchdog
+from edged.offload import messages
+from edged.offload.backoff import Backoff
+from edged.offload.desk import Desk
+from edged.offload.link import KeysMissing, Link, Papers, is_passing, read_papers
+from edged.offload.messages import Beacon, ExerciseRequest, Hello, Offer, StatusRequest
+from edged.offload.sessions import Sessions
+from edged.offload.statements import Statements
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2  # how late a request to stop may be noticed
+KEYS_PATIENCE_S = 10.0  # an enclave that just started may not have its keys yet
+PING_S = 1.0  # an idle bridge notices within this that the enclave is gone
+MESSAGES_MAX = 64  # taken from the socket between two pieces of work
+EXERCISES_MAX = 8  # that wait
+_RECIPIENTS_MAX = wire.EVAL_AGREEMENTS_MAX * wire.EDGED_RECIPIENTS_MAX
+
+def run(config: Config, stop: Any) -> None:
+    """Serve until ``stop`` is set. stop : has is_set(), as threading.Event
+
+    Raises what waiting does not mend: MissingInput, PackageError, VerificationFailed, KeyRefused, ConfigError (of
+    what the configuration names), BusError, SpoolError (at the start), AcceleratorError, EnclaveError.
+    """
+    papers = read_papers(config)
+    with ExitStack() as stack:
+        caps = Caps(config.outbox.max_rows, config.outbox.max_bytes, config.outbox.max_age_s)
+        spool = Spool(str(config.spool), caps)
+        stack.callback(spool.close)
+        router = stack.enter_context(Router(config.bridge_address))
+        notifier = Notifier()
+        stack.callback(notifier.close)
+        daemon = Daemon(config, papers, spool, router, notifier)
+        stack.callback(daemon.close)
+        daemon.serve(stop)
+        notifier.stopping()
+        daemon.finish()
+
+
+def config_digest(config: Config) -> bytes:
+    """SHA-256 of how the cameras are configured: what the node claims of them in each heartbeat."""
+    rows = [{"name": camera.name, "kind": camera.kind, "source": camera.shown, "pose": camera.pose,
+             "hop_s": camera.hop_s, "frames_per_second": camera.frames_per_second, "loop": camera.loop,
+             "speed": camera.speed} for camera in sorted(config.cameras, key=lambda camera: camera.name)]
+    return hashlib.sha256(cbor2.dumps(rows, canonical=True)).digest()
+
+
+class Daemon:
+    """See the module."""
+
+    def __init__(self, config: Config, papers: Papers, spool: Spool, router: Router, notifier: Notifier) -> None:
+        self._config, self._papers, self._spool, self._router = config, papers, spool, router
+        self._notifier, self._watchdog = notifier, Watchdog(notifier)
+        self._link: Optional[Link] = None
+        self._retry = Backoff()
+        self._away = ""  # why the enclave is away, as was last logged
+        self._keys_missing_s: Optional[float] = None
+        self._desk = Desk((camera.name for camera in config.cameras), router, Sessions(config.node.run))
+        self._ledger = self._desk.ledger
+        self._statements = Statements(self._ledger, spool, config_digest(config))
+        self._beacons: Dict[bytes, Beacon] = {}  # the last one of each recipient
+        self._exercises: Deque[ExerciseRequest] = deque()
+        self._ping_due_s = 0.0
+
+    # The loop.
+
+    def serve(self, stop: Any) -> None:
+        """Until ``stop`` is set."""
+        while not stop.is_set():
+            self._receive(0.0 if self._is_busy() else POLL_S)
+            if self._link is None:
+                self._reach()
+            else:
+                self._guarded(self._work)
+            self._desk.ask_to_reopen()
+            # Each turn of the loop ends something: a message, a clip, an attempt. What hangs does not come here.
+            self._watchdog.progress()
+
+    def finish(self) -> None:
+        """Leave everything stored and, where nothing is unfinished, the epoch closed."""
+        if self._link is None:
+            return
+        try:
+            self._ledger.settle()
+            self._link.keeper.end_epoch()
+            emit(log, "epoch_closed", epoch=self._link.epoch)
+        except (EnclaveError, SpoolError) as error:
+            log.info("the epoch stays open: %s", error)
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def _is_busy(self) -> bool:
+        return self._link is not None and bool(len(self._desk) or self._beacons or self._exercises)
+
+    def _work(self) -> None:
+        """One piece of it."""
+        link = self._up()
+        if self._ledger.due:
+            self._ledger.settle()
+        elif self._beacons:
+            self._statements.answer(link, self._beacons.pop(next(iter(self._beacons))))
+        elif self._exercises:
+            self._exercise(link)
+        elif not (self._statements.claim_of(link, self._desk.cameras.values()) or self._statements.evict(link)
+                  or self._desk.evaluate(link) or self._desk.prepare(link)):
+            self._ping(link)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do it; where the connection to the enclave breaks in the middle, it is made anew later."""
+        try:
+            work()
+        except EnclaveError as error:
+            if error.status is not None:
+                raise
+            self._lose(error)
+
+    # The enclave.
+
+    def _reach(self) -> None:
+        if not self._retry.due:
+            return
+        try:
+            link = Link(self._config, self._papers, self._spool)
+        except KeysMissing as error:
+            now_s = time.monotonic()
+            self._keys_missing_s = self._keys_missing_s or now_s
+            if now_s - self._keys_missing_s > KEYS_PATIENCE_S:
+                raise
+            self._unreachable(str(error))
+        except EnclaveError as error:
+            if not is_passing(error):
+                raise
+            self._unreachable(str(error))
+        except SpoolError as error:
+            self._ledger.spool_failed(error)
+            self._unreachable(str(error))
+        else:
+            self._come_up(link)
+
+    def _unreachable(self, reason: str) -> None:
+        self._retry.failed()
+        if reason != self._away:
+            self._away = reason
+            emit(log, "enclave_away", reason=reason)
+            self._notifier.status(messages.AWAY)
+
+    def _come_up(self, link: Link) -> None:
+        same = self._desk.connected(link)
+        emit(log, "enclave_up", epoch=link.epoch, same=same, recovered=link.recovered, agreements=len(link.indices),
+             products=link.model.head.products, seconds=round(link.made_s, 3))
+        self._link = link
+        self._retry.succeeded()
+        self._away, self._keys_missing_s = "", None
+        self._ping_due_s = time.monotonic() + PING_S
+        self._ledger.connected(link.keeper, link.stored, same)
+        self._notifier.ready("{} cameras, placement {}".format(
+            len(self._config.cameras), self._config.enclave.placement))
+
+    def _lose(self, error: EnclaveError) -> None:
+        self._ledger.disconnected()
+        self.close()
+        self._beacons.clear()  # by the time that it is back they prove nothing
+        while self._exercises:
+            self._exercises.popleft()
+            self._refuse_edgectl(messages.AWAY)
+        self._unreachable(str(error))
+
+    def _ping(self, link: Link) -> None:
+        now_s = time.monotonic()
+        if now_s < self._ping_due_s:
+            return
+        self._ping_due_s = now_s + PING_S
+        link.client.info()
+
+    def _up(self) -> Link:
+        assert self._link is not None
+        return self._link
+
+    # Requests.
+
+    def _receive(self, timeout_s: float) -> None:
+        message = self._router.receive(timeout_s)
+        for _ in range(MESSAGES_MAX):
+            if message is None:
+                return
+            try:
+                act = self._understood(message)
+            except PackageError as error:
+                emit(log, "message_malformed", peer=message.peer[:32].decode("utf-8", "replace"), reason=str(error))
+                if message.peer == messages.EDGECTL:
+                    self._refuse_edgectl(str(error))
+            else:
+                self._guarded(act)
+            message = self._router.receive(0)
+
+    def _understood(self, message: Message) -> Callable[[], None]:
+        """What is to be done about it. Raises PackageError."""
+        if message.peer == messages.OUTBOX:
+            beacon = messages.from_outbox(message.frames)
+            return lambda: self._take_beacon(beacon)
+        if message.peer == messages.EDGECTL:
+            asked = messages.from_edgectl(message.frames)
+            return lambda: self._take_question(asked)
+        camera = self._desk.cameras.get(message.peer)
+        if camera is None:
+            raise PackageError("from nobody whom the configuration names")
+        said = messages.from_camera(camera.name, message.frames)
+        if isinstance(said, Hello):
+            return lambda: self._desk.hello(self._link, camera, said)
+        if isinstance(said, Offer):
+            return lambda: self._desk.offer(camera, said)
+        return lambda: camera.claims(said)
+
+    def _take_beacon(self, beacon: Beacon) -> None:
+        if self._link is not None and (beacon.rcpt in self._beacons or len(self._beacons) < _RECIPIENTS_MAX):
+            self._beacons[beacon.rcpt] = beacon
+
+    # Edgectl.
+
+    def _take_question(self, asked: Any) -> None:
+        if isinstance(asked, StatusRequest):
+            self._router.send(messages.EDGECTL, messages.pack("status", self._status()))
+        elif self._link is None:
+            self._refuse_edgectl(messages.AWAY)
+        elif len(self._exercises) >= EXERCISES_MAX:
+            self._refuse_edgectl("busy")
+        else:
+            self._exercises.append(asked)
+
+    def _exercise(self, link: Link) -> None:
+        # Of those that wait it is the first until it is answered: where the connection breaks, it is refused with them.
+        drill = self._statements.exercise(link, self._exercises[0])
+        self._exercises.popleft()
+        if drill.refused is not None:
+            self._refuse_edgectl(drill.refused)
+        else:
+            self._router.send(messages.EDGECTL, messages.pack("ok", {"records": list(drill.records)}))
+
+    def _refuse_edgectl(self, reason: str) -> None:
+        self._router.send(messages.EDGECTL, messages.pack("refused", {"reason": reason}))
+
+    def _status(self) -> Dict[str, Any]:
+        """Counters of this process and of the enclave's epoch; None where the enclave is away."""
+        totals, link = self._desk.totals, self._link
+        shown: Dict[str, Any] = {
+            "enclave": "away" if link is None else "up", "reason": self._away or None,
+            "epoch": None if link is None else link.epoch,
+            "placement": self._config.enclave.placement, "transport": self._config.enclave.transport,
+            "accelerator": self._config.accelerator.kind, "spool": "failing" if self._ledger.failing else "ok",
+            "clips": totals.clips, "failed": totals.failed, "records": self._ledger.records,
+            "accelerator_bytes": totals.bytes, "waiting": len(self._desk),
+            "seconds_per_clip": totals.seconds / totals.clips if totals.clips else None,
+            "products_checked": None, "rejections": None, "enclave_peak_bytes": None, "cameras": self._desk.shown(),
+        }
+        if link is not None:
+            try:
+                stats = link.client.stats()
+                shown.update(products_checked=stats.products_checked, rejections=stats.rejections,
+                             enclave_peak_bytes=link.peak_bytes())
+            except EnclaveError as error:
+                log.info("no figures of the enclave: %s", error)
+        return shown

@@ -1,0 +1,305 @@
+"""The cameras' desk: their sessions, and the way of each clip from its offer to its answer.
+
+    offered -> waits, by turns -> evaluated -> records owed to the ledger -> done
+                                -> refused: for the moment (retry), for this session (reopen), or for good
+
+Every method that is given a link may raise EnclaveError without a status: the connection broke. Then what was under
+way comes first once there is another.
+"""
+
+import logging
+from collections import Counter, deque
+from typing import Any, Deque, Dict, Iterable, NamedTuple, Optional
+
+from edged.bus import Router
+from edged.enclave import wire
+from edged.enclave.client import Emitted
+from edged.enclave.wire import Status
+from edged.errors import EnclaveError, PackageError
+from edged.events import emit
+from edged.offload import messages
+from edged.offload.bridge import Outcome
+from edged.offload.cameras import Camera
+from edged.offload.ledger import Ledger
+from edged.offload.link import Link
+from edged.offload.messages import Hello, Offer
+from edged.offload.queue import FairQueue
+from edged.offload.sessions import Granted, Sessions
+
+log = logging.getLogger(__name__)
+
+PREPARED_MAX = 2
+RECENT_CLIPS = 32  # whose numbers of persons tell what to prepare for
+
+# Refusals that pass: the camera sends the same clip again, later.
+_PASSING = {
+    Status.LOCKED: "locked: no beacon of the city came in time",
+    Status.RATE: "rate: the agreement's clips of this hour are used up",
+    Status.FULL: "full: the spool does not take the records of earlier clips",
+    Status.AGREEMENT: "agreement: it does not cover this now",
+    Status.PLACEMENT: "agreement: it does not permit this placement",
+    Status.UNAVAILABLE: "unavailable: the key application or the random source is away",
+}
+
+
+class Totals(NamedTuple):
+    """Since the process started. seconds : of evaluations      bytes : to and from the accelerator"""
+
+    clips: int = 0
+    failed: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+class Desk:
+    """names : of the cameras that the configuration has      sessions : as the process before left them"""
+
+    def __init__(self, names: Iterable[str], router: Router, sessions: Sessions) -> None:
+        self.cameras = {name.encode("utf-8"): Camera(name) for name in names}
+        self.totals = Totals()
+        self.ledger = Ledger(self._done)
+        self._router = router
+        self._sessions = sessions
+        self._to_reopen: Dict[bytes, str] = {}
+        self._queue: FairQueue[Offer] = FairQueue()
+        self._begun: Optional[Offer] = None  # the clip that the enclave may have had when the connection broke
+        self._epoch: Optional[bytes] = None
+        self._persons: Deque[int] = deque(maxlen=RECENT_CLIPS)
+        self._prepared: "Counter[int]" = Counter()
+
+    def __len__(self) -> int:
+        """Clips that wait."""
+        return len(self._queue)
+
+    def connected(self, link: Link) -> bool:
+        """There is a connection; whether it is to the enclave of before, whose sessions are open still."""
+        self._prepared.clear()
+        if link.epoch == self._epoch:
+            return True
+        granted = self._sessions.of(link.epoch) if self._epoch is None else {}
+        self._epoch = link.epoch
+        self._begun = None
+        for name, camera in self.cameras.items():
+            self._queue.drop(camera.name)
+            camera.leave()
+            known = granted.get(camera.name)
+            index = None if known is None else link.by_digest.get(known.agreement)
+            if known is not None and index is not None:
+                camera.open(known.session, index, resumed=True)
+            else:
+                self._to_reopen[name] = "the enclave began a new epoch"
+        return False
+
+    def ask_to_reopen(self) -> None:
+        """Tell those who are there by now and have not said hello meanwhile."""
+        for name, reason in list(self._to_reopen.items()):
+            if self._router.send(name, messages.pack("reopen", {"reason": reason})):
+                del self._to_reopen[name]
+
+    def shown(self) -> Dict[str, Dict[str, Any]]:
+        """For a status, by camera."""
+        return {camera.name: dict(
+            camera.tally._asdict(), session=camera.session, waiting=len(self._queue.waiting(camera.name)),
+            state=None if camera.claimed is None else camera.claimed.state, postponed_for=camera.postponed or None)
+            for camera in self.cameras.values()}
+
+    def _say(self, camera: Camera, kind: str, **fields: Any) -> None:
+        # Whoever does not get it sends its clip, or its hello, again.
+        self._router.send(camera.name.encode("utf-8"), messages.pack(kind, fields))
+
+    # Sessions.
+
+    def hello(self, link: Optional[Link], camera: Camera, hello: Hello) -> None:
+        self._to_reopen.pop(camera.name.encode("utf-8"), None)
+        if link is None:
+            self._say(camera, "wait", reason=messages.AWAY)
+            return
+        index = link.agreement(hello.agreement)
+        if index is None:
+            self._refuse_session(camera, "no agreement of this digest is in force" if hello.agreement else
+                                 "several agreements are in force: name one")
+            return
+        self._queue.drop(camera.name)
+        if camera.session is not None:
+            self._give_up(link, camera.session)
+        try:
+            session = self._open_session(link, camera, index, hello.nonce)
+        except EnclaveError as error:
+            if error.status is None:
+                raise
+            self._refuse_session(camera, str(error))
+            return
+        camera.open(session.session, index)
+        digests = {index: digest for digest, index in link.by_digest.items()}
+        self._sessions.write(link.epoch, {other.name: Granted(other.session, digests[other.agreement])
+                                          for other in self.cameras.values()
+                                          if other.session is not None and other.agreement is not None})
+        head = link.model.head
+        self._say(camera, "session", session=session.session, nonce=session.nonce, epoch=link.epoch,
+                  persons=head.persons, frames=head.frames, joints=head.joints)
+
+    def _open_session(self, link: Link, camera: Camera, index: int, nonce: bytes) -> wire.Session:
+        identity = messages.camera_id(camera.name)
+        try:
+            return link.client.open_session(index, identity, nonce)
+        except EnclaveError as error:
+            if error.status not in (Status.ORDER, Status.MEMORY):
+                raise
+            # Sessions of before this process: the camera's own has an unfinished clip, or there is no room for more.
+            known = {other.session for other in self.cameras.values()}
+            for session in set(range(wire.EVAL_SESSIONS_MAX)) - known:
+                self._give_up(link, session)
+                if error.status == Status.MEMORY:
+                    _close_session(link, session)
+        return link.client.open_session(index, identity, nonce)
+
+    def _refuse_session(self, camera: Camera, reason: str) -> None:
+        emit(log, "session_refused", camera=camera.name, reason=reason)
+        self._say(camera, "wait", reason=reason)
+
+    def _give_up(self, link: Link, session: int) -> Optional[int]:
+        """Have the session's unfinished clip end in records `failed`; the last one's emission, None: there are none."""
+        try:
+            ended = link.bridge.give_up(session)
+        except EnclaveError as error:
+            if error.status is None:
+                raise
+            return None
+        if not ended.records:
+            return None
+        emit(log, "clip_given_up", session=session)
+        self._count(clips=1, failed=1)
+        self.ledger.keep(Emitted(0, ended.records, ended.emission))
+        return ended.emission
+
+    # Clips.
+
+    def offer(self, camera: Camera, offer: Offer) -> None:
+        if self._epoch is None:
+            return  # whether its session lives is not known yet; it will send it again
+        if camera.session != offer.session:
+            self._say(camera, "refused", number=offer.number, reason="not its session", reopen=True, retry=True)
+            return
+        failed, expected, camera.next = camera.verdict(offer.number), camera.next, None
+        if expected is not None and offer.number > expected:
+            self._say(camera, "refused", number=offer.number, reason=camera.postponed, reopen=False, retry=True)
+        elif failed is not None:
+            self._say(camera, "done", number=offer.number, failed=failed)
+        elif offer.number in camera.unpaid or offer in self._queue.waiting(camera.name):
+            pass  # it will be answered in its turn
+        elif not self._queue.put(camera.name, offer):
+            self._say(camera, "refused", number=offer.number, reason="busy", reopen=False, retry=True)
+
+    def evaluate(self, link: Link) -> bool:
+        """The next clip; False where none waits."""
+        taken = self._queue.take()
+        if taken is None:
+            return False
+        name, offer = taken
+        camera = self.cameras[name.encode("utf-8")]
+        again, self._begun = self._begun == offer, offer
+        try:
+            outcome = link.bridge.evaluate(offer.session, offer.number, offer.sealed)
+        except PackageError as error:  # its size is no clip's
+            self._begun = None
+            self._refuse(camera, offer, str(error))
+        except EnclaveError as error:
+            self._prepared.clear()
+            if error.status is None:
+                self._queue.put_back(name, offer)
+                raise
+            self._begun = None
+            self._not_taken(link, camera, offer, error, again)
+        else:
+            self._begun = None
+            self._over(link, camera, offer, outcome)
+        return True
+
+    def _over(self, link: Link, camera: Camera, offer: Offer, outcome: Outcome) -> None:
+        head = link.model.head
+        persons = next(persons for persons in range(head.persons + 1)
+                       if wire.sealed_clip_bytes(persons, head.frames, head.joints) == len(offer.sealed))
+        self._persons.append(persons)
+        self._prepared[persons] = max(0, self._prepared[persons] - outcome.attempts)
+        self._count(clips=1, failed=int(outcome.failed), bytes=outcome.cost.bytes, seconds=outcome.cost.wall_s)
+        camera.postponed, camera.unopened, camera.resumed = "", False, 0
+        self.ledger.owe(camera, offer.number, outcome.failed, outcome.emission)
+        self.ledger.keep(Emitted(0, outcome.records, outcome.emission))
+        emit(log, "clip_failed" if outcome.failed else "clip_evaluated", camera=camera.name, session=offer.session,
+             number=offer.number, persons=persons, attempts=outcome.attempts, seconds=round(outcome.cost.wall_s, 4))
+
+    def _not_taken(self, link: Link, camera: Camera, offer: Offer, error: EnclaveError, again: bool) -> None:
+        """The enclave refused the clip itself. again : it had it before, when the connection broke."""
+        if error.status in _PASSING:
+            self._postpone(camera, offer, _PASSING[Status(error.status)])
+        elif error.status == Status.ORDER:
+            # The session has an unfinished clip: one that its camera dropped, or this one, tried too often.
+            emission = self._give_up(link, offer.session)
+            if emission is None:
+                self._postpone(camera, offer, str(error))
+            else:
+                camera.given_up = offer.number, emission
+                self._queue.put_back(camera.name, offer)
+        elif error.status == Status.CLIP and camera.given_up is not None and camera.given_up[0] == offer.number:
+            self.ledger.owe(camera, offer.number, True, camera.given_up[1])  # it was this one
+        elif error.status == Status.CLIP and (again or camera.resumed):
+            # It is over, nobody said so, and its records were stored when the connection was made anew.
+            camera.resumed = max(0, camera.resumed - 1)
+            self._done(camera, offer.number, False)
+        elif error.status in (Status.CLIP, Status.ARGUMENT) and not camera.unopened:
+            camera.unopened = True  # its first: perhaps the session is not its own, or its key a mistaken one
+            self._say(camera, "refused", number=offer.number, reason=str(error), reopen=True, retry=True)
+        else:
+            self._refuse(camera, offer, str(error))
+
+    def _postpone(self, camera: Camera, offer: Offer, reason: str) -> None:
+        camera.count(postponed=1)
+        if reason != camera.postponed:
+            camera.postponed = reason
+            emit(log, "clips_postponed", camera=camera.name, reason=reason)
+        self._say(camera, "refused", number=offer.number, reason=reason, reopen=False, retry=True)
+        # The other outstanding clip, too, or it would overtake this one: the enclave takes rising numbers only.
+        behind = self._queue.drop(camera.name)
+        for one in behind:
+            self._say(camera, "refused", number=one.number, reason=reason, reopen=False, retry=True)
+        camera.next = None if behind else offer.number
+
+    def _refuse(self, camera: Camera, offer: Offer, reason: str) -> None:
+        camera.count(refused=1)
+        emit(log, "clip_refused", camera=camera.name, number=offer.number, reason=reason)
+        self._say(camera, "refused", number=offer.number, reason=reason, reopen=False, retry=False)
+
+    def _done(self, camera: Camera, number: int, failed: bool) -> None:
+        camera.over(number, failed)
+        camera.count(done=1, failed=int(failed))
+        self._say(camera, "done", number=number, failed=failed)
+
+    def prepare(self, link: Link) -> bool:
+        """Nothing else to do: have U + pad of the clip to be expected computed ahead."""
+        if not link.model.head.products or not self._persons:
+            return False
+        persons = Counter(self._persons).most_common(1)[0][0]
+        if persons == 0 or self._prepared[persons] >= PREPARED_MAX:
+            return False
+        try:
+            cost = link.bridge.prepare(persons)
+        except EnclaveError as error:
+            if error.status is None:
+                raise
+            self._prepared[persons] = PREPARED_MAX  # some are left of which a refusal lost the count
+            return False
+        self._prepared[persons] += 1
+        self._count(bytes=cost.bytes)
+        return True
+
+    def _count(self, **more: Any) -> None:
+        self.totals = self.totals._replace(**{name: getattr(self.totals, name) + n for name, n in more.items()})
+
+
+def _close_session(link: Link, session: int) -> None:
+    try:
+        link.client.close_session(session)
+    except EnclaveError as error:
+        if error.status is None:
+            raise
+        log.debug("session %d stays: %s", session, error)

@@ -1,0 +1,171 @@
+"""What may be said on the bridge's socket, and the one judge of it.
+
+    camera NAME   hello   {camera, nonce, agreement}        -> session {session, nonce, epoch, persons, frames, joints}
+                                                               | wait {reason}
+                  clip    {session, number, captured_ns} + sealed clip
+                                                            -> done {number, failed}
+                                                               | refused {number, reason, reopen, retry}
+                  status  {state: live | lost, reason}      -> nothing: it is sealed as a claim of the node
+    outbox        beacon  {} + struct edged_beacon          -> nothing: its heartbeat goes to the spool
+    edgectl       exercise {rule | label [, agreement]}     -> ok {records} | refused {reason}
+                  status  {}                                -> status {...} | refused {reason}
+    to a camera   reopen  {reason}: say hello again, then seal and send again whatever has no `done`
+
+A message is two or three frames: its type in ASCII, a canonical CBOR map of exactly these fields, and the blob.
+"""
+
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import cbor2
+
+from edged.enclave import wire
+from edged.errors import EnclaveError, PackageError
+
+OUTBOX = b"outbox"
+EDGECTL = b"edgectl"
+AWAY = "the enclave is away"
+CAMERA_ID_BYTES = 32
+_MAP_BYTES_MAX = 1 << 14  # a status of many cameras; what is larger is not even decoded
+_REASON_BYTES_MAX = 200  # it is sealed in a claim of at most 384
+
+
+class Hello(NamedTuple):
+    """nonce : 32 bytes      agreement : digest, or b"" where there is but one"""
+
+    nonce: bytes
+    agreement: bytes
+
+
+class Offer(NamedTuple):
+    """A sealed clip. captured_ns : the camera's clock at its last frame"""
+
+    session: int
+    number: int
+    captured_ns: int
+    sealed: bytes
+
+
+class CameraStatus(NamedTuple):
+    state: str
+    reason: str
+
+
+class Beacon(NamedTuple):
+    """raw : struct edged_beacon, its form checked"""
+
+    rcpt: bytes
+    raw: bytes
+
+
+class ExerciseRequest(NamedTuple):
+    """rule : index in the agreement; or its label      agreement : its place in the configuration, None: each"""
+
+    rule: Optional[int]
+    label: Optional[str]
+    agreement: Optional[int]
+
+
+class StatusRequest(NamedTuple):
+    pass
+
+
+Request = Union[Hello, Offer, CameraStatus, Beacon, ExerciseRequest, StatusRequest]
+
+
+def camera_id(name: str) -> bytes:
+    """A camera's name on the wire: zero-padded to 32 bytes."""
+    return name.encode("utf-8").ljust(CAMERA_ID_BYTES, b"\0")
+
+
+def pack(kind: str, body: Dict[str, Any], blob: Optional[bytes] = None) -> List[bytes]:
+    frames = [kind.encode("ascii"), cbor2.dumps(body, canonical=True)]
+    return frames if blob is None else frames + [blob]
+
+
+def unpack(frames: Sequence[bytes]) -> Tuple[str, Dict[str, Any], Optional[bytes]]:
+    """(type, map, blob) of a message of this form. Raises PackageError."""
+    if not 2 <= len(frames) <= 3:
+        raise PackageError("{} frames, not a type, a map and perhaps a blob".format(len(frames)))
+    if len(frames[1]) > _MAP_BYTES_MAX:
+        raise PackageError("a map of {} bytes".format(len(frames[1])))
+    try:
+        kind = frames[0].decode("ascii")
+        body = cbor2.loads(frames[1])
+        again = cbor2.dumps(body, canonical=True)
+    except Exception as error:  # cbor2's own errors differ between its releases
+        raise PackageError("not a message: {}".format(type(error).__name__)) from error
+    if type(body) is not dict or again != frames[1]:
+        raise PackageError("{!r}: not a canonical map".format(kind[:20]))
+    return kind, body, frames[2] if len(frames) == 3 else None
+
+
+def from_camera(name: str, frames: Sequence[bytes]) -> Request:
+    """Raises PackageError where a camera of this name may not say that."""
+    kind, body, blob = unpack(frames)
+    if kind == "hello":
+        _require(kind, body, blob, {"camera": _octets(CAMERA_ID_BYTES), "nonce": _octets(32),
+                                    "agreement": _octets(0, 32)})
+        if body["camera"] != camera_id(name):
+            raise PackageError("hello: in the name of another camera")
+        return Hello(body["nonce"], body["agreement"])
+    if kind == "clip":
+        _require(kind, body, blob, {"session": _uint(32), "number": _uint(64), "captured_ns": _uint(64)}, True)
+        assert blob is not None
+        return Offer(body["session"], body["number"], body["captured_ns"], blob)
+    if kind == "status":
+        _require(kind, body, blob, {"state": lambda value: value in ("live", "lost"), "reason": _is_text})
+        return CameraStatus(body["state"], body["reason"].encode("utf-8")[:_REASON_BYTES_MAX].decode("utf-8", "ignore"))
+    raise PackageError("{!r}: nothing that a camera says".format(kind[:20]))
+
+
+def from_outbox(frames: Sequence[bytes]) -> Request:
+    """Raises PackageError."""
+    kind, body, blob = unpack(frames)
+    if kind != "beacon":
+        raise PackageError("{!r}: nothing that the outbox says".format(kind[:20]))
+    _require(kind, body, blob, {}, True)
+    assert blob is not None
+    try:
+        return Beacon(wire.Beacon.unpack(blob).rcpt, blob)
+    except EnclaveError as error:  # of the wire mirror: its size, or a reserved field
+        raise PackageError("beacon: {}".format(error)) from error
+
+
+def from_edgectl(frames: Sequence[bytes]) -> Request:
+    """Raises PackageError."""
+    kind, body, blob = unpack(frames)
+    if kind == "status":
+        _require(kind, body, blob, {})
+        return StatusRequest()
+    if kind != "exercise":
+        raise PackageError("{!r}: nothing that edgectl says".format(kind[:20]))
+    fields: Dict[str, _Check] = {"label": _is_text} if "label" in body else {"rule": _uint(32)}
+    if "agreement" in body:
+        fields["agreement"] = _uint(32)
+    _require(kind, body, blob, fields)
+    return ExerciseRequest(body.get("rule"), body.get("label"), body.get("agreement"))
+
+
+_Check = Callable[[Any], bool]
+
+
+def _require(kind: str, body: Dict[str, Any], blob: Optional[bytes], fields: Dict[str, _Check],
+             with_blob: bool = False) -> None:
+    if set(body) != set(fields) or (blob is not None) != with_blob:
+        raise PackageError("{}: of fields {}{}".format(
+            kind, ", ".join(sorted(str(name)[:20] for name in body)) or "none", "" if blob is None else " and a blob"))
+    for name, holds in fields.items():
+        if not holds(body[name]):
+            raise PackageError("{}: {} is out of its range".format(kind, name))
+
+
+def _octets(*sizes: int) -> _Check:
+    return lambda value: type(value) is bytes and len(value) in sizes
+
+
+def _uint(bits: int) -> _Check:
+    return lambda value: type(value) is int and 0 <= value < 1 << bits
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str

@@ -1,0 +1,145 @@
+"""What the enclave seals besides clips, when the node asks for it: heartbeats, claims, exercises.
+
+A claim is the node's own word, and says so; it is CBOR:
+
+    camera    {camera, state: live | lost, reason, time}
+    evicted   {rcpt, time, evicted: [[epoch, first seq, last seq], ...]}     time in Unix seconds
+"""
+
+import logging
+import time
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+import cbor2
+
+from edged.alerts.record import split_record
+from edged.alerts.spool import Spool
+from edged.enclave import wire
+from edged.enclave.wire import RecordKind
+from edged.errors import EnclaveError, SpoolError
+from edged.events import emit
+from edged.offload.cameras import Camera
+from edged.offload.ledger import Ledger
+from edged.offload.link import Link, is_passing
+from edged.offload.messages import Beacon, ExerciseRequest
+
+log = logging.getLogger(__name__)
+
+CLAIM_S = 1.0  # between two of one camera: each is a record for every recipient
+EVICT_S = 5.0
+# [epoch, first, last] is at most 1 + 17 + 9 + 9 bytes; the rest of its claim needs less than 64.
+_RANGES_PER_CLAIM = (wire.EDGED_CLAIM_MAX - 64) // 36
+
+
+class Drill(NamedTuple):
+    """What came of an exercise: its records (epoch, recipient, seq), or why there are none to count on."""
+
+    records: Tuple[Dict[str, Any], ...]
+    refused: Optional[str]
+
+
+class Statements:
+    """config : digest of the node's camera configuration, 32 bytes"""
+
+    def __init__(self, ledger: Ledger, spool: Spool, config: bytes) -> None:
+        self._ledger = ledger
+        self._spool = spool
+        self._config = config
+        self._evict_due_s = 0.0
+
+    def answer(self, link: Link, beacon: Beacon) -> None:
+        """A beacon's heartbeat."""
+        try:
+            emitted = link.client.beacon(beacon.raw, self._config)
+        except EnclaveError as error:
+            if error.status is None:
+                raise
+            emit(log, "beacon_refused", recipient=beacon.rcpt, reason=str(error))
+            return
+        self._ledger.keep(emitted)
+
+    def claim_of(self, link: Link, cameras: Iterable[Camera]) -> bool:
+        """Seal one camera's word about itself; False where none is due."""
+        now_s = time.monotonic()
+        for camera in cameras:
+            if camera.claim is None or now_s < camera.claim_due_s:
+                continue
+            agreement = link.agreement(b"") if camera.agreement is None else camera.agreement
+            if agreement is None:
+                continue  # whose business the camera is, its hello will say
+            camera.claim_due_s = now_s + CLAIM_S
+            said = camera.claim
+            if self._seal(link, agreement, RecordKind.CAMERA, {"camera": camera.name, "state": said.state,
+                                                               "reason": said.reason, "time": int(time.time())}):
+                camera.claimed, camera.claim = said, None
+            return True
+        return False
+
+    def evict(self, link: Link) -> bool:
+        """Have the spool keep to its caps, and announce what went unacknowledged; False where nothing did."""
+        now_s = time.monotonic()
+        if now_s < self._evict_due_s or self._ledger.failing:
+            return False
+        self._evict_due_s = now_s + EVICT_S
+        try:
+            evicted = self._spool.evict()
+            if evicted is None:
+                return False
+            if all([self._announce(link, rcpt, ranges) for rcpt, ranges in evicted.records.items()]):
+                self._spool.announced(evicted)
+                for rcpt, ranges in evicted.records.items():
+                    emit(log, "records_evicted", recipient=rcpt,
+                         records=sum(last - first + 1 for _, first, last in ranges))
+        except SpoolError as error:
+            self._ledger.spool_failed(error)
+        return True
+
+    def exercise(self, link: Link, asked: ExerciseRequest) -> Drill:
+        """An alert of status Exercise, of the agreement at this place of the configuration, or of each."""
+        records: List[bytes] = []
+        reason = "no agreement has this rule"
+        for number, (paper, index) in enumerate(zip(link.papers.agreements, link.indices)):
+            labels = [rule.label for rule in paper.agreement.rules]
+            rule = asked.rule if asked.label is None else labels.index(asked.label) if asked.label in labels else None
+            if asked.agreement not in (None, number) or rule is None or rule >= len(labels):
+                continue
+            try:
+                emitted = link.client.exercise(index, rule)
+            except EnclaveError as error:
+                if error.status is None:
+                    raise
+                reason = str(error)
+                continue
+            records.extend(emitted.records)
+            self._ledger.keep(emitted)
+        if not records:
+            return Drill((), reason)
+        if self._ledger.failing:
+            return Drill((), "it is sealed, but the spool fails: it goes out once that is mended")
+        emit(log, "exercise_sealed", records=len(records))
+        headers = [split_record(record)[0] for record in records]
+        return Drill(tuple({"epoch": header.epoch, "recipient": header.rcpt, "seq": header.seq} for header in headers),
+                     None)
+
+    def _announce(self, link: Link, rcpt: bytes, ranges: Sequence[Tuple[bytes, int, int]]) -> bool:
+        """True where it is done, or nobody is left to be told."""
+        for paper, index in zip(link.papers.agreements, link.indices):
+            if all(one.rcpt != rcpt for one in paper.agreement.recipients):
+                continue
+            for begin in range(0, len(ranges), _RANGES_PER_CLAIM):
+                body = {"rcpt": rcpt, "time": int(time.time()),
+                        "evicted": [list(one) for one in ranges[begin:begin + _RANGES_PER_CLAIM]]}
+                if not self._seal(link, index, RecordKind.EVICTED, body):
+                    return False
+        return True
+
+    def _seal(self, link: Link, agreement: int, kind: RecordKind, body: Dict[str, Any]) -> bool:
+        """False where it has to be tried again later."""
+        try:
+            emitted = link.client.claim(agreement, kind, cbor2.dumps(body, canonical=True))
+        except EnclaveError as error:
+            if error.status is None or not is_passing(error):
+                raise
+            return False
+        self._ledger.keep(emitted)
+        return True

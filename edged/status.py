@@ -1,0 +1,101 @@
+"""``edgectl status`` and ``edgectl test-alert``: what the node's processes say, asked from outside."""
+
+import json
+import time
+from typing import Any, Dict, List, Optional, Tuple
+
+import cbor2
+
+from edged.bus import Dealer
+from edged.config import Config
+from edged.errors import BusError, EdgedError, SpoolError
+from edged.offload import messages
+from edged.supervisor import is_running, waiting_records
+
+TIMEOUT_S = 5.0
+# A drill is sealed, stored and synced before the bridge answers; a clip under way comes first.
+DRILL_TIMEOUT_S = 60.0
+_RETRY_S = 0.05
+
+
+def ask_bridge(config: Config, question: str, body: Dict[str, Any], timeout_s: float) -> Tuple[str, Dict[str, Any]]:
+    """(kind, body) of the bridge's answer. Raises BusError where there is none."""
+    deadline_s = time.monotonic() + timeout_s
+    with Dealer(config.bridge_address, messages.EDGECTL) as dealer:
+        # Nothing is taken before the connection stands.
+        while not dealer.send(messages.pack(question, body)):
+            if time.monotonic() > deadline_s:
+                raise BusError("{}: the bridge is not there: start it (`edged run`, or edged-bridge.service)".format(
+                    config.bridge_socket))
+            time.sleep(_RETRY_S)
+        message = dealer.receive(max(0.0, deadline_s - time.monotonic()))
+    if message is None:
+        raise BusError("{}: no answer of the bridge within {:g} s: see its log".format(config.bridge_socket, timeout_s))
+    try:
+        answer = cbor2.loads(message.frames[1])
+        kind = message.frames[0].decode("ascii")
+        if not isinstance(answer, dict):
+            raise ValueError("no map")
+    except (IndexError, ValueError, UnicodeDecodeError, cbor2.CBORDecodeError) as error:
+        raise BusError("{}: an answer of another form ({}): install matching releases".format(
+            config.bridge_socket, error)) from error
+    return kind, answer
+
+
+def report(config: Config) -> Tuple[Dict[str, Any], List[EdgedError]]:
+    """Everything that answers, ready for JSON, and what did not."""
+    missing: List[EdgedError] = []
+    shown: Dict[str, Any] = {"node": config.node.name, "supervisor": _supervised(config)}
+    try:
+        shown["bridge"] = _plain(_granted(*ask_bridge(config, "status", {}, TIMEOUT_S)))
+    except EdgedError as error:
+        shown["bridge"] = None
+        missing.append(error)
+    try:
+        shown["spool"] = _waiting(config)
+    except SpoolError as error:
+        shown["spool"] = None
+        missing.append(error)
+    return shown, missing
+
+
+def _supervised(config: Config) -> Optional[Dict[str, Any]]:
+    """Of `edged run`; None where systemd does its work, or nobody."""
+    if not is_running(config):
+        return None
+    try:
+        with open(str(config.status_file), encoding="ascii") as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return None
+
+
+def _waiting(config: Config) -> Dict[str, Any]:
+    names = {subscriber.recipient: subscriber.name for subscriber in config.subscribers}
+    return {names.get(rcpt, rcpt.hex()): waiting._asdict() for rcpt, waiting in waiting_records(config).items()}
+
+
+def _plain(value: Any) -> Any:
+    """CBOR's bytes as hexadecimal digits."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(_plain(key)): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value
+
+
+def drill(config: Config, asked: Dict[str, Any]) -> Dict[str, Any]:
+    """Have the enclave emit an alert marked Exercise to every recipient; the bridge's answer, which names the records.
+
+    asked : {"rule": number} or {"label": text}, with {"agreement": number} of that one alone
+    Raises BusError where the bridge is away or has no such rule.
+    """
+    return _plain(_granted(*ask_bridge(config, "exercise", asked, DRILL_TIMEOUT_S)))
+
+
+def _granted(kind: str, answer: Dict[str, Any]) -> Dict[str, Any]:
+    if kind == "refused":
+        raise BusError("the bridge refused: {}".format(answer.get("reason", "it did not say why")))
+    return answer

@@ -1,0 +1,240 @@
+#include "body.h"
+
+#include <string.h>
+
+#include "bytes.h"
+#include "client.h"
+#include "port_stub.h"
+#include "vector.h"
+
+struct knowledge now;
+
+static uint32_t labels;
+static uint8_t model[32]; /* digest of the manifest */
+
+void body_init(void) {
+    size_t size, manifest_bytes;
+    const uint8_t *manifest = vector_get("package/manifest", &manifest_bytes);
+
+    (void)vector_get("logits/0", &size);
+    labels = (uint32_t)(size / 4);
+    CHECK(crypto_sha256(manifest, manifest_bytes, model) == 0, "digest");
+}
+
+static uint64_t time_ns(const struct in_force *f) {
+    return f->told_ns == 0 ? 0 : f->told_ns + (stub.uptime_ns - f->heard_ns);
+}
+
+static void hear(struct in_force *f, uint64_t beacon_ns) {
+    const uint64_t passed = stub.uptime_ns - f->heard_ns;
+    const uint64_t least = f->told_ns == 0 ? 0 : f->told_ns + passed - passed / 1024;
+
+    if (least > beacon_ns && least - beacon_ns > f->terms->limit_s * CITY_SECOND)
+        return;
+    f->told_ns = beacon_ns > least ? beacon_ns : least;
+    f->heard_ns = stub.uptime_ns;
+}
+
+static bool in_schedule(const struct in_force *f, const struct terms_rule *rule) {
+    const uint64_t t = time_ns(f);
+    const uint32_t minute = (uint32_t)(t / (60 * CITY_SECOND) % 1440);
+
+    if (t == 0 || rule->first_minute == rule->end_minute)
+        return true;
+    if (rule->first_minute > rule->end_minute)
+        return !(minute >= rule->end_minute && minute < rule->first_minute);
+    return minute >= rule->first_minute && minute < rule->end_minute;
+}
+
+static uint32_t message_of(struct past *past, const struct terms_rule *rule, bool holds, uint64_t number) {
+    const bool recent = stub.uptime_ns - past->held_ns < rule->cooldown_s * CITY_SECOND;
+
+    if (holds) {
+        const bool goes_on = past->active && (past->held || recent);
+        if (!goes_on)
+            past->number = number;
+        *past = (struct past){true, true, past->number, stub.uptime_ns};
+        return goes_on ? EDGED_MESSAGE_UPDATE : EDGED_MESSAGE_ALERT;
+    }
+    past->held = false;
+    if (!past->active || recent)
+        return EDGED_MESSAGE_NONE;
+    past->active = false;
+    return EDGED_MESSAGE_CANCEL;
+}
+
+static uint32_t rounded(uint32_t score, uint32_t bits) {
+    const uint32_t unit = 65536u >> bits;
+    return (score + unit / 2) / unit * unit;
+}
+
+/* Messages of a finished clip; the events go on. */
+static void decide(const struct session *s, struct camera *c, const uint32_t *probabilities, struct edged_alert *out) {
+    const struct in_force *f = &now.places[c->place];
+
+    for (uint32_t i = 0; i < f->terms->rules; i++) {
+        const struct terms_rule *rule = &f->terms->rule[i];
+        const uint32_t score = probabilities[rule->label];
+        out[i].message =
+            message_of(&c->past[i], rule, in_schedule(f, rule) && score >= rule->threshold, s->number);
+        out[i].score = rounded(score, f->terms->score_bits);
+        out[i].event = c->past[i].number;
+        city.messages[i] = out[i].message;
+    }
+}
+
+/* The body of a clip's or an exercise's record. */
+static void expect_scores(const struct in_force *f, uint32_t recipient, struct edged_scores s,
+                          const struct edged_alert *alerts, const uint8_t *logits, const uint8_t *probabilities,
+                          uint8_t *plain) {
+    const struct terms_recipient *to = &f->terms->recipient[recipient];
+    uint8_t *at = plain + sizeof(s);
+
+    s.version = EDGED_BODY_VERSION;
+    s.rules = f->terms->rules;
+    s.sees = to->sees;
+    s.time_ns = time_ns(f);
+    for (uint32_t i = 0; i < s.rules; i++, at += sizeof(*alerts)) {
+        struct edged_alert shown = alerts[i];
+        if ((to->sees_rule[i] & EDGED_SEES_LABEL) == 0 || shown.message == EDGED_MESSAGE_NONE)
+            continue;
+        if ((to->sees_rule[i] & EDGED_SEES_SCORE) == 0)
+            shown.score = 0;
+        s.kind = EDGED_ALERT;
+        memcpy(at, &shown, sizeof(shown));
+    }
+    if (to->sees == 0 && s.kind != EDGED_ALERT) {
+        s.persons = 0;
+        memset(s.tracks, 0, sizeof(s.tracks));
+    }
+    if (to->sees != 0 && logits != NULL) {
+        memcpy(at, logits, labels * 4);
+        memcpy(at + labels * 4, probabilities, labels * 4);
+    }
+    memcpy(plain, &s, sizeof(s));
+}
+
+static void expect_clip(const struct about *k, uint32_t session, bool failed, uint8_t *plain) {
+    static struct edged_alert alerts[EDGED_RULES_MAX];
+    const struct session *s = &client.eval->sessions[session];
+    struct camera *c = &now.cameras[session];
+    const struct in_force *f = &now.places[c->place];
+    struct edged_scores scores = {.kind = failed ? EDGED_FAILED : EDGED_OBSERVATION,
+                                  .status = f->terms->status,
+                                  .labels = labels,
+                                  .persons = s->persons,
+                                  .number = s->number,
+                                  .claimed_ns = CLIENT_CLAIMED_NS};
+    char name[2][32];
+
+    CHECK(k->place == c->place && s->persons <= 2, "the camera's agreement");
+    for (uint32_t i = 0; i < s->persons; i++)
+        scores.tracks[i] = i + 1;
+    memcpy(scores.camera, c->name, sizeof(scores.camera));
+    memcpy(scores.model, model, sizeof(scores.model));
+    snprintf(name[0], sizeof(name[0]), "logits/%u", s->persons);
+    snprintf(name[1], sizeof(name[1]), "probabilities/%u", s->persons);
+    const void *logits = vector_get(name[0], NULL), *probabilities = vector_get(name[1], NULL);
+    if (k->recipient == 0) { /* once for all */
+        memset(alerts, 0, sizeof(alerts));
+        if (failed)
+            c->failed++;
+        else
+            decide(s, c, probabilities, alerts);
+        c->finished += !failed;
+        client.observations += !failed;
+        client.failures += failed;
+    }
+    expect_scores(f, k->recipient, scores, alerts, failed ? NULL : logits, probabilities, plain);
+}
+
+static void expect_epoch(const struct about *k, uint8_t *plain) {
+    const struct terms *t = now.places[k->place].terms;
+    struct edged_epoch e = {.version = EDGED_BODY_VERSION, .kind = EDGED_EPOCH, .counter = now.counter};
+
+    e.unclean = !now.before_known || now.before.closed == 0;
+    memcpy(e.previous, now.before_name, sizeof(e.previous));
+    memcpy(e.agreement, t->digest, sizeof(e.agreement));
+    for (uint32_t i = 0; i < now.before.count; i++)
+        if (memcmp(now.before.end[i].rcpt, t->recipient[k->recipient].rcpt, 16) == 0 &&
+            e.previous_seq < now.before.end[i].seq)
+            e.previous_seq = now.before.end[i].seq;
+    memcpy(plain, &e, sizeof(e));
+    city.epoch = e;
+}
+
+static void expect_heartbeat(const struct about *k, const struct eval_beacon *ask, uint8_t *plain) {
+    struct edged_heartbeat h = {.version = EDGED_BODY_VERSION,
+                                .kind = EDGED_HEARTBEAT,
+                                .time_ns = ask->beacon.time_ns,
+                                .uptime_ns = stub.uptime_ns,
+                                .seq = k->seq,
+                                .counter = now.counter};
+
+    for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++) {
+        const struct camera *c = &now.cameras[i];
+        uint8_t digest[32];
+        struct edged_camera_count count = {.failed = c->failed};
+        if (!c->known || c->place != k->place)
+            continue;
+        count.accepted = c->finished + c->failed + client.eval->sessions[i].unfinished;
+        CHECK(crypto_sha256(c->name, sizeof(c->name), digest) == 0, "camera");
+        memcpy(count.camera, digest, sizeof(count.camera));
+        memcpy(plain + sizeof(h) + h.cameras++ * sizeof(count), &count, sizeof(count));
+    }
+    memcpy(h.nonce, ask->beacon.nonce, sizeof(h.nonce));
+    memcpy(h.config, ask->config, sizeof(h.config));
+    memcpy(plain, &h, sizeof(h));
+    city.heartbeat = h;
+    hear(&now.places[k->place], ask->beacon.time_ns);
+}
+
+static void expect_exercise(const struct about *k, const struct eval_exercise *ask, uint8_t *plain) {
+    struct edged_alert alerts[EDGED_RULES_MAX] = {{0}};
+    const struct edged_scores scores = {.kind = EDGED_OBSERVATION, .status = EDGED_EXERCISE};
+
+    alerts[ask->rule] = (struct edged_alert){.message = EDGED_MESSAGE_ALERT, .score = 65536};
+    CHECK(ask->agreement == k->place, "of that agreement");
+    expect_scores(&now.places[k->place], k->recipient, scores, alerts, NULL, NULL, plain);
+}
+
+static void expect_claim(const struct eval_claim *ask, const uint8_t *bytes, uint8_t *plain) {
+    const struct edged_claim c = {.version = EDGED_BODY_VERSION, .kind = ask->kind, .bytes = ask->bytes};
+
+    memcpy(plain, &c, sizeof(c));
+    memcpy(plain + sizeof(c), bytes, ask->bytes);
+}
+
+void body_expect(const struct edged_hdr *ask, const uint8_t *request, enum edged_status status,
+                   const struct about *k, uint8_t *plain) {
+    union {
+        struct eval_beacon beacon;
+        struct eval_exercise exercise;
+        struct eval_claim claim;
+        struct eval_index index;
+    } in;
+
+    memset(plain, 0, RECORD_PLAIN_MAX);
+    memcpy(&in, request, ask->len < sizeof(in) ? ask->len : sizeof(in));
+    switch (ask->cmd) {
+    case EVAL_AGREEMENT:
+        expect_epoch(k, plain);
+        break;
+    case EVAL_BEACON:
+        expect_heartbeat(k, &in.beacon, plain);
+        break;
+    case EVAL_EXERCISE:
+        expect_exercise(k, &in.exercise, plain);
+        break;
+    case EVAL_CLAIM:
+        expect_claim(&in.claim, request + sizeof(in.claim), plain);
+        break;
+    case EVAL_CLIP_ABORT:
+        expect_clip(k, in.index.index, true, plain);
+        break;
+    default:
+        CHECK(ask->cmd == EVAL_CLIP_OPEN || ask->cmd == EVAL_CLIP_BEGIN || ask->cmd == EVAL_STEP,
+              "command %u seals no record", ask->cmd);
+        expect_clip(k, client.eval->clip.session, status == EDGED_ERR_VERIFICATION, plain);
+    }
+}

@@ -1,0 +1,175 @@
+"""The network that comes with edged is the one that its card describes, and knows a fall when it sees one."""
+
+import hashlib
+import re
+import shutil
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from edged.camera import motion
+from edged.camera.assemble import Assembler
+from edged.camera.track import Tracker
+from edged.errors import MissingInput, PackageError
+from edged.model import bundled, measure, package, reference, stgcn, tensors
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+FALLING = motion.LABELS.index("falling")
+HELD_OUT = 24
+
+
+@lru_cache(maxsize=None)
+def network():
+    return bundled.load()
+
+
+@lru_cache(maxsize=None)
+def model():
+    return bundled.model()
+
+
+@lru_cache(maxsize=None)
+def figures():
+    return measure.measure(network(), model(), measure.held_out(HELD_OUT))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy that a test may spoil."""
+    copy = tmp_path / "bundled"
+    shutil.copytree(str(bundled.FOLDER), str(copy))
+    return copy
+
+
+def test_the_card_names_the_hash_of_the_weights():
+    card = (bundled.FOLDER / bundled.CARD).read_text("utf-8")
+    found = hashlib.sha256((bundled.FOLDER / bundled.WEIGHTS).read_bytes()).hexdigest()
+    assert re.findall(r"^sha256: (\w+)$", card, re.MULTILINE) == [found]
+
+
+def test_the_card_says_what_it_was_trained_on_and_what_not():
+    card = " ".join((bundled.FOLDER / bundled.CARD).read_text("utf-8").split())
+    assert "generated motion alone" in card
+    assert "never on real people" in card
+
+
+def test_the_weights_stay_small():
+    assert (bundled.FOLDER / bundled.WEIGHTS).stat().st_size < 700_000
+
+
+def test_the_network_is_an_stgcn_for_clips_of_the_camera_process():
+    loaded = network()
+    assert (loaded.persons, loaded.frames, loaded.joints) == (2, 300, 18)
+    assert loaded.labels == ("standing", "walking", "jumping", "falling")
+    assert all(block.adjacency.shape == (3, 18, 18) and block.temporal_weight.shape[1] == 9 for block in loaded.blocks)
+    assert {block.residual for block in loaded.blocks} == {"none", "identity", "convolution"}
+
+
+def test_written_again_the_weights_are_the_same_file(tmp_path):
+    again = bundled.write_network(network(), tmp_path)
+    assert again == hashlib.sha256((tmp_path / bundled.WEIGHTS).read_bytes()).hexdigest()
+    with np.load(str(tmp_path / bundled.WEIGHTS)) as ours, np.load(str(bundled.FOLDER / bundled.WEIGHTS)) as theirs:
+        assert sorted(ours.files) == sorted(theirs.files)
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours.files)
+
+
+@pytest.mark.parametrize("place", [0, 1000, -1])
+def test_weights_with_one_bit_flipped_are_refused(folder, place):
+    path = folder / bundled.WEIGHTS
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(PackageError, match=r"motion.npz: its SHA-256 is \w{64}, the card says \w{64}: it was altered"):
+        bundled.load(folder)
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"\0", lambda data: b""])
+def test_weights_cut_off_or_with_something_added_are_refused(folder, change):
+    path = folder / bundled.WEIGHTS
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(PackageError, match="it was altered"):
+        bundled.load(folder)
+
+
+def test_other_weights_in_a_proper_file_are_refused(folder):
+    bundled.write_network(stgcn.random_network(1, ((4, 1),), frames=300), folder)
+    with pytest.raises(PackageError, match="it was altered"):
+        bundled.load(folder)
+
+
+@pytest.mark.parametrize("change", [lambda card: card.replace("sha256: ", "sha1: "),
+                                    lambda card: card + "\nsha256: " + "0" * 64 + "\n"])
+def test_a_card_without_exactly_one_hash_is_refused(folder, change):
+    path = folder / bundled.CARD
+    path.write_text(change(path.read_text("utf-8")), "utf-8")
+    with pytest.raises(PackageError, match="must be one line"):
+        bundled.load(folder)
+
+
+def test_a_card_that_is_no_text_is_refused(folder):
+    (folder / bundled.CARD).write_bytes(b"\xff\xfe\xfd")
+    with pytest.raises(PackageError, match="CARD.md: not text"):
+        bundled.load(folder)
+
+
+@pytest.mark.parametrize("name", [bundled.WEIGHTS, bundled.CARD])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(MissingInput, match=name + ": No such file"):
+        bundled.load(folder)
+
+
+def test_the_integer_network_recognises_people_it_never_saw():
+    assert figures().top1 >= 0.9
+
+
+def test_the_integer_network_finds_every_fall_of_the_batch():
+    assert figures().recall("falling") == 1.0
+
+
+def test_integers_and_floating_point_judge_alike():
+    assert figures().agreement >= 0.95
+    spread = np.exp(figures().float_logits - figures().float_logits.max(1, keepdims=True))
+    assert np.abs(spread / spread.sum(1, keepdims=True) - figures().probabilities).max() < 0.1
+
+
+def test_quantised_again_it_is_the_same_model():
+    streams = [tensors.write_tensors(one, bytes(tensors.BLIND_BYTES)) for one in (model(), bundled.model())]
+    assert streams[0] == streams[1]
+
+
+def test_an_empty_scene_is_no_fall():
+    _, probabilities = reference.run(model(), np.zeros((0, 300, 18, 3), np.int16))
+    assert probabilities[FALLING] < 0.5 * 65536
+
+
+def test_it_is_packed_and_opened_like_any_other_model():
+    key, owner = bytes(range(32)), Ed25519PrivateKey.generate()
+    packed = package.pack(model(), key, owner, model_id=bundled.MODEL_ID)
+    manifest, opened = package.open_package(packed, key, owner.public_key())
+    assert manifest.labels == motion.LABELS
+    clip = measure.held_out(1)[0][1]
+    assert np.array_equal(reference.run(opened, clip)[0], reference.run(model(), clip)[0])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_recorded_fall_is_found_through_tracker_and_assembler(seed):
+    recording = motion.generate(seed, seconds=20.0, cast=("walking", "falling"))
+    fall, = recording.events
+    tracker, assembler, highest = Tracker(), Assembler(bytes(32)), 0.0
+    for index, frame in enumerate(recording.frames):
+        at_s = index / recording.fps
+        people = [(number, frame[place]) for number, place in tracker.update(at_s, frame)]
+        assembler.add(at_s, recording.width, recording.height, people)
+        for clip in assembler.due(at_s):
+            if fall.end_s < at_s < fall.end_s + 6:
+                highest = max(highest, reference.run(model(), clip.coordinates)[1][FALLING] / 65536)
+    assert highest > 0.8
+
+
+def test_calibration_has_one_and_two_people():
+    clips = bundled.calibration_clips(8)
+    assert {len(clip) for clip in clips} == {1, 2}
+    assert all(clip.dtype == np.int16 and clip.shape[1:] == (300, 18, 3) for clip in clips)
+    assert np.array_equal(clips[3], bundled.calibration_clips(4)[3])

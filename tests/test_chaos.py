@@ -1,0 +1,184 @@
+"""Kill -9 of any process of a running node, at any moment: the rest carries on and the killed one returns; no record
+that the enclave emitted is lost or passed on twice, no clip that was called done is without its record, and what a
+killed enclave had not finished is announced.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from attacks.networks import integer_model
+from edged.alerts import cityconfig
+from edged.alerts.record import Observation
+from edged.alerts.reports import Altered, EpochBegan, Foreign, Received, Replay, Rollback
+from edged.alerts.subscriber import Subscriber
+from edged.enclave.wire import RecordKind
+from edged.site import Site, Terms, loopback_address
+
+# As `edged run`, but patient with processes that somebody kills all the time.
+SUPERVISE = """
+import sys
+from edged import config, events, supervisor
+from edged.child import Patience
+from edged.stopping import Stop
+stop = Stop().on_signals()
+events.set_up("json")
+supervisor.run(sys.argv[1], stop, patience=Patience(shortest_s=0.05, longest_s=0.3))
+"""
+CAMERAS = ("gate", "yard")
+VICTIMS = ("edged-eval", "edged-key", "enclave", "bridge", "outbox", "camera gate", "camera yard")
+SETTLE_S = 60.0
+
+
+class Node:
+    """A node under a supervisor, its log kept line by line."""
+
+    def __init__(self, site):
+        self.site, self.lines = site, []
+        self.process = subprocess.Popen([sys.executable, "-c", SUPERVISE, str(site.config)], stderr=subprocess.PIPE,
+                                        stdin=subprocess.DEVNULL, universal_newlines=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            try:
+                self.lines.append(json.loads(line))
+            except ValueError:
+                self.lines.append({"raw": line.rstrip()})
+
+    def events(self, name):
+        return [line for line in list(self.lines) if line.get("event") == name]
+
+    def find(self, victim):
+        """Its process number now, or None."""
+        programs = {"edged-eval": b"edged-eval", "edged-key": b"edged-key"}
+        folder = str(self.site.run / "enclave").encode()
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if victim in programs:
+                if words[0].endswith(programs[victim]) and folder in words:
+                    return int(entry.name)
+            elif str(self.site.config).encode() in words and b"edged.cli" in words:
+                first = words.index(b"edged.cli") + 1
+                if words[first:first + len(victim.split())] == [word.encode() for word in victim.split()]:
+                    return int(entry.name)
+        return None
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            code = self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        self._reader.join()
+        return code
+
+
+class Screen:
+    """The city's end, in a thread: every event that it reported."""
+
+    def __init__(self, site):
+        self.events, self._ended = [], threading.Event()
+        self._config = cityconfig.load(site.subscriber)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        with Subscriber(self._config) as subscriber:  # of this thread alone
+            while not self._ended.is_set():
+                self.events += subscriber.poll(0.2)
+
+    def of(self, kind):
+        return [event for event in list(self.events) if isinstance(event, kind)]
+
+    def close(self):
+        self._ended.set()
+        self._thread.join()
+
+
+def wait_for(condition, timeout_s=SETTLE_S):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "nothing came of it"
+        time.sleep(0.1)
+
+
+def judged(screen):
+    return [event.record for event in screen.of(Received) if isinstance(event.record, Observation)]
+
+
+@pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.slow)])
+def test_killing_processes_at_random_loses_and_doubles_nothing(tmp_path_factory, kills):
+    rng = random.Random(kills)
+    site = Site(str(tmp_path_factory.mktemp("c")), integer_model(5, ((8, 1), (8, 2)), 30, 18), "chaos",
+                Terms((("label 0", 0.5, 5),), beacon_period_s=1),
+                {name: ['source = "generator:{}"'.format(seed), "loop = true"] for seed, name in enumerate(CAMERAS)},
+                loopback_address(), threads=1, log="json")
+    screen, node = Screen(site), None
+    killed = Counter()
+    try:
+        node = Node(site)
+        wait_for(lambda: len(judged(screen)) >= 4)
+        for _ in range(kills):
+            time.sleep(rng.uniform(0.0, 0.8))
+            victim = rng.choice(VICTIMS)
+            wait_for(lambda: node.find(victim) is not None)
+            os.kill(node.find(victim), signal.SIGKILL)
+            killed[victim] += 1
+        # It carries on: new clips of every camera reach the screen, from whatever epoch is the last.
+        calm = len(screen.events)
+        wait_for(lambda: {record.camera.rstrip(b"\0").decode() for event in screen.events[calm:]
+                          if isinstance(event, Received) for record in [event.record]
+                          if isinstance(record, Observation)} == set(CAMERAS))
+        wait_for(lambda: all(node.find(victim) is not None for victim in VICTIMS))
+        assert node.stop() == 0
+        node = None
+    finally:
+        if node is not None:
+            node.stop()
+        time.sleep(1.0)
+        screen.close()
+    check(site, screen, killed)
+
+
+def check(site, screen, killed):
+    received = screen.of(Received)
+    names = [(event.record.header.epoch, event.record.header.seq) for event in received]
+    assert len(set(names)) == len(names), "a record was passed on twice"
+    assert not screen.of((Altered, Foreign, Rollback))
+    assert not [event for event in screen.of(Replay) if not event.resend]
+    # In each epoch every number from 1 on has come, or its gap was closed later.
+    epochs = {}
+    for epoch, seq in names:
+        epochs.setdefault(epoch, set()).add(seq)
+    for epoch, seqs in epochs.items():
+        assert seqs == set(range(1, max(seqs) + 1)), "epoch {}: {} missing".format(
+            epoch.hex(), sorted(set(range(1, max(seqs) + 1)) - seqs))
+    # Every start of the enclave is an epoch that says what came before.
+    began = screen.of(EpochBegan)
+    assert len(began) == len(epochs)
+    starts = killed["edged-eval"] + killed["edged-key"] + killed["enclave"]
+    unclean = [event for event in began if event.unclean]
+    assert 1 <= len(unclean) <= starts + 1
+    if killed["edged-eval"] or killed["enclave"]:
+        assert len(unclean) >= 2, "the end of a killed enclave was not announced"
+    assert not [event for event in began if event.lost], "an epoch names confirmed records that never came"
+    done = sum(1 for event in received if event.record.kind in (RecordKind.OBSERVATION, RecordKind.ALERT))
+    assert done > 0

@@ -1,0 +1,353 @@
+"""`edgectl config check` names everything that a node would stumble over, each on one line, and changes nothing."""
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from attacks.networks import small
+from edged import check, config, edgectl, status
+from edged.bus import Router
+from edged.errors import BusError, KeyRefused
+from edged.offload import messages
+from edged.secret import read_secret
+from edged.site import Site, Terms
+
+CAMERAS = {"gate": ['source = "generator:7"'], "yard": ['source = "recording:people.npz"']}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    model = small()
+    folder = tmp_path_factory.mktemp("c")
+    site = Site(str(folder), model, "small", Terms(((model.labels[0], 0.5, 5),)), CAMERAS, "tcp://127.0.0.1:5555")
+    (site.node / "people.npz").write_bytes(b"x")
+    return site.node
+
+
+@pytest.fixture
+def node(made, tmp_path_factory):
+    """A folder with everything that a node needs, to be broken."""
+    folder = tmp_path_factory.mktemp("n")
+    shutil.copytree(str(made), str(folder / "node"))
+    return folder / "node"
+
+
+def checked(node, capsys):
+    """(exit code, standard output, lines of standard error without their file)"""
+    before = everything(node)
+    code = edgectl.main(["config", "check", "--config", str(node / "edged.toml")])
+    assert everything(node) == before
+    output = capsys.readouterr()
+    lines = output.err.splitlines()
+    head = "edgectl: {}:".format(node / "edged.toml")
+    assert all(line.startswith(head) for line in lines), lines
+    return code, output.out, [line[len(head):] for line in lines]
+
+
+def everything(folder):
+    return sorted((str(path), path.stat().st_mtime_ns) for path in Path(folder).rglob("*"))
+
+
+def edit(node, old, new):
+    text = (node / "edged.toml").read_text()
+    assert old in text
+    (node / "edged.toml").write_text(text.replace(old, new, 1))
+    return text[:text.index(old)].count("\n") + 1
+
+
+def test_a_node_that_has_everything_is_ok(node, capsys):
+    assert checked(node, capsys) == (0, "ok\n", [])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: chown")
+def test_root_checks_the_keys_of_every_process_and_these_their_own_alone(node, capsys):
+    for number, name in enumerate(("cameras/gate.key", "cameras/yard.key", "curve.key")):
+        os.chown(str(node / name), 54321 + number, -1)
+    assert checked(node, capsys) == (0, "ok\n", [])
+    with pytest.raises(KeyRefused, match="belongs to user 54321"):
+        read_secret(str(node / "cameras" / "gate.key"), (32,))
+
+
+def test_what_is_missing_is_named_in_the_order_of_the_file(node, capsys):
+    for name in ("model.pkg", "agreement.cose", "slots/slots.toml", "cameras/yard.key", "people.npz"):
+        (node / name).unlink()
+    code, output, lines = checked(node, capsys)
+    assert (code, output) == (66, "")
+    assert [line.split(": ")[1] for line in lines] == [
+        "enclave.keys", "enclave.package", "enclave.agreements", "camera.yard.source", "camera.yard.key"]
+    assert all("No such file" in line for line in lines)
+    numbers = [int(line.split(":")[0]) for line in lines]
+    text = (node / "edged.toml").read_text().splitlines()
+    assert text[numbers[0] - 1].startswith("keys =") and text[numbers[1] - 1].startswith("package =")
+
+
+@pytest.mark.parametrize("name, key", [("cameras/gate.key", "camera.gate.key"), ("curve.key", "outbox.key"),
+                                       ("slots/slot-0.key", "enclave.keys")])
+def test_a_key_that_others_may_read_ends_with_77(node, capsys, name, key):
+    if not (node / name).exists():
+        name = next(str(path.relative_to(node)) for path in (node / "slots").glob("*.key"))
+    (node / name).chmod(0o644)
+    code, _, lines = checked(node, capsys)
+    assert code == 77
+    assert len(lines) == 1 and ": {}: ".format(key) in lines[0] and "chmod 600" in lines[0]
+
+
+@pytest.mark.parametrize("name, content, key, code, message", [
+    ("cameras/gate.key", bytes(31), "camera.gate.key", 77, "not a key of 32 raw bytes"),
+    ("curve.key", b"#" * 40, "outbox.key", 77, "no secret key of CURVE"),
+    ("curve.key", b"short", "outbox.key", 77, "not a key of 40 raw bytes"),
+    ("model.pkg", b"", "enclave.package", 65, ""),
+    ("model.pkg", b"nonsense" * 100, "enclave.package", 65, ""),
+    ("agreement.cose", b"nonsense", "enclave.agreements", 65, "agreement"),
+    ("people.npz", b"", "camera.yard.source", 65, "is empty"),
+    ("slots/slots.toml", b"[[slot]]\nnumber = 99\n", "enclave.keys", 78, "slots.toml:2: slot.number: 99"),
+])
+def test_a_file_of_other_content_is_named(node, capsys, name, content, key, code, message):
+    (node / name).write_bytes(content)
+    found, _, lines = checked(node, capsys)
+    assert found == code
+    assert len(lines) == 1 and ": {}: ".format(key) in lines[0] and message in lines[0]
+
+
+def test_an_agreement_that_was_altered_ends_with_76(node, capsys):
+    signed = bytearray((node / "agreement.cose").read_bytes())
+    signed[-1] ^= 1
+    (node / "agreement.cose").write_bytes(signed)
+    code, _, lines = checked(node, capsys)
+    assert code == 76
+    assert len(lines) == 1 and "signature does not verify" in lines[0] and "agreement.cose" in lines[0]
+
+
+def test_a_key_of_the_agreement_that_no_slot_has_is_named(node, capsys):
+    text = (node / "slots" / "slots.toml").read_text()
+    key_id = text[text.index('key_id = "') + 10:][:32]
+    (node / "slots" / "slots.toml").write_text(text.replace(key_id, "00" * 16))
+    code, _, lines = checked(node, capsys)
+    assert code == 78
+    assert len(lines) == 1 and key_id in lines[0] and "no slot of enclave.keys has it" in lines[0]
+
+
+def test_a_recipient_that_no_agreement_names_is_named_with_the_line_of_its_table(node, capsys):
+    text = (node / "edged.toml").read_text()
+    rcpt = text[text.index('recipient = "') + 13:][:32]
+    line = edit(node, rcpt, "ff" * 16)
+    assert checked(node, capsys) == (78, "", ["{}: subscriber.recipient: {}: no agreement names this recipient: it "
+                                              "would never get a record".format(line, "ff" * 16)])
+
+
+def test_two_cameras_with_one_key_are_named(node, capsys):
+    shutil.copy(str(node / "cameras" / "gate.key"), str(node / "cameras" / "yard.key"))
+    code, _, lines = checked(node, capsys)
+    assert code == 78 and "the same key as that of camera gate" in lines[0]
+
+
+def test_a_model_that_is_missing_or_another_is_named(node, capsys):
+    from edged.camera import zoo
+
+    edit(node, 'source = "generator:7"', 'source = "rtsp://camera/"\nmodels = "models"')
+    code, _, lines = checked(node, capsys)
+    assert code == 66 and ": camera.gate.pose: " in lines[0] and zoo.model(zoo.DEFAULT).file in lines[0]
+    (node / "models").mkdir()
+    (node / "models" / zoo.model(zoo.DEFAULT).file).write_bytes(b"another")
+    code, _, lines = checked(node, capsys)
+    assert code == 76 and "SHA-256" in lines[0]
+    edit(node, 'models = "models"', 'models = "models"\npose = "nose"')
+    code, _, lines = checked(node, capsys)
+    assert code == 78 and "no pose model is called 'nose'" in lines[0]
+
+
+@pytest.mark.parametrize("source, code, message", [
+    ("/dev/video77", 69, "is it plugged in"), ("none.mp4", 66, "No such file"), ("cameras", 66, "Is a directory")])
+def test_a_source_that_is_not_there_is_named(node, capsys, source, code, message):
+    edit(node, 'source = "recording:people.npz"', 'source = "{}"'.format(source))
+    found, _, lines = checked(node, capsys)
+    assert found == code
+    assert ": camera.yard.source: " in lines[0] and message in lines[0]
+
+
+@pytest.mark.parametrize("key, name", [("node.run", "notify.sock"), ("enclave.at", "com.edged")])
+def test_a_folder_too_long_for_its_sockets_is_named(node, capsys, key, name):
+    long = str(node / ("r" * 90))
+    if key == "node.run":
+        edit(node, 'run = "run"', 'run = "{}"'.format(long))
+    else:
+        edit(node, 'kind = "host"', 'kind = "host"\nat = "{}"'.format(long))
+    code, _, lines = checked(node, capsys)
+    assert code == 78
+    assert any(": {}: ".format(key) in line and "shorter path" in line for line in lines)
+
+
+def test_a_folder_that_cannot_be_made_is_named(node, capsys):
+    edit(node, 'state = "state"', 'state = "curve.key/state"')
+    code, _, lines = checked(node, capsys)
+    assert code == 78 and "node.state" in lines[0] and "curve.key: not a folder" in lines[0]
+
+
+def test_programs_that_are_not_built_are_named(node, capsys, monkeypatch):
+    monkeypatch.setenv("EDGED_BUILD", str(node))
+    code, _, lines = checked(node, capsys)
+    assert code == 66
+    assert [line.split(": ")[1] for line in lines] == ["enclave.kind", "accelerator.kind"]
+
+
+def test_a_placement_that_the_agreement_does_not_permit_is_named(node, capsys, monkeypatch):
+    seen = check._Seen()
+    loaded = config.load(str(node / "edged.toml"))
+    check._agreement(loaded.enclave.agreements[0], seen)
+    from dataclasses import replace
+
+    seen.agreements = [replace(seen.agreements[0], placements=1, number=9)]
+    check._placement("masked", seen)
+    with pytest.raises(check.ConfigError, match="\"inputs\": agreement 9 does not permit it"):
+        check._placement("inputs", seen)
+
+
+def test_a_trusty_node_needs_its_device(node, capsys):
+    edit(node, 'keys = "slots"', "")
+    edit(node, 'kind = "host"', 'kind = "trusty"\nat = "{}"'.format(node / "none"))
+    code, _, lines = checked(node, capsys)
+    assert code == 69 and "enclave.at" in lines[0] and "is its driver loaded" in lines[0]
+    (node / "none").write_text("")
+    code, _, lines = checked(node, capsys)
+    assert code == 78 and "not a device" in lines[0]
+
+
+def test_a_wrong_configuration_is_one_line_and_78(node, capsys):
+    line = edit(node, 'kind = "host"', 'kind = "hots"')
+    code, output, lines = checked(node, capsys)
+    assert (code, output, len(lines)) == (78, "", 1)
+    assert lines[0] == "{}: enclave.kind: \"hots\": one of \"host\", \"trusty\": did you mean host?".format(line)
+
+
+def test_config_show_prints_the_values_and_no_password(node, capsys):
+    edit(node, 'source = "generator:7"', 'source = "rtsp://user:hunter2@camera/a"')
+    assert edgectl.main(["config", "show", "--config", str(node / "edged.toml")]) == 0
+    output = capsys.readouterr().out
+    shown = json.loads(output)
+    assert shown["camera"]["gate"]["source"] == "rtsp://***@camera/a"
+    assert shown["camera"]["gate"]["hop_s"] == 1.0 and shown["node"]["run"] == str(node / "run")
+    assert "hunter2" not in output
+
+
+# What a running node says.
+
+
+class Bridge:
+    """Answers like one, in a thread."""
+
+    def __init__(self, node, answer):
+        import threading
+
+        self.asked, self._answer, self._stop = [], answer, threading.Event()
+        self._router = Router(config.load(str(node / "edged.toml")).bridge_address)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self):
+        while not self._stop.is_set():
+            message = self._router.receive(0.05)
+            if message is not None:
+                assert message.peer == messages.EDGECTL
+                self.asked.append(messages.from_edgectl(message.frames))
+                if self._answer is not None:
+                    self._router.send(message.peer, self._answer)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+        self._router.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(status, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(status, "DRILL_TIMEOUT_S", 0.3)
+
+
+def ask(node, *arguments):
+    return edgectl.main([arguments[0], "--config", str(node / "edged.toml")] + list(arguments[1:]))
+
+
+def test_status_of_a_node_that_does_not_run_says_so_and_ends_with_69(node, capsys, impatient):
+    assert ask(node, "status") == 69
+    output = capsys.readouterr()
+    assert json.loads(output.out) == {"node": "demo-node", "supervisor": None, "bridge": None, "spool": {}}
+    assert output.err.count("\n") == 1 and "the bridge is not there" in output.err
+
+
+def test_status_prints_what_the_bridge_says(node, capsys):
+    with Bridge(node, messages.pack("status", {"epoch": b"\xab" * 16, "clips": 3, "cameras": {"gate": [1, b"\1"]}})) as bridge:
+        assert ask(node, "status") == 0
+    assert bridge.asked == [messages.StatusRequest()]
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["bridge"] == {"epoch": "ab" * 16, "clips": 3, "cameras": {"gate": [1, "01"]}}
+
+
+def test_status_counts_what_waits_in_the_spool_by_subscriber(node, capsys, impatient, monkeypatch):
+    from edged.alerts.spool import Waiting
+
+    rcpt = config.load(str(node / "edged.toml")).subscribers[0].recipient
+    monkeypatch.setattr(status, "waiting_records", lambda _: {rcpt: Waiting(2, 900), b"\xff": Waiting(1, 450)})
+    ask(node, "status")
+    assert json.loads(capsys.readouterr().out)["spool"] == {"city": {"rows": 2, "bytes": 900}, "ff": {"rows": 1, "bytes": 450}}
+
+
+@pytest.mark.parametrize("given, asked", [
+    ((), messages.ExerciseRequest(0, None, None)), (("--rule", "3"), messages.ExerciseRequest(3, None, None)),
+    (("--label", "falling", "--agreement", "1"), messages.ExerciseRequest(None, "falling", 1))])
+def test_a_test_alert_asks_the_bridge_for_an_exercise_and_prints_its_records(node, capsys, given, asked):
+    with Bridge(node, messages.pack("ok", {"records": [[b"\x01" * 2, 7]]})) as bridge:
+        assert ask(node, "test-alert", *given) == 0
+    assert bridge.asked == [asked]
+    assert json.loads(capsys.readouterr().out) == {"records": [["0101", 7]]}
+
+
+def test_a_test_alert_that_is_refused_ends_with_69_and_the_reason(node, capsys):
+    with Bridge(node, messages.pack("refused", {"reason": "no agreement has that rule"})):
+        assert ask(node, "test-alert") == 69
+    assert capsys.readouterr().err == "edgectl: the bridge refused: no agreement has that rule\n"
+
+
+def test_a_test_alert_without_a_bridge_ends_with_69(node, capsys, impatient):
+    assert ask(node, "test-alert") == 69
+    assert "the bridge is not there" in capsys.readouterr().err
+
+
+def test_a_bridge_that_is_silent_ends_with_69(node, capsys, impatient):
+    with Bridge(node, None):
+        assert ask(node, "test-alert") == 69
+    assert "no answer of the bridge" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answer", [[b"ok"], [b"ok", b"\xff\xff"], [b"\xff", b"\xa0"], [b"ok", b"\x01"], [b"ok", b""]])
+def test_an_answer_of_another_form_ends_with_69(node, answer):
+    with Bridge(node, answer):
+        with pytest.raises(BusError, match="install matching releases"):
+            status.drill(config.load(str(node / "edged.toml")), {"rule": 0})
+
+
+def test_a_status_that_is_refused_ends_with_69(node, capsys):
+    with Bridge(node, messages.pack("refused", {"reason": "busy"})):
+        assert ask(node, "status") == 69
+    assert "the bridge refused: busy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--rule", "--agreement"])
+def test_a_number_below_zero_ends_with_2(node, capsys, option):
+    assert ask(node, "test-alert", option, "-1") == 2
+    assert "counted from 0" in capsys.readouterr().err
+
+
+def test_a_socket_that_a_killed_bridge_left_is_no_bridge(node, capsys, impatient):
+    path = config.load(str(node / "edged.toml")).bridge_socket
+    os.makedirs(str(path.parent), exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    assert ask(node, "test-alert") == 69

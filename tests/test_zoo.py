@@ -1,0 +1,86 @@
+"""Pose models by name: what is pinned, and one clear line for each thing that is wrong."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from edged.camera import zoo
+from edged.camera.pose import LIMBS
+from edged.errors import ConfigError, MissingInput, VerificationFailed
+from pose_fixtures import needs
+
+CONTENT = b"a network"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder that holds a model called "tiny"."""
+    tiny = replace(zoo.MODELS[zoo.DEFAULT], name="tiny", file="tiny.onnx", sha256=hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setitem(zoo.MODELS, "tiny", tiny)
+    monkeypatch.delenv(zoo.ENVIRONMENT, raising=False)
+    (tmp_path / "tiny.onnx").write_bytes(CONTENT)
+    return tmp_path
+
+
+def test_a_model_is_found_by_its_name(folder):
+    assert zoo.find("tiny", folder) == folder / "tiny.onnx"
+    assert zoo.read("tiny", str(folder)) == CONTENT
+
+
+def test_the_environment_names_the_folder_where_nothing_else_does(folder, monkeypatch):
+    monkeypatch.setenv(zoo.ENVIRONMENT, str(folder))
+    assert zoo.find("tiny") == folder / "tiny.onnx"
+    with pytest.raises(MissingInput):
+        zoo.find("tiny", folder / "other")
+
+
+def test_a_changed_bit_is_refused_by_both_hashes(folder):
+    (folder / "tiny.onnx").write_bytes(b"b" + CONTENT[1:])
+    with pytest.raises(VerificationFailed) as caught:
+        zoo.find("tiny", folder)
+    assert caught.value.exit_code == 76
+    for said in (str(folder / "tiny.onnx"), zoo.model("tiny").sha256, hashlib.sha256(b"b" + CONTENT[1:]).hexdigest()):
+        assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_names_file_folder_and_what_names_the_folder(folder):
+    (folder / "tiny.onnx").unlink()
+    with pytest.raises(MissingInput) as caught:
+        zoo.find("tiny", folder)
+    assert caught.value.exit_code == 66
+    for said in (str(folder / "tiny.onnx"), "EDGED_MODELS", "`models`", "No such file"):
+        assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_in_the_files_place_is_missing_input(folder):
+    (folder / "tiny.onnx").unlink()
+    (folder / "tiny.onnx").mkdir()
+    with pytest.raises(MissingInput, match="tiny.onnx"):
+        zoo.find("tiny", folder)
+
+
+def test_no_folder_at_all_is_said(folder):
+    with pytest.raises(MissingInput, match="no folder .* tiny.onnx: set EDGED_MODELS or `models`"):
+        zoo.find("tiny")
+
+
+@pytest.mark.parametrize("name", ["", "../tiny", "tiny.onnx", "TINY"])
+def test_an_unknown_name_is_an_error_of_the_configuration_that_lists_the_names(folder, name):
+    with pytest.raises(ConfigError, match="human-pose-estimation-0001, mobilenet_v2_small"):
+        zoo.find(name, folder)
+
+
+@pytest.mark.parametrize("model", zoo.MODELS.values(), ids=lambda model: model.name)
+def test_each_model_has_a_channel_pair_for_each_limb_and_uses_each_channel_once(model):
+    assert len(model.paf_channels) == len(LIMBS)
+    assert sorted(channel for pair in model.paf_channels for channel in pair) == list(range(38))
+    assert model.width % model.stride == model.height % model.stride == 0
+
+
+@pytest.mark.parametrize("name", ["human-pose-estimation-0001", "mobilenet_v2_small"])
+def test_the_pinned_hashes_are_those_of_the_files(name):
+    folder = needs("pose")
+    assert zoo.find(name, folder).parent == folder
