@@ -63,7 +63,7 @@ def _checks(config: Config) -> Checks:
     yield from _enclave_checks(config, seen)
     yield ("accelerator", "kind"), lambda: _accelerator(config)
     for camera in config.cameras:
-        yield from _camera_checks(camera, seen)
+        yield from _camera_checks(config, camera, seen)
     yield ("outbox", "key"), lambda: _curve_key(config)
     for index, subscriber in enumerate(config.subscribers):
         yield ("subscriber", "#{}".format(index), "recipient"), lambda rcpt=subscriber.recipient: _recipient(rcpt, seen)
@@ -83,8 +83,10 @@ def _enclave_checks(config: Config, seen: _Seen) -> Checks:
     yield ("enclave", "placement"), lambda: _placement(enclave.placement, seen)
 
 
-def _camera_checks(camera: Camera, seen: _Seen) -> Checks:
+def _camera_checks(config: Config, camera: Camera, seen: _Seen) -> Checks:
     table = ("camera", camera.name)
+    if camera.shown != camera.source:
+        yield table + ("source",), lambda: _password(config.path)
     if camera.kind == "device":
         yield table + ("source",), lambda: _device(Path(camera.source))
     elif camera.kind in ("file", "recording"):
@@ -143,6 +145,11 @@ def _device(path: Path) -> None:
         raise ConfigError("{}: not a device".format(path))
     if not os.access(str(path), os.R_OK | os.W_OK):
         raise EnclaveError("{}: not open to user {}: add it to the group of the device".format(path, os.geteuid()))
+
+
+def _password(path: Path) -> None:
+    if path.stat().st_mode & 0o007:
+        raise KeyRefused("holds a password, and everybody may read {0}: chmod 640 {0}".format(path))
 
 
 def _readable(path: Path) -> None:

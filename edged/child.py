@@ -81,7 +81,7 @@ class Child:
             self._enter("running")
 
     def ended(self) -> Optional[int]:
-        """The exit code, or the negative number of the signal, once it has ended; None while it runs or is not there."""
+        """The exit code, or the negative number of the signal, once it has ended; else None."""
         return None if self._process is None else self._process.poll()
 
     def age_s(self) -> float:

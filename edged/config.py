@@ -69,13 +69,15 @@ class Accelerator:
 @dataclass(frozen=True)
 class Camera:
     """kind : rtsp | device | file | recording | generator      source : the address, path or seed, without the kind
-    key : file of 32 raw bytes      models : folder, None where nobody named one      pose : a model's name, or None
+    key : file of 32 raw bytes      agreement : one of the enclave's, None where it has one
+    models : folder, None where nobody named one      pose : a model's name, or None
     speed : 1 is real time, 0 as fast as can be"""
 
     name: str
     kind: str
     source: str
     key: Path
+    agreement: Optional[Path]
     models: Optional[Path]
     pose: Optional[str]
     hop_s: float
@@ -166,12 +168,13 @@ def _judged(root: strict.Table, environment: Mapping[str, str]) -> Config:
         raise root.error("schema", "{}: this edged reads schema {}".format(schema, SCHEMA))
     root.require_known(_TABLES)
     node = _node(root)
+    enclave = _enclave(root, node)
     return Config(
         path=Path(root.path),
         node=node,
-        enclave=_enclave(root, node),
+        enclave=enclave,
         accelerator=_accelerator(root),
-        cameras=_cameras(root, environment),
+        cameras=_cameras(root, enclave, environment),
         outbox=_outbox(root),
         subscribers=_subscribers(root),
     )
@@ -227,29 +230,41 @@ def _accelerator(root: strict.Table) -> Accelerator:
                        threads=table.integer("threads", None, 1, 1024))
 
 
-def _cameras(root: strict.Table, environment: Mapping[str, str]) -> Tuple[Camera, ...]:
+def _cameras(root: strict.Table, enclave: Enclave, environment: Mapping[str, str]) -> Tuple[Camera, ...]:
     named = root.tables("camera", _keys(Camera, without=("name", "kind")))
     for name, table in named:
         if name in RESERVED_NAMES:
             raise table.error(None, "the name of another process: choose another")
     models = environment.get(MODELS_VARIABLE)
     default = Path(os.path.abspath(models)) if models else None
-    return tuple(_camera(name, table, default) for name, table in named)
+    return tuple(_camera(name, table, enclave, default) for name, table in named)
 
 
-def _camera(name: str, table: strict.Table, models: Optional[Path]) -> Camera:
+def _camera(name: str, table: strict.Table, enclave: Enclave, models: Optional[Path]) -> Camera:
     kind, source = _source(table)
     for key, kinds in (("loop", ("recording", "generator")), ("speed", ("file", "recording", "generator"))):
         if key in table and kind not in kinds:
             raise table.error(key, "not for a source of kind {}: only for {}".format(kind, ", ".join(kinds)))
     return Camera(
-        name=name, kind=kind, source=source, key=table.file("key"), models=table.file("models", models),
-        pose=table.text("pose", None, pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", meaning="the name of a model, no path"),
+        name=name, kind=kind, source=source, key=table.file("key"), agreement=_judged_under(table, enclave),
+        models=table.file("models", models),
+        pose=table.text("pose", None, pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+                        meaning="the name of a model, no path"),
         hop_s=table.number("hop_s", 1.0, 1, 10),
         frames_per_second=table.number("frames_per_second", 10.0, 1, 120),
         loop=table.flag("loop", False),
         speed=table.number("speed", 1.0, 0, 1000),
     )
+
+
+def _judged_under(table: strict.Table, enclave: Enclave) -> Optional[Path]:
+    """The agreement whose data key the camera's key comes of."""
+    if len(enclave.agreements) == 1 and "agreement" not in table:
+        return None
+    given = table.file("agreement")
+    if given not in enclave.agreements:
+        raise table.error("agreement", "\"{}\": none of [enclave] agreements".format(given))
+    return given
 
 
 def _source(table: strict.Table) -> Tuple[str, str]:

@@ -34,18 +34,19 @@ def main(arguments: Optional[List[str]] = None) -> int:
                                             "say; with --at, what an enclave says that no bridge uses.")
     where = asked.add_mutually_exclusive_group()
     _with_config(where)
-    where.add_argument("--at", metavar="PLACE", help="folder of `edged enclave --dir`, or the Trusty device ({})".format(
-        tipc.DEVICE))
+    where.add_argument("--at", metavar="PLACE",
+                       help="folder of `edged enclave --dir`, or the Trusty device ({})".format(tipc.DEVICE))
     asked.set_defaults(run=run_status)
 
     tested = commands.add_parser("test-alert", help="send an alert marked Exercise through the whole chain",
-                                 description="Have the enclave seal an alert marked Exercise for every recipient of the "
-                                             "agreement, and print its sequence numbers.")
+                                 description="Have the enclave seal an alert marked Exercise for every recipient of "
+                                             "the agreement, and print its sequence numbers.")
     _with_config(tested)
     which = tested.add_mutually_exclusive_group()
     which.add_argument("--rule", metavar="N", type=int, default=0, help="of the agreement, counted from 0 (default 0)")
     which.add_argument("--label", metavar="TEXT", help="of the agreement's rule")
-    tested.add_argument("--agreement", metavar="N", type=int, help="of enclave.agreements, counted from 0 (default: each)")
+    tested.add_argument("--agreement", metavar="N", type=int,
+                        help="of enclave.agreements, counted from 0 (default: each)")
     tested.set_defaults(run=run_test_alert)
 
     configured = commands.add_parser("config", help="judge or print the configuration")

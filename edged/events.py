@@ -16,8 +16,8 @@ import re
 import sys
 from typing import Any, Dict, NamedTuple
 
-_FORBIDDEN = re.compile(r"(^|_)(key|keys|secret|secrets|password|mask|masks|pad|seed|seeds|keypoint|keypoints|coordinates|"
-                        r"skeleton|skeletons|joints|pixels|picture|frame_data|logits|probabilities|plaintext)$")
+_FORBIDDEN = re.compile(r"(^|_)(keys?|secrets?|password|masks?|pad|seeds?|keypoints?|coordinates|skeletons?|joints|"
+                        r"pixels|picture|frame_data|logits|probabilities|plaintext)$")
 _BYTES_MAX = 32  # a digest; what is longer is content
 _TEXT_MAX = 500
 # What JSON lines have of their own, and what emit is called with.
@@ -117,7 +117,8 @@ EVENTS = (
           "the subscriber reports why: another recipient, key or agreement, or a record that was altered"),
     Event("E405", "record_damaged", logging.ERROR, "a row of the spool is no record any more; it is passed over",
           "check the disk; the subscriber reports the gap"),
-    Event("E406", "answer_refused", logging.WARNING, "a subscriber sent something that is no answer", "update both ends"),
+    Event("E406", "answer_refused", logging.WARNING, "a subscriber sent something that is no answer",
+          "update both ends"),
     Event("E407", "beacon_dropped", logging.WARNING, "the bridge did not take a beacon: it is not there, or busy",
           "repeated: the city will report this node as silent; see the bridge's log"),
     # Processes.
@@ -133,13 +134,14 @@ EVENTS = (
     Event("E506", "process_failed", logging.ERROR, "this process ends; the reason is the line it would print",
           "as the reason says; the exit code is that of `edgectl config check`"),
     Event("E508", "process_hung", logging.ERROR,
-          "a process was not ready in time, or has not moved for the time of its watchdog; it is killed and started again",
+          "a process was not ready in time, or has not moved for the time of its watchdog: killed and started again",
           "see what it said last; where it happens again, send its log to the maker"),
     Event("E507", "node_stopping", logging.INFO, "the supervisor stops its processes, in order", _NONE),
     # The city's side.
     Event("E601", "subscriber_listening", logging.INFO, "the city's subscriber awaits its nodes", _NONE),
     Event("E602", "nodes_changed", logging.INFO, "the allow-list changed and was read again", _NONE),
-    Event("E603", "nodes_refused", logging.ERROR, "the allow-list changed and is wrong; the one read before stays in force",
+    Event("E603", "nodes_refused", logging.ERROR,
+          "the allow-list changed and is wrong; the one read before stays in force",
           "correct what the reason names"),
 )
 

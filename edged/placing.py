@@ -38,6 +38,8 @@ class Placing:
             for (path, _, _), temporary in zip(todo, list(written)):
                 os.link(temporary, path)  # unlike a renaming it replaces nothing
                 placed.append(path)
+            for folder in {os.path.dirname(path) for path in placed}:
+                _sync(folder)
         except BaseException:
             for path in placed + written:
                 os.unlink(path)
@@ -46,8 +48,6 @@ class Placing:
             raise
         for path in written:
             os.unlink(path)
-        for folder in {os.path.dirname(path) for path in placed}:
-            _sync(folder)
         return placed
 
 

@@ -23,8 +23,8 @@ from edged.alerts.spool import Caps, Spool, Waiting
 from edged.child import Child, Patience, environment_for, how
 from edged.config import Config
 from edged.enclave.tipc import require_socket_path
-from edged.errors import (BusError, ConfigError, EdgedError, KeyRefused, MissingInput, PackageError, SpoolError, UsageError,
-                          VerificationFailed)
+from edged.errors import (BusError, ConfigError, EdgedError, KeyRefused, MissingInput, PackageError, SpoolError,
+                          UsageError, VerificationFailed)
 from edged.events import emit
 from edged.notify import Listener, Notifier, Watchdog
 from edged.stopping import Stop
@@ -255,9 +255,10 @@ class Supervisor:
             self._hear()
 
     def _write_status(self) -> None:
-        shown: Dict[str, object] = {"pid": os.getpid(), "node": self._config.node.name, "processes": {
-            child.name: {"pid": child.pid, "state": child.state, "restarts": child.restarts, "since": round(child.since, 3),
-                         "last_end": child.last_end, "status": child.status} for child in self._children()}}
+        processes = {child.name: {
+            "pid": child.pid, "state": child.state, "restarts": child.restarts, "since": round(child.since, 3),
+            "last_end": child.last_end, "status": child.status} for child in self._children()}
+        shown = {"pid": os.getpid(), "node": self._config.node.name, "processes": processes}
         text = json.dumps(shown, indent=2) + "\n"
         if text == self._written:
             return

@@ -846,6 +846,30 @@ def test_after_a_restart_a_camera_cannot_take_the_session_of_another(monkeypatch
         assert sorted(camera for camera, _, _ in node.clips()) == ["gate", "yard"]
 
 
+@pytest.mark.parametrize("damage", [
+    lambda told: b"", lambda told: b"\xff" * 40, lambda told: cbor2.dumps([1]), lambda told: told[:-3],
+    lambda told: cbor2.dumps(dict(cbor2.loads(told), epoch=bytes(16))),
+    lambda told: cbor2.dumps(dict(cbor2.loads(told), sessions={"gate": 7})), None,
+], ids=["empty", "no CBOR", "a list", "cut off", "another epoch", "another form", "gone"])
+def test_without_what_it_noted_of_its_sessions_a_bridge_asks_for_new_ones(node, gate, monkeypatch, damage):
+    gate.hello()
+    with monkeypatch.context() as patched:
+        patched.setattr(Bridge, "evaluate", lambda *_: (_ for _ in ()).throw(Killed()))
+        gate.offer(*gate.sealed())
+        until(lambda: node.is_dead)
+    node.join()
+    path = os.path.join(node.folder, "run", "sessions")
+    with open(path, "rb") as file:
+        told = file.read()
+    os.unlink(path)
+    if damage is not None:
+        node.write("run/sessions", damage(told))
+    node.bridge()
+    assert gate.deliver() is False
+    assert [kind for kind, _ in gate.heard].count("session") == 2
+    assert node.clips() == [("gate", 2, RecordKind.OBSERVATION)]
+
+
 def test_sessions_of_cameras_that_are_no_more_make_room(monkeypatch):
     names = ["old-{}".format(number) for number in range(wire.EVAL_SESSIONS_MAX)]
     with BridgeNode(cameras=names) as node:
@@ -976,6 +1000,68 @@ def test_records_that_a_full_disk_kept_in_the_enclave_outlive_the_bridge(node, g
     assert node.clips() == []
     node.bridge()
     assert [claimed for _, claimed, _ in node.clips()] == [1]
+
+
+def test_a_full_enclave_takes_a_further_agreement_once_its_records_are_stored(node, gate, monkeypatch):
+    gate.hello()
+    with monkeypatch.context() as patched:
+        failing(patched)
+        while gate.hear("refused", patience_s=0.01) is None:
+            gate.offer(*gate.sealed())
+            until(lambda: node.status()["waiting"] == 0)
+        node.stop()
+    other = replace(node.agreement, number=2, recipients=tuple(replace_rcpt(one) for one in node.agreement.recipients))
+    node.papers.append((other, sign(other.encode(), node.mo_key, node.qdo_key)))
+    node.bridge()
+    assert len(node.clips()) == wire.EVAL_KEPT_MAX and node.status()["enclave"] == "up"
+
+
+def test_a_clip_that_waits_for_the_spool_is_not_done_in_a_later_session(node, gate, monkeypatch):
+    gate.hello()
+    broken = failing(monkeypatch)
+    gate.offer(*gate.sealed())
+    until(lambda: node.status()["clips"] == 1)
+    gate.hello()  # as a process that began anew, and counts from 1
+    broken[0] = False
+    until(lambda: node.status()["spool"] == "ok")
+    assert gate.hear("done", patience_s=QUIET_S) is None and len(node.clips()) == 1
+    gate.number = 0
+    gate.offer(*gate.sealed())
+    assert gate.hear("done") == ("done", {"number": 1, "failed": False})
+
+
+def test_clips_that_died_with_the_enclave_hold_nobody_up(node, gate, monkeypatch):
+    for _ in range(4):
+        gate.deliver()
+    broken = failing(monkeypatch)
+    gate.offer(*gate.sealed())
+    until(lambda: node.status()["clips"] == 5)
+    node.restart_eval()
+    broken[0] = False
+    assert gate.hear("reopen")
+    gate.session = None
+    assert gate.deliver() is False
+    assert [claimed for _, claimed, _ in node.clips()] == [1, 2, 3, 4, 6]
+
+
+def test_a_state_that_nobody_stored_is_asked_for_again(node, gate, monkeypatch):
+    honest = EvalClient.confirm
+
+    def confirm(self, emission):
+        honest(self, emission)
+        raise Killed()
+
+    gate.hello()
+    with monkeypatch.context() as patched:
+        patched.setattr(EvalClient, "confirm", confirm)
+        gate.offer(*gate.sealed())
+        until(lambda: node.is_dead)
+    node.join()
+    epoch = node.bridge().status()["epoch"]
+    node.restart_eval()
+    until(lambda: node.status()["epoch"] not in (None, epoch))
+    last = [record for record in node.checked() if record.kind == RecordKind.EPOCH][-1]
+    assert (last.previous, last.previous_seq) == (epoch, 2)
 
 
 def test_a_state_that_cannot_be_stored_is_stored_later(node, gate, monkeypatch):

@@ -17,6 +17,7 @@ cv2 = pytest.importorskip("cv2")
 from edged.camera import capture  # noqa: E402
 from edged.camera.capture import FileCapture, Limits, LiveCapture, Reconnect, open_source  # noqa: E402
 from edged.errors import CameraError, MissingInput, PackageError, ShapeError, UsageError  # noqa: E402
+from rtsp_server import RtspCamera  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = Limits(open_s=0.05, read_s=0.05, frozen_s=60.0)
@@ -186,6 +187,12 @@ def test_a_film_too_small_for_anybody_is_refused(film):
     with open_source(film(width=8, height=8)) as source:
         with pytest.raises(ShapeError, match="film.avi: a picture of"):
             source.read()
+
+
+def test_after_a_pause_pictures_do_not_come_faster_than_the_rate(film):
+    times_ms = [0, 100, 5000, 5020, 5040, 5060, 5080, 5100, 5120, 5200]
+    frames = everything(FileCapture(film(), 10.0, opener=lambda path: FakeFile(times_ms, 10.0)))
+    np.testing.assert_allclose([frame.at_s for frame in frames], [0, .1, 5, 5.1, 5.2], atol=1e-9)
 
 
 class FakeFile:
@@ -384,6 +391,21 @@ def test_a_loss_between_two_pictures_that_were_read_is_not_told_later(live):
         source.read(0.1)
 
 
+def test_of_a_camera_that_is_gone_no_unread_picture_is_given(live):
+    source = live(FakeCamera(picture(1), False), FakeCamera(opened=False))
+    deadline = time.monotonic() + SOON_S
+    while len(source.opener.opened) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(CameraError, match="cannot be opened"):
+        source.read(SOON_S)
+
+
+def test_a_camera_that_was_away_and_shows_the_same_is_not_frozen(live):
+    source = live(FakeCamera(picture(7), False), FakeCamera(0.3, picture(7), 30), limits=Limits(1, 1, frozen_s=0.1))
+    until(source, is_picture)
+    assert not [seen for seen in until(source, is_picture) if "frozen" in str(seen)]
+
+
 def test_a_frozen_picture_is_an_error_and_stays_one_until_it_moves(live):
     still = [step for _ in range(2000) for step in (0.005, picture(7))]
     source = live(FakeCamera(*still), FakeCamera(*still), FakeCamera(picture(8), 30), limits=Limits(.05, .05, .15))
@@ -539,6 +561,54 @@ def test_a_server_that_accepts_and_says_nothing_times_out():
         with open_source(address, limits=Limits(0.5, 0.5)) as camera:
             with pytest.raises(CameraError, match="cannot be opened within 0.5 s"):
                 camera.read(SOON_S)
+
+
+def until(source, wanted):
+    """Read until a picture, or an error, is as wanted; what was read before it."""
+    deadline = time.monotonic() + 3 * SOON_S
+    seen = []
+    while time.monotonic() < deadline:
+        try:
+            seen.append(source.read(2.0))
+        except CameraError as error:
+            seen.append(str(error))
+        if wanted(seen[-1]):
+            return seen
+    raise AssertionError(seen)
+
+
+def is_picture(seen):
+    return not isinstance(seen, str)
+
+
+def test_a_real_rtsp_camera_is_read_falls_silent_and_comes_back():
+    with RtspCamera() as camera, open_source(camera.address, 100.0, limits=Limits(5.0, 0.5)) as source:
+        first = until(source, is_picture)[-1]
+        assert first.image.shape == (120, 160, 3)
+        assert int(first.image.max()) > 200 and int(np.median(first.image)) in range(35, 46)
+        assert until(source, is_picture)[-1].number > first.number
+        camera.silent.set()
+        lost = until(source, lambda seen: "sent nothing for 0.5 s" in str(seen))[-1]
+        assert "hush" not in lost and "127.0.0.1" in lost
+        camera.silent.clear()
+        until(source, is_picture)
+        assert camera.plays >= 2
+        camera.gone.set()
+        until(source, lambda seen: not is_picture(seen))
+        camera.gone.clear()
+        until(source, is_picture)
+
+
+def test_a_process_whose_camera_hangs_ends_when_it_wants_to():
+    code = ("import sys\nfrom edged.camera.capture import Limits, open_source\nfrom edged.errors import CameraError\n"
+            "source = open_source(sys.argv[1], limits=Limits(300.0, 300.0))\n"
+            "try:\n    source.read(1.0)\nexcept CameraError as error:\n    print(error)\nsource.close()\nsys.exit(69)\n")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(5)
+        done = subprocess.run([sys.executable, "-c", code, "rtsp://127.0.0.1:{}/x".format(server.getsockname()[1])],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=str(ROOT), timeout=60)
+    assert (done.returncode, done.stderr) == (69, b"") and b"no picture for" in done.stdout
 
 
 @pytest.mark.parametrize("source", ["ftp://host/film.avi", "file:///etc/passwd", "concat://a"])

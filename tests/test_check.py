@@ -223,6 +223,15 @@ def test_a_wrong_configuration_is_one_line_and_78(node, capsys):
     assert lines[0] == "{}: enclave.kind: \"hots\": one of \"host\", \"trusty\": did you mean host?".format(line)
 
 
+def test_a_password_that_everybody_may_read_ends_with_77(node, capsys):
+    edit(node, 'source = "recording:people.npz"', 'source = "rtsp://user:hunter2@camera/a"')
+    (node / "edged.toml").chmod(0o644)
+    assert any("holds a password, and everybody may read" in line and "hunter2" not in line
+               for line in checked(node, capsys)[2])
+    (node / "edged.toml").chmod(0o640)
+    assert not any("password" in line for line in checked(node, capsys)[2])
+
+
 def test_config_show_prints_the_values_and_no_password(node, capsys):
     edit(node, 'source = "generator:7"', 'source = "rtsp://user:hunter2@camera/a"')
     assert edgectl.main(["config", "show", "--config", str(node / "edged.toml")]) == 0

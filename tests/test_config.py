@@ -63,7 +63,7 @@ def test_a_valid_file_gives_its_values_and_the_defaults(tmp_path):
         "window")
     assert loaded.accelerator == config.Accelerator("cpu", None)
     assert loaded.cameras == (config.Camera(
-        "gate", "generator", "7", tmp_path / "gate.key", None, None, 1.0, 10.0, False, 1.0),)
+        "gate", "generator", "7", tmp_path / "gate.key", None, None, None, 1.0, 10.0, False, 1.0),)
     assert loaded.outbox.key == tmp_path / "curve.key"
     assert loaded.subscribers == (config.Subscriber(
         "city", "tcp://127.0.0.1:5555", SERVER_KEY, bytes.fromhex("00112233445566778899aabbccddeeff")),)
@@ -81,7 +81,8 @@ def test_every_default_that_the_example_names_is_the_default(tmp_path):
     """What is commented out says what holds without it."""
     text = EXAMPLE.read_text(encoding="utf-8")
     uncommented = "\n".join(line[1:] if line.startswith("#") and " = " in line else line for line in text.split("\n"))
-    uncommented = uncommented.replace('pose = "human', '#').replace("threads = ", "#").replace("loop = ", "#").replace(
+    uncommented = uncommented.replace('pose = "human', '#').replace("threads = ", "#").replace(
+        "agreement = ", "#").replace("loop = ", "#").replace(
         "speed = ", "#")
     assert uncommented != text
     assert load(tmp_path, uncommented) == load(tmp_path, text)
@@ -255,6 +256,16 @@ def test_a_bad_name_of_a_camera_is_refused(tmp_path, name):
 def test_a_camera_cannot_have_the_identity_of_another_process(tmp_path, name):
     at, rest = refused(tmp_path, VALID.replace("camera.gate", "camera." + name))
     assert rest == "camera.{}: the name of another process: choose another".format(name)
+
+
+def test_a_camera_is_judged_under_the_one_agreement_or_names_one_of_several(tmp_path):
+    assert load(tmp_path, VALID).camera("gate").agreement is None
+    several = VALID.replace('["a.cose"]', '["a.cose", "b.cose"]')
+    assert "agreement" in refused(tmp_path, several)[1]
+    named = several.replace('key = "gate.key"', 'key = "gate.key"\nagreement = "b.cose"')
+    assert load(tmp_path, named).camera("gate").agreement == tmp_path / "b.cose"
+    line, said = refused(tmp_path, named.replace('= "b.cose"', '= "c.cose"'))
+    assert line == line_of(named, 'agreement = "b.cose"') and said.startswith("camera.gate.agreement:")
 
 
 def test_the_longest_name_of_a_camera_is_taken(tmp_path):

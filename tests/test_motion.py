@@ -1,9 +1,9 @@
-"""Generated people move as people do, the same for the same seed, and the pictures of them have an estimator's faults."""
+"""Generated people move as people do, the same for the same seed; pictures of them have an estimator's faults."""
 
 import numpy as np
 import pytest
 
-from edged.camera import motion, performance, puppet, viewpoint
+from edged.camera import acts, motion, performance, puppet, viewpoint
 from edged.camera.assemble import Assembler
 from edged.camera.clip import fixed_point
 from edged.errors import UsageError
@@ -16,20 +16,20 @@ def act_out(seed, label, seconds=SECONDS):
     """Body, joints (T, 18, 3) metres and acts of one person who does ``label``."""
     rng = np.random.default_rng(seed)
     view, body = viewpoint.random_view(rng, 1280, 720), puppet.random_body(rng)
-    acts = motion._part(rng, body, label, seconds)
+    done = motion._part(rng, body, label, seconds)
     path = motion._ways(rng, view, 2 * seconds, 0.05)
-    return body, performance.perform(rng, body, acts, path, 0.0, seconds, FPS), acts
+    return body, performance.perform(rng, body, done, path, 0.0, seconds, FPS), done
 
 
 def walk_straight(seed, seconds=6.0):
     rng = np.random.default_rng(seed)
     body = puppet.random_body(rng)
-    acts = [performance.Act(performance.WALK, -1.0, seconds + 2)]
+    walk = [acts.Act(acts.WALK, -1.0, seconds + 2)]
 
     def path(way):
         return np.stack([way, 0 * way], -1), 0 * way
 
-    return body, performance.perform(rng, body, acts, path, 0.0, seconds, FPS)
+    return body, performance.perform(rng, body, walk, path, 0.0, seconds, FPS)
 
 
 def same(one, other):
@@ -128,16 +128,26 @@ def test_a_walker_moves_arms_against_legs_and_bends_knees(seed):
     hands = joints[:, [puppet.R_WRIST, puppet.L_WRIST], 0] - joints[:, [puppet.R_SHOULDER, puppet.L_SHOULDER], 0]
     if np.ptp(hands[:, 0]) > 0.35:  # not with hands in the pockets
         assert np.corrcoef(ahead[:, 0], hands[:, 0])[0, 1] < 0
-    thigh, shank = joints[:, puppet.R_KNEE] - joints[:, puppet.R_HIP], joints[:, puppet.R_ANKLE] - joints[:, puppet.R_KNEE]
+    thigh = joints[:, puppet.R_KNEE] - joints[:, puppet.R_HIP]
+    shank = joints[:, puppet.R_ANKLE] - joints[:, puppet.R_KNEE]
     cosine = np.sum(thigh * shank, -1) / np.linalg.norm(thigh, axis=-1) / np.linalg.norm(shank, axis=-1)
     bend = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     assert bend.max() > 30 and bend.min() < 25 and bend.max() < 130
 
 
+@pytest.mark.parametrize("label", motion.LABELS)
+@pytest.mark.parametrize("seed", range(4))
+def test_noses_are_where_noses_are(label, seed):
+    body, joints, _ = act_out(seed, label)
+    assert 0.85 * body.stature < joints[:, puppet.NOSE, 2].max() < body.stature + 0.6 * (label == "jumping")
+    neck_to_nose = np.linalg.norm(joints[0, puppet.NOSE] - joints[0, puppet.NECK])
+    assert 0.15 < neck_to_nose < 0.3
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_fall_ends_near_the_ground_and_stays_there(seed):
-    body, joints, acts = act_out(seed, "falling")
-    fall = acts[-1]
+    body, joints, done = act_out(seed, "falling")
+    fall = done[-1]
     before, after = int((fall.start_s - 0.1) * FPS), int((fall.end_s + 0.3) * FPS)
     assert joints[before, puppet.NECK, 2] > 0.7 * body.stature
     assert joints[after:, [puppet.NECK, puppet.R_HIP, puppet.L_HIP, puppet.NOSE], 2].max() < 0.5
@@ -146,8 +156,8 @@ def test_a_fall_ends_near_the_ground_and_stays_there(seed):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_jump_leaves_the_ground_by_free_flight_and_comes_back(seed):
-    body, joints, acts = act_out(seed, "jumping")
-    jump = acts[0]
+    body, joints, done = act_out(seed, "jumping")
+    jump = done[0]
     part = joints[int(jump.start_s * FPS) : int(jump.end_s * FPS) + 1]
     height = part[:, ANKLES, 2].min(1) - body.ankle
     assert 0.1 < height.max() < 0.8
@@ -155,7 +165,7 @@ def test_a_jump_leaves_the_ground_by_free_flight_and_comes_back(seed):
     pelvis = part[:, [puppet.R_HIP, puppet.L_HIP], 2].mean(1)
     top = int(pelvis.argmax())
     falls = -np.diff(pelvis[top - 2 : top + 3], n=2) * FPS ** 2
-    assert np.allclose(falls, performance.GRAVITY, atol=0.5)
+    assert np.allclose(falls, acts.GRAVITY, atol=0.5)
 
 
 def test_the_near_person_hides_the_far_one():

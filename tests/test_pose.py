@@ -140,7 +140,9 @@ def test_the_best_person_comes_first():
 
 
 def test_at_the_rim_of_the_frame_no_coordinate_is_negative():
-    found = pose.decode(*maps([person(2, 11, 24)]), cell=CELL)
+    heat, paf = maps([person(1.6, 11, 24)])
+    assert pose.find_peaks(heat[:18]).x.min() == -0.5  # beyond the centre of the first cell
+    found = pose.decode(heat, paf, cell=CELL)
     assert len(found) == 1 and (found >= 0).all()
 
 
@@ -152,6 +154,46 @@ def test_a_limb_longer_than_half_the_maps_is_worth_less():
     links = pose.score_links(peaks, field)
     assert links.end.tolist() == [1, 2]
     np.testing.assert_allclose(links.score, [1.0, 0.5 * 32 / 40])
+
+
+def linked(joints, *links):
+    """Peaks of these keypoints, and links (limb, start, end, score) as score_links gives them."""
+    peaks = pose.Peaks(np.array(joints), np.zeros(len(joints)), np.zeros(len(joints)), np.full(len(joints), 0.9))
+    links = sorted(links, key=lambda link: -link[3])
+    return peaks, pose.Links(*(np.array(column) for column in zip(*links)))
+
+
+def people_of(peaks, links, parts_min=2):
+    return sorted(sorted(members) for members in pose.assemble(peaks, links, parts_min, 0.0))
+
+
+def test_no_peak_is_in_two_links_of_one_limb():
+    _, links = linked([1, 1, 2, 2], (0, 0, 2, .9), (0, 1, 2, .8), (0, 0, 3, .7), (0, 1, 3, .2), (1, 0, 2, .1))
+    kept = pose.choose(links)
+    assert list(zip(kept.limb, kept.start, kept.end)) == [(0, 0, 2), (0, 1, 3), (1, 0, 2)]
+
+
+def test_two_who_both_have_a_neck_are_not_joined_by_a_limb():
+    # Neck 0 - right shoulder 1; neck 2 - left shoulder 3 - elbow 4; and a stray limb from neck 0 to shoulder 3.
+    peaks, links = linked([1, 2, 1, 5, 6], (0, 0, 1, .9), (1, 2, 3, .8), (4, 3, 4, .7), (1, 0, 3, .1))
+    assert people_of(peaks, links) == [[0, 1], [2, 3, 4]]
+
+
+def test_a_place_that_is_taken_stays_taken():
+    # Two right elbows at one shoulder, by limbs of one kind that nothing filtered: the better one has the place.
+    peaks, links = linked([1, 2, 3, 3], (0, 0, 1, .9), (2, 1, 2, .8), (2, 1, 3, .7))
+    assert people_of(peaks, links) == [[0, 1, 2]]
+
+
+def test_a_head_that_only_the_ear_holds_is_joined_to_its_trunk():
+    # Nose 0 - eye 1 - ear 2; neck 3 - shoulder 4; the strongest of all is shoulder to ear.
+    peaks, links = linked([0, 14, 16, 1, 2], (17, 4, 2, .95), (13, 0, 1, .9), (14, 1, 2, .8), (0, 3, 4, .7))
+    assert people_of(peaks, links) == [[0, 1, 2, 3, 4]]
+
+
+def test_shoulder_and_ear_alone_are_nobody():
+    peaks, links = linked([2, 16], (17, 0, 1, .9))
+    assert people_of(peaks, links) == []
 
 
 def test_more_peaks_than_the_bound_keep_the_strongest():

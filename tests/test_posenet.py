@@ -17,7 +17,8 @@ WIDTH, HEIGHT = 96, 64
 
 
 def tiny_onnx():
-    """Means over cells of 8 x 8: heat map k is colour k % 3 plus k, field channel k is colour k % 3 plus 100 + k."""
+    """Means over cells of 8 x 8: heat map k is colour k % 3 plus k, field channel k is colour k % 3 plus 100 + k; all in
+    one with those of the heat first."""
     helper = onnx.helper
 
     def layer(name, channels, offset):
@@ -31,12 +32,14 @@ def tiny_onnx():
 
     heat, heat_weights = layer("heat", 19, 0)
     paf, paf_weights = layer("paf", 38, 100)
+    both, both_weights = layer("both", 57, 0)
     size = [HEIGHT // 8, WIDTH // 8]
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [paf, heat], "tiny", [value("data", onnx.TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH])],
-        [value("paf", onnx.TensorProto.FLOAT, [1, 38] + size), value("heat", onnx.TensorProto.FLOAT, [1, 19] + size)],
-        heat_weights + paf_weights)
+        [paf, heat, both], "tiny", [value("data", onnx.TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH])],
+        [value(name, onnx.TensorProto.FLOAT, [1, channels] + size)
+         for name, channels in (("paf", 38), ("heat", 19), ("both", 57))],
+        heat_weights + paf_weights + both_weights)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
     made.ir_version = 7
     return made.SerializeToString()
@@ -83,9 +86,10 @@ def test_scale_mean_and_colour_order_are_the_models(tiny):
 
 
 def test_heat_and_fields_may_be_channels_of_one_output(tiny):
-    network = tiny(heat=("paf", 0), paf=("paf", 0))
-    maps = network.run(grey(WIDTH, HEIGHT, 0))
-    assert maps.heat.shape == (19, 8, 12) and maps.heat[5, 0, 0] == pytest.approx(105, abs=1e-3)
+    maps = tiny(heat=("both", 0), paf=("both", 19)).run(grey(WIDTH, HEIGHT, 0))
+    assert maps.heat.shape == (19, 8, 12) and maps.paf.shape == (38, 8, 12)
+    np.testing.assert_allclose(maps.heat[:, 0, 0], np.arange(19), atol=1e-3)
+    np.testing.assert_allclose(sorted(maps.paf[:, 0, 0]), 19 + np.arange(38), atol=1e-3)
 
 
 @pytest.mark.parametrize("any_size", [True, False])
@@ -121,6 +125,12 @@ def test_a_frame_of_about_the_right_size_is_not_resampled(tiny):
     checkers = (np.indices((80, 104)).sum(axis=0) % 2 * 255).astype(np.uint8)
     maps = network.run(np.repeat(checkers[:, :, None], 3, axis=2))
     np.testing.assert_allclose(maps.heat[0], 127.5, atol=1e-2)
+
+
+def test_a_pattern_finer_than_the_networks_pixels_becomes_grey(tiny):
+    checkers = (np.indices((480, 640)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    maps = tiny(any_size=False).run(np.repeat(checkers[:, :, None], 3, axis=2))
+    np.testing.assert_allclose(maps.heat[0, :7, :10], 127.5, atol=3)
 
 
 def test_detail_gives_the_network_more_pixels(tiny):
@@ -159,7 +169,7 @@ def test_a_file_that_opencv_cannot_load_is_a_package_error(tiny):
 
 
 def test_a_file_without_the_outputs_that_its_entry_names_is_a_package_error(tiny):
-    with pytest.raises(PackageError, match="tiny has no output other, only heat, paf"):
+    with pytest.raises(PackageError, match="tiny has no output other, only both, heat, paf"):
         tiny(heat=("other", 0))
 
 

@@ -199,6 +199,39 @@ def test_the_daemon_is_ready_only_once_the_keys_are_in(node, monkeypatch):
     assert seen == ["keys", "ready"]
 
 
+def test_a_bridge_that_came_first_does_not_keep_the_keys_out(node, monkeypatch):
+    """The key application serves one client at a time, and a bridge that waits for the enclave is quick."""
+    start, first = HostEnclave.start, []
+
+    def occupied(enclave):
+        start(enclave)
+        first.append(KeyClient(enclave.connect_key()))
+        first[0].info()
+        threading.Timer(0.5, first[0].close).start()
+        return enclave
+
+    monkeypatch.setattr(HostEnclave, "start", occupied)
+    running = Running(node, monkeypatch)
+    assert first and running.holds_keys()
+    assert running.end() is None
+
+
+def test_a_key_port_that_stays_busy_ends_the_daemon(node, monkeypatch):
+    start, first = HostEnclave.start, []
+
+    def occupied(enclave):
+        start(enclave)
+        first.append(KeyClient(enclave.connect_key()))
+        first[0].info()
+        return enclave
+
+    monkeypatch.setattr(HostEnclave, "start", occupied)
+    monkeypatch.setattr(daemon, "FILL_TIMEOUT_S", 0.3)
+    with pytest.raises(EnclaveError, match="busy"):
+        daemon.run(node, Stop())
+    first[0].close()
+
+
 def test_a_wrong_key_is_refused_before_anything_starts(node):
     (node.enclave.keys / "data.key").chmod(0o644)
     with pytest.raises(KeyRefused, match="data.key"):

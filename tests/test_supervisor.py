@@ -194,7 +194,8 @@ def test_processes_start_in_order_each_when_the_one_before_is_ready(node):
     up(node)
     words = node.end()
     begun = [word for word in words if word.split()[1] in ("start", "ready")]
-    assert begun[:6] == ["enclave start", "enclave ready", "bridge start", "bridge ready", "outbox start", "outbox ready"]
+    assert begun[:6] == ["enclave start", "enclave ready", "bridge start", "bridge ready", "outbox start",
+                         "outbox ready"]
     assert {word.split()[0] for word in begun[6:]} == {"camera-a", "camera-b"}
     assert node.error is None
 
@@ -305,7 +306,8 @@ def test_a_camera_at_the_end_of_its_file_is_done_and_the_others_stay(node):
 
 
 def test_a_run_until_done_ends_by_itself_once_every_camera_is_done(node):
-    node.plan({"camera a": [["ready", "done", "exit 0"]], "camera b": [["exit 1"], ["ready", "wait 0.2", "done", "exit 0"]]})
+    node.plan({"camera a": [["ready", "done", "exit 0"]],
+               "camera b": [["exit 1"], ["ready", "wait 0.2", "done", "exit 0"]]})
     node.run(until_done=True)
     words = node.ended()
     assert node.error is None
@@ -361,16 +363,31 @@ def test_a_process_that_never_gets_ready_is_killed_and_returns(node):
     node.end()
 
 
-def test_no_process_outlives_a_killed_supervisor(node):
+def supervising(node):
+    """A supervisor in a process of its own, with a process group of its own, all its processes ready."""
     script = ("import sys; sys.path.insert(0, {!r}); from edged import supervisor; from edged.stopping import Stop\n"
-              "supervisor.run(sys.argv[1], Stop(), command=sys.argv[2:])").format(ROOT)
-    process = subprocess.Popen([sys.executable, "-c", script, node.path] + list(node.command))
+              "supervisor.run(sys.argv[1], Stop().on_signals(), command=sys.argv[2:])").format(ROOT)
+    process = subprocess.Popen([sys.executable, "-c", script, node.path] + list(node.command), start_new_session=True)
     deadline_s = time.monotonic() + 30
     while sum(word.endswith(" ready") for word in node.words()) < 5:
         assert time.monotonic() < deadline_s and process.poll() is None
         time.sleep(0.01)
+    return process
+
+
+def test_a_ctrl_c_reaches_the_supervisor_alone_which_stops_all_in_order(node):
+    process = supervising(node)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(30) == 0
+    stops = [word for word in node.words() if word.endswith(" stop")]
+    assert stops[2:] == ["bridge stop", "outbox stop", "enclave stop"]
+
+
+def test_no_process_outlives_a_killed_supervisor(node):
+    process = supervising(node)
     process.kill()
     process.wait()
+    deadline_s = time.monotonic() + 30
     while not all(gone(pid) for _, _, pid in node.log()):
         assert time.monotonic() < deadline_s
         time.sleep(0.01)

@@ -155,6 +155,11 @@ def test_similarity_is_one_for_the_same_and_falls_with_distance_size_and_drift()
     scores = similarity(one[None], others, scale, still)[0]
     assert scores[0] == pytest.approx(1.0) and scores[0] > scores[1] > scores[2] and scores[3] < 0.5
     assert similarity(one[None], others, scale, np.ones(1))[0, 0] < scores[0]
+    # Where one has to look far, the place says little, the size still something.
+    far = similarity(one[None], others, scale, np.full(1, 5.0))[0]
+    assert far[3] < 0.85 * far[0] and far[2] > 0.95 * far[0]
+    # With some drift a pose half a scale away still fits better than its centre alone would.
+    assert similarity(one[None], others, scale, np.full(1, 0.5))[0, 2] > 0.34
     # Nothing in common: by centres, and never as sure.
     halves = np.stack([person(300, 200, 150, missing=range(9)), person(300, 200, 150, missing=range(9, 18))])
     assert 0 < similarity(halves[:1], halves[1:], scale, np.ones(1))[0, 0] <= 0.5
@@ -165,6 +170,8 @@ def test_where_time_goes_back_everybody_is_new():
     assert tracker.update(50.0, person(300, 200, 150)[None]) == [(1, 0)]
     assert tracker.update(0.0, person(300, 200, 150)[None]) == [(2, 0)]
     assert tracker.update(0.0, person(301, 200, 150)[None]) == [(2, 0)]
+    assert tracker.update(0.5, person(301, 200, 150)[None]) == [(2, 0)]
+    assert tracker.update(0.4, person(301, 200, 150)[None]) == [(3, 0)]
 
 
 @pytest.mark.parametrize("people", [
@@ -257,8 +264,8 @@ def follow_film(film, rate, seconds):
 
 
 def test_three_people_who_exercise_are_three_tracks():
-    lengths, frames = follow_film("felix_exercise.avi", 5.0, 5.0)
-    assert frames >= 24 and lengths[:3] == [frames] * 3 and sum(lengths[3:]) <= 2
+    lengths, frames = follow_film("felix_exercise.avi", 5.0, 3.0)
+    assert frames >= 14 and lengths[:3] == [frames] * 3 and sum(lengths[3:]) <= 2
 
 
 @pytest.mark.slow

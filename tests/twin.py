@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from edged.alerts import cityconfig, delivery, keys, nodes
 from edged.alerts.record import RecordHeader, record_key
 from edged.alerts.spool import Caps
-from edged.bus import Dealer, generate_keys
+from edged.bus import Dealer, Router, generate_keys
 from edged.enclave import wire
 from edged.enclave.wire import MessageStatus, MessageType, RecordKind
 from edged.trust.agreement import ModelTerms, Rule, open_agreement
@@ -135,6 +135,12 @@ def damaged(sealed, at=-20):
     changed = bytearray(sealed)
     changed[at] ^= 1
     return bytes(changed)
+
+
+def admits_nobody():
+    """A guarded socket to be held while subscribers come and go beside Dealers: with the last one ZeroMQ's handler of
+    admissions ends, and another cannot begin at once in the same context."""
+    return Router("tcp://127.0.0.1:0", generate_keys().secret, lambda _: False)
 
 
 class Peer:

@@ -3,7 +3,7 @@
     [[node]]
     name = "bridge-street"
     key = "..."              # the node's CURVE public key, in Z85
-    node = "32 hex digits"   # optional: the enclave's own name; else learnt from the first record and then pinned
+    node = "32 hex digits"   # optional: the enclave's own name; else learnt from its first record, and kept in the journal
     revoked = true           # optional: listed for ever, so that whoever comes with it is known by name
 
 `edged-city allow` and `revoke` write it; a running subscriber reads it again when it changes.
@@ -11,6 +11,7 @@
 
 import fcntl
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
@@ -81,6 +82,8 @@ def write_nodes(path: str, nodes: Sequence[Listed]) -> None:
 
 def allow(path: str, name: str, key: str, node: Optional[bytes] = None) -> None:
     """List a node. Raises UsageError, KeyRefused where the key was revoked, and what read_nodes raises."""
+    if not re.fullmatch(strict.NAME, name):
+        raise UsageError("{}: not a name: 1 to 31 of a-z, 0-9 and -, no - first".format(name))
     if not is_z85_key(key):
         raise UsageError("--key {}: not a public key of CURVE: 40 characters of Z85".format(key))
     with _changing(path) as nodes:

@@ -278,10 +278,13 @@ class Sequence:
         if body.counter <= (top.counter or 0):
             return []  # told already, by its counter
         before = self._epochs.get(body.previous)
-        if before is not None and before.began and not before.established:
-            return []  # began after the top one; only its epoch record is known here
-        if before is None and body.previous != NO_EPOCH and body.counter > (top.counter or 0) + 1:
-            return []  # hidden, and told as such
+        if before is not None and before.counter is not None:
+            after_top = before.counter > (top.counter or 0)  # only its epoch record came
+        else:
+            # Hidden, and told as such, where there is room for one in between.
+            after_top = body.previous != NO_EPOCH and body.counter > (top.counter or 0) + 1
+        if after_top:
+            return []
         return self._rolled(state, "names epoch {} as the one before, not {}".format(
             body.previous.hex() if body.previous != NO_EPOCH else "none", top.epoch.hex()))
 

@@ -16,11 +16,13 @@ from edged.camera.link import BridgeLink, Session
 from edged.camera.pose import JOINTS
 from edged.camera.source import Scene, Source, open_source
 from edged.camera.track import Tracker
+from edged.command import read_file
 from edged.config import Config
 from edged.errors import PackageError
 from edged.notify import Notifier, Watchdog
 from edged.offload.messages import camera_id
 from edged.secret import read_secret
+from edged.trust.agreement import open_agreement
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +38,10 @@ def run(config: Config, name: str, stop: Any) -> None:
     """
     camera = config.camera(name)
     key = read_secret(str(camera.key), (32,))
+    agreement = b"" if camera.agreement is None else open_agreement(read_file(str(camera.agreement))).digest
     notifier = Notifier()
     with open_source(camera) as source, Dealer(config.bridge_address, name.encode("utf-8")) as dealer:
-        link = BridgeLink(dealer, camera_id(name), key)
+        link = BridgeLink(dealer, camera_id(name), key, agreement)
         watch = Watch(name, source, link, camera.hop_s, Watchdog(notifier), notifier)
         log.info("camera %s: %s %s", name, camera.kind, camera.shown)
         notifier.ready("waits for the bridge")

@@ -8,11 +8,9 @@ from typing import List, Sequence, Tuple
 
 import numpy as np
 
+from edged.camera.acts import FALL, JUMP, STOOP, WALK, Act, random_fall, random_jump, random_stoop
 from edged.camera.assemble import GAP_S
-from edged.camera.performance import (
-    FALL, JUMP, STOOP, WALK, Act, Path, fall_details, fall_duration_s, jump_details, jump_duration_s, perform,
-    stoop_details,
-)  # fmt: skip
+from edged.camera.performance import Path, perform
 from edged.camera.puppet import NECK, Body, random_body
 from edged.camera.recording import RecordedEvent, Recording
 from edged.camera.viewpoint import View, observe, places, random_view
@@ -72,7 +70,7 @@ def _idle(rng: np.random.Generator, start_s: float, end_s: float, stoops: float)
     while at + 2 < end_s:
         span = min(rng.uniform(1.8, 5), end_s - at)
         if rng.random() < stoops:
-            acts.append(Act(STOOP, at, at + span, stoop_details(rng)))
+            acts.append(Act(STOOP, at, at + span, random_stoop(rng)))
         at += span + rng.uniform(0.5, 5)
     return acts
 
@@ -94,18 +92,17 @@ def _jumps(rng: np.random.Generator, start_s: float, end_s: float, most: int) ->
     """Up to ``most`` jumps on the spot, one after the other."""
     acts, at = [], start_s
     for _ in range(most):
-        details = jump_details(rng)
-        span = jump_duration_s(details)
-        if at + span > end_s:
+        jump = random_jump(rng)
+        if at + jump.duration_s > end_s:
             break
-        acts.append(Act(JUMP, at, at + span, details))
-        at += span + rng.uniform(0.0, 0.8)
+        acts.append(Act(JUMP, at, at + jump.duration_s, jump))
+        at += jump.duration_s + rng.uniform(0.0, 0.8)
     return acts
 
 
 def _fall(rng: np.random.Generator, body: Body, at_s: float, walking: bool) -> Act:
-    details = fall_details(rng, walking)
-    return Act(FALL, at_s, at_s + fall_duration_s(body, details), details)
+    fall = random_fall(rng, walking)
+    return Act(FALL, at_s, at_s + fall.duration_s(body), fall)
 
 
 def _part(rng: np.random.Generator, body: Body, label: str, seconds: float) -> List[Act]:
@@ -127,7 +124,9 @@ def _part(rng: np.random.Generator, body: Body, label: str, seconds: float) -> L
     return [_fall(rng, body, at, walking=False)]
 
 
-def _moment(rng: np.random.Generator, body: Body, label: str, start_s: float, end_s: float):
+def _moment(
+    rng: np.random.Generator, body: Body, label: str, start_s: float, end_s: float
+) -> Tuple[List[Act], Tuple[float, float]]:
     """What somebody does who is seen from ``start_s`` to ``end_s``, and from when to when it shows.
 
     Half of a fall is enough, and a jump that has not landed yet: alerts are to come soon.
@@ -152,16 +151,15 @@ def _moment(rng: np.random.Generator, body: Body, label: str, start_s: float, en
             return _idle(rng, start_s, go - 0.2, 0.3) + [Act(WALK, go - 0.2, end_s + 2)], (go, end_s)
         return _stroll(rng, start_s, end_s), (start_s, end_s)
     if label == JUMPING:
-        details = jump_details(rng)
-        lands = jump_duration_s(details, landed=True)
-        at = rng.uniform(start_s, max(end_s - lands - 0.1, start_s + 0.01))
-        acts = [Act(JUMP, at, at + jump_duration_s(details), details)]
+        jump = random_jump(rng)
+        at = rng.uniform(start_s, max(end_s - jump.lands_s - 0.1, start_s + 0.01))
+        acts = [Act(JUMP, at, at + jump.duration_s, jump)]
         acts += _jumps(rng, acts[0].end_s + rng.uniform(0, 1.5), end_s, int(rng.integers(0, 3)))
         if rng.random() < 0.4 and at - start_s > 0.8:  # came walking
             acts.insert(0, Act(WALK, start_s - 1, at - rng.uniform(0, 0.3)))
         if rng.random() < 0.4 and end_s - acts[-1].end_s > 1.5:  # goes away
             acts.append(Act(WALK, acts[-1].end_s + 0.1, end_s + 2))
-        return acts, (at, at + lands)
+        return acts, (at, at + jump.lands_s)
     walking = rng.random() < 0.6
     fell = _fall(rng, body, 0.0, walking)
     latest, earliest = end_s - 0.65 * fell.end_s, start_s + 0.3
@@ -243,7 +241,9 @@ def _distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.hypot(gap[:, 0], gap[:, 1]).min())
 
 
-def _act_out(rng, view: View, label: str, others: List[np.ndarray], seconds: float, fps: float):
+def _act_out(
+    rng: np.random.Generator, view: View, label: str, others: List[np.ndarray], seconds: float, fps: float
+) -> Tuple[np.ndarray, List[Act]]:
     """Joints (T, 18, 3) metres and acts of one of the cast, out of the others' way as far as that can be had."""
     best = None
     margin = 0.12 if label in (JUMPING, FALLING) else rng.uniform(-0.1, 0.1)

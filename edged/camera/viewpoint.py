@@ -11,7 +11,7 @@ from typing import List, Tuple
 
 import numpy as np
 
-from edged.camera.performance import slow_noise
+from edged.camera.acts import slow_noise
 from edged.camera.puppet import (
     JOINTS, L_ANKLE, L_EAR, L_ELBOW, L_EYE, L_HIP, L_KNEE, L_SHOULDER, L_WRIST, NECK, NOSE, R_ANKLE, R_EAR, R_ELBOW,
     R_EYE, R_HIP, R_KNEE, R_SHOULDER, R_WRIST,
@@ -86,10 +86,6 @@ def places(rng: np.random.Generator, view: View, count: int, margin: float = 0.0
     return spots[fits][:count]
 
 
-def _logit(x: np.ndarray) -> np.ndarray:
-    return np.log(x / (1 - x))
-
-
 def _behind_trunk(points: np.ndarray, depth: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Which joints the person's own trunk hides: pixels (T, 18, 2), metres (T, 18), height in pixels (T,) -> bool."""
     top, bottom = points[:, None, NECK], 0.5 * (points[:, None, R_HIP] + points[:, None, L_HIP])
@@ -133,7 +129,10 @@ def _behind_others(points: List[np.ndarray], depth: List[np.ndarray], size: List
     return hidden
 
 
-def _estimate(rng, view: View, points, size, hidden, upset, fps: float) -> np.ndarray:
+def _estimate(
+    rng: np.random.Generator, view: View, points: np.ndarray, size: np.ndarray, hidden: np.ndarray, upset: np.ndarray,
+    fps: float,
+) -> np.ndarray:
     """One person's joints with the estimator's faults: (T, 18, 2) pixels -> (T, 18, 3), missing ones zero.
 
     Estimators learnt from people who stand: who is ``upset`` (T,), off the upright, loses joints.

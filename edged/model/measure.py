@@ -14,13 +14,14 @@ import numpy as np
 from edged.camera import motion
 from edged.camera.assemble import Assembler
 from edged.camera.clip import fixed_point
-from edged.camera.recording import Recording
+from edged.camera.recording import RecordedEvent, Recording
 from edged.camera.track import Tracker
 from edged.model import bundled, reference, stgcn
 from edged.model.layers import Model
 
 HELD_OUT_SEED = 990001  # training counts steps from (seed, 0) on: a first part of its own is enough
 THRESHOLDS = (0.5, 0.8)
+CLIP_S = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,44 +89,53 @@ def judged(model: Model, recording: Recording) -> List[Tuple[float, np.ndarray]]
 
 @dataclass(frozen=True)
 class Alerts:
-    """Of recordings: falls, those that raised an alert, its delays after the fall's end, alerts of nothing, clips."""
+    """Of recordings: falls; for those that raised an alert, its delay after the fall's end; alerts of nothing; clips."""
 
     falls: int
     delays_s: Tuple[float, ...]
     mistaken: int
     clips: int
 
+    def with_(self, other: "Alerts") -> "Alerts":
+        return Alerts(self.falls + other.falls, self.delays_s + other.delays_s, self.mistaken + other.mistaken,
+                      self.clips + other.clips)
 
-def alerts(model: Model, recordings: Sequence[Recording], threshold: float) -> Alerts:
-    """A clip is mistaken where it gives "falling" the threshold and no fall began or lay within its ten seconds."""
-    index, window_s = model.labels.index(motion.FALLING), model.shape.frames / motion.CLIP_FPS
-    falls, delays, mistaken, clips = 0, [], 0, 0
-    for recording in recordings:
-        said = judged(model, recording)
-        raised = [at_s for at_s, probabilities in said if probabilities[index] >= threshold]
-        events = [event for event in recording.events if event.label == motion.FALLING]
-        falls, clips = falls + len(events), clips + len(said)
-        for event in events:
-            meant = [at_s for at_s in raised if event.start_s <= at_s <= event.end_s + window_s]
-            delays += [meant[0] - event.end_s] if meant else []
-        mistaken += sum(1 for at_s in raised
-                        if not any(event.start_s <= at_s <= event.end_s + window_s for event in events))
-    return Alerts(falls, tuple(delays), mistaken, clips)
+
+def alerts(recording: Recording, said: Sequence[Tuple[float, np.ndarray]], threshold: float) -> Alerts:
+    """What the clips of one recording (of ``judged``) would have raised.
+
+    A clip is mistaken where it gives "falling" the threshold and no fall began or lay within its ten seconds.
+    """
+    falling = motion.LABELS.index(motion.FALLING)
+    raised = [at_s for at_s, probabilities in said if probabilities[falling] >= threshold]
+    falls = [event for event in recording.events if event.label == motion.FALLING]
+
+    def meant(at_s: float, fall: RecordedEvent) -> bool:
+        return fall.start_s <= at_s <= fall.end_s + CLIP_S
+
+    firsts = [[at_s for at_s in raised if meant(at_s, fall)][:1] for fall in falls]
+    delays = tuple(first[0] - fall.end_s for first, fall in zip(firsts, falls) if first)
+    mistaken = sum(1 for at_s in raised if not any(meant(at_s, fall) for fall in falls))
+    return Alerts(len(falls), delays, mistaken, len(said))
 
 
 def alert_table(model: Model, count: int) -> str:
-    """Recordings of 30 s with two walkers and a faller, and as many without a fall, as Markdown."""
+    """``count`` recordings of 30 s with two walkers and a faller, and as many without a fall, as Markdown."""
     casts = ((motion.WALKING, motion.WALKING, motion.FALLING), (motion.WALKING, motion.STANDING, motion.JUMPING))
-    recordings = [motion.generate(HELD_OUT_SEED + seed, cast=cast) for seed in range(count) for cast in casts]
-    lines = ["| through tracker and assembler, a clip a second | at {} | at {} |".format(*THRESHOLDS), "|---|---|---|"]
-    found = [alerts(model, recordings, threshold) for threshold in THRESHOLDS]
-    lines.append("| falls that raised an alert | " + " | ".join(
-        "{} of {}".format(len(one.delays_s), one.falls) for one in found) + " |")
-    lines.append("| delay after the fall, median and 95 % | " + " | ".join(
-        "{:.1f} s, {:.1f} s".format(*np.quantile(one.delays_s or [np.nan], (0.5, 0.95))) for one in found) + " |")
-    lines.append("| clips with an alert and no fall | " + " | ".join(
-        "{} of {}".format(one.mistaken, one.clips) for one in found) + " |")
-    return "\n".join(lines)
+    found = {threshold: Alerts(0, (), 0, 0) for threshold in THRESHOLDS}
+    for seed in range(count):
+        for cast in casts:
+            recording = motion.generate(HELD_OUT_SEED + seed, cast=cast)
+            said = judged(model, recording)
+            for threshold in THRESHOLDS:
+                found[threshold] = found[threshold].with_(alerts(recording, said, threshold))
+    rows = [("through tracker and assembler, a clip a second", "at {}".format),
+            ("---", lambda threshold: "---"),
+            ("falls that raised an alert", lambda t: "{} of {}".format(len(found[t].delays_s), found[t].falls)),
+            ("delay after the fall, median and 95 %", lambda t: "{:.1f} s, {:.1f} s".format(
+                *np.quantile(found[t].delays_s or (np.nan,), (0.5, 0.95)))),
+            ("clips with an alert and no fall", lambda t: "{} of {}".format(found[t].mistaken, found[t].clips))]
+    return "\n".join("| {} | {} |".format(name, " | ".join(cell(t) for t in THRESHOLDS)) for name, cell in rows)
 
 
 def tables(figures: Figures) -> str:
@@ -138,7 +148,7 @@ def tables(figures: Figures) -> str:
     for threshold in THRESHOLDS:
         found, alarms, others = figures.at_threshold(motion.FALLING, threshold)
         lines.append("| falling at {}: found | {:.1%} |".format(threshold, found))
-        lines.append("| falling at {}: false alarms | {} of {} clips without a fall |".format(threshold, alarms, others))
+        lines.append("| falling at {}: false alarms | {} of {} clips without".format(threshold, alarms, others) + " |")
     confusion = np.zeros((len(motion.LABELS),) * 2, int)
     np.add.at(confusion, (figures.labels, figures.probabilities.argmax(1)), 1)
     lines += ["", "| true, then judged | " + " | ".join(motion.LABELS) + " |", "|---" * (len(motion.LABELS) + 1) + "|"]

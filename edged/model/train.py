@@ -166,8 +166,8 @@ def train(plan: Plan, state: Optional[Path] = None, keep_every: int = 100) -> Ne
         loss_sum, seen = loss_sum + float(loss.detach()) * len(labels), seen + len(labels)
         right += int((logits.argmax(1) == labels).sum())
         if (step + 1) % 50 == 0:
-            log.info("step %d of %d: loss %.3f, right %.3f, %.0f s", step + 1, plan.steps, loss_sum / seen, right / seen,
-                     time.monotonic() - began)
+            log.info("step %d of %d: loss %.3f, right %.3f, %.0f s", step + 1, plan.steps, loss_sum / seen,
+                     right / seen, time.monotonic() - began)
             loss_sum, right, seen = 0.0, 0, 0
         if state is not None and (step + 1) % keep_every == 0:
             fresh = state.with_suffix(".new")

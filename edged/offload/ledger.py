@@ -74,7 +74,6 @@ class Ledger:
         self._pay()
 
     def disconnected(self) -> None:
-        self._pay()
         self.keeper = None
 
     def spool_failed(self, error: SpoolError) -> None:

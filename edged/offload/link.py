@@ -118,7 +118,7 @@ class Link:
         info = self.client.info()
         self.epoch = info.epoch
         self.keeper = Keeper(self.client, spool)
-        self.recovered = self.keeper.settle()
+        self.recovered = self.keeper.settle()  # first of all: where too much is kept, no further agreement is taken
         if not info.agreements:
             self._restore(spool.state())
         records: List[bytes] = []

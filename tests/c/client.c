@@ -229,8 +229,11 @@ static const uint8_t *seal_clip(uint32_t session, uint64_t number, uint32_t pers
     static uint8_t out[1 << 16];
     uint8_t nonce[12] = {0}, aad[sizeof(label) - 1 + 12];
     char name[32];
-    struct edged_clip head = {
-        .version = 1, .persons = persons, .frames = shape.frames, .joints = shape.joints, .claimed_ns = CLIENT_CLAIMED_NS};
+    struct edged_clip head = {.version = 1,
+                              .persons = persons,
+                              .frames = shape.frames,
+                              .joints = shape.joints,
+                              .claimed_ns = CLIENT_CLAIMED_NS};
     size_t coordinates;
 
     snprintf(name, sizeof(name), "clip/%u", persons);
@@ -403,7 +406,8 @@ int client_due(void) {
         return due(EVAL_LOAD_OPEN, &ask, sizeof(ask));
     }
     case STATE_ENVELOPE:
-        return due_bulk(EVAL_LOAD_ENVELOPE, 0, e->loading->have, packages[client.forged].envelope + e->loading->have,
+        return due_bulk(EVAL_LOAD_ENVELOPE, 0, e->loading->have,
+                        packages[client.forged].envelope + e->loading->have,
                         e->loading->envelope_bytes - e->loading->have);
     case STATE_CHUNKS: {
         const size_t each = EVAL_SEAL_BYTES + EVAL_TAG_BYTES, at = e->loading->have * each;

@@ -81,7 +81,7 @@ class Deal(NamedTuple):
         for one, number in zip(terms.recipients, self.alert_slots):
             sees = one.rules + (0,) * (wire.EDGED_RULES_MAX - len(one.rules))
             key = SLOTS[number].key
-            out += struct.pack("<16s16s32s3I8II", one.rcpt, one.alert_key, key, len(key), number, one.sees, *sees + (0,))
+            out += struct.pack("<16s16s32s3I9I", one.rcpt, one.alert_key, key, len(key), number, one.sees, *sees, 0)
         return out.ljust(32 + 32 + 8 * 24 + 4 * 112, b"\0")
 
 

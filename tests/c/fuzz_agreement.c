@@ -291,8 +291,10 @@ static void state(struct fuzz_input *in) {
                               sealed.sealed) == 0,
           "seal");
     const enum edged_status status = epoch_restore(&e, &sealed);
-    CHECK(status == (sealed.epoch[0] == 0 ? EDGED_ERR_ORDER : plain.count > EPOCH_ENDS_MAX ? EDGED_ERR_STATE : EDGED_OK),
-          "status %u", status);
+    const enum edged_status right = sealed.epoch[0] == 0             ? EDGED_ERR_ORDER
+                                    : plain.count > EPOCH_ENDS_MAX ? EDGED_ERR_STATE
+                                                                   : EDGED_OK;
+    CHECK(status == right, "status %u", status);
     CHECK(e.previous_known == (status == EDGED_OK), "whole, or not at all");
     if (status == EDGED_OK)
         CHECK(memcmp(&e.previous, &plain, sizeof(plain)) == 0 && e.counter == plain.counter + 1, "what was sealed");

@@ -65,7 +65,8 @@ static void hello(struct fuzz_input *in) {
 /* Slot n holds kind n; each purpose fits one kind, and two of them tell no key. */
 static void judge_material(const struct key_derive *ask, const struct key_material *m) {
     static const uint8_t none[32];
-    static const char *const labels[] = {"", "edged package v1", "edged camera v1", "edged record v1", "edged beacon v1"};
+    static const char *const labels[] = {"", "edged package v1", "edged camera v1", "edged record v1",
+                                         "edged beacon v1"};
     static const uint32_t kinds[] = {0, KEY_MODEL, KEY_DATA, KEY_ALERT, KEY_ALERT, KEY_MODEL, KEY_DATA};
     uint8_t key[32] = {0}, right[32] = {0}, info[16 + 64];
     const bool told = ask->purpose <= KEY_FOR_BEACON;

@@ -413,7 +413,8 @@ static void beacon(void) {
     const uint64_t first_ns = city_now_ns();
     client_beacon(0, 1, first_ns);
     DONE;
-    CHECK(city.heartbeat.time_ns == first_ns && city.heartbeat.cameras == 1 && city.heartbeat.counter == 1, "heartbeat");
+    CHECK(city.heartbeat.time_ns == first_ns && city.heartbeat.cameras == 1 && city.heartbeat.counter == 1,
+          "heartbeat");
     client_beacon(0, 1, first_ns);
     REFUSED(EDGED_ERR_ARGUMENT); /* replayed */
     client_beacon(0, 1, first_ns - 1);

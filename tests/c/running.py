@@ -2,7 +2,6 @@
 
 import array
 import contextlib
-import hashlib
 import json
 import os
 import socket
@@ -11,9 +10,8 @@ from pathlib import Path
 from typing import Iterator, Optional, Sequence, Tuple
 
 import numpy as np
-from cryptography.hazmat.primitives import serialization
 
-from c import build, vectors
+from c import build, deals, vectors
 from edged import artifacts
 from edged.alerts import record
 from edged.camera import clip as camera_clip
@@ -24,9 +22,9 @@ from edged.enclave.wire import Chunk, EvalCommand, Header, Status
 from edged.model import reference
 from edged.offload.product import NumpyAccelerator
 
-MODEL_SLOT, DATA_SLOT, ALERT_SLOT, EMPTY_SLOT = 0, 1, 2, 5
 CAMERA = b"camera of the tests".ljust(32, b"\0")
-KEYS = {name: hashlib.sha256(("key/" + name).encode()).digest() for name in ("model", "data", "alert")}
+DATA_KEY = deals.SLOTS[deals.DATA_SLOT].key
+EMPTY_SLOT = len(deals.SLOTS)
 
 # Points of the flow; the last two are one state of the wire: xbar is due, ybar is due.
 STATES = ("EMPTY", "ENVELOPE", "CHUNKS", "WEIGHTS", "READY", "PREPARE", "CLIP", "STEP", "TAKING")
@@ -72,13 +70,18 @@ def request(cmd: int, body: bytes = b"", version: int = wire.EDGED_WIRE_VERSION,
 
 
 class Running:
-    """Both applications of the sanitizer build, with keys; a context manager. ``logs``: where a sanitizer reports."""
+    """Both applications of the sanitizer build, with keys and an agreement; a context manager.
+
+    logs : where a sanitizer reports    deal, agreement : what is agreed, and the body of its EVAL_AGREEMENT
+    """
 
     def __init__(self, folder: Path) -> None:
         self.logs = folder / "logs"
         self.logs.mkdir()
         self.enclave = HostEnclave(folder)
         self.case = vectors.case("small")
+        self.deal = deals.make(*vectors.scores(self.case))[0]
+        self.agreement = self.deal.put()
         items = vectors.message_items(self.case)
         envelope_bytes = int.from_bytes(items["package"][12:16], "little")
         self.envelope = items["package"][16:16 + envelope_bytes]
@@ -95,12 +98,11 @@ class Running:
         with self._environment():
             self.enclave.start()
         keys = KeyClient(self.enclave.connect_key())
-        verifier = vectors.owner_key().public_key().public_bytes(
-            serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-        keys.put_slot(MODEL_SLOT, wire.KeyKind.MODEL, KEYS["model"], b"k" * 16, verifier)
-        keys.put_slot(DATA_SLOT, wire.KeyKind.DATA, KEYS["data"], b"d" * 16)
-        keys.put_slot(ALERT_SLOT, wire.KeyKind.ALERT, KEYS["alert"], b"a" * 16)
+        for number, slot in enumerate(deals.SLOTS):
+            keys.put_slot(number, slot.kind, slot.key, slot.key_id, slot.verifier)
         keys.close()
+        self.client = EvalClient(self.enclave.connect_eval())
+        self._agree()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,7 +164,7 @@ class Running:
     def _honest(self) -> Iterator[str]:
         client, connection = self.client, self.client.connection
         yield "EMPTY"
-        connection.request(EvalCommand.LOAD_OPEN, wire.LoadOpen(MODEL_SLOT, 0, len(self.envelope)).pack())
+        connection.request(EvalCommand.LOAD_OPEN, wire.LoadOpen(deals.MODEL_SLOT, 0, len(self.envelope)).pack())
         yield "ENVELOPE"
         connection.request(EvalCommand.LOAD_ENVELOPE, Chunk(0, 0).pack() + self.envelope)
         yield "CHUNKS"
@@ -207,20 +209,27 @@ class Running:
                 client.write_y(index, accelerator.convolve(
                     weights, x_bar[index], product.stride, product.pad, ahead[index], y_bar))
             progress = client.end_step(progress.step)
-        scores = record.open_record(progress.record, KEYS["alert"])
+        scores = record.open_record(progress.record, deals.SLOTS[deals.ALERT_SLOT].key, self.deal.agreement.digest)
         logits, probabilities = reference.run(self.case.model, self.case.clip[:1])
         assert np.array_equal(scores.logits, logits) and np.array_equal(scores.probabilities, probabilities)
 
+    def _agree(self) -> int:
+        """The agreement's index; nothing is kept."""
+        emitted = self.client.put_agreement(
+            deals.MODEL_SLOT, self.deal.data_slot, self.deal.alert_slots, self.deal.signed())
+        self.client.confirm(emitted.emission)
+        return emitted.index
+
     def _settle_session(self) -> None:
         """A session without a clip under way: an earlier flow may have ended inside one."""
+        agreed = self._agree()
         if self.session is not None:
             status, _ = self.client.connection.call(EvalCommand.CLIP_ABORT, wire.Index(self.session.session).pack())
             assert status in (Status.OK, Status.ORDER)
             return
         nonce = bytes(range(32))
-        self.session = self.client.open_session(DATA_SLOT, ALERT_SLOT, CAMERA, nonce)
-        self._session_key = camera_clip.session_key(
-            camera_clip.camera_key(KEYS["data"], CAMERA), nonce, self.session.nonce)
+        self.session = self.client.open_session(agreed, CAMERA, nonce)
+        self._session_key = camera_clip.session_key(camera_clip.camera_key(DATA_KEY, CAMERA), nonce, self.session.nonce)
 
     def sealed_clip(self) -> bytes:
         """The next clip of one person."""

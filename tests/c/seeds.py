@@ -112,7 +112,8 @@ def _agreement_seeds(items: Dict[str, bytes]) -> Dict[str, bytes]:
         seeds["signed-{}".format(number)] = b"\0" + signed
         seeds["payload-{}".format(number)] = b"\1" + payload
         seeds["numbers-{}".format(number)] = b"\2" + more
-        seeds["state-{}".format(number)] = struct.pack("<BBBQII", 3, 7, number % 2, 9, number % 2, 4 * number) + more * 2
+        summary = struct.pack("<QII", 9, number % 2, 4 * number) + more * 2
+        seeds["state-{}".format(number)] = bytes([3, 7, number % 2]) + summary
     return seeds
 
 

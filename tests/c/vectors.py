@@ -7,7 +7,7 @@ import hashlib
 import struct
 import sys
 from pathlib import Path
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -121,6 +121,11 @@ def model_items(name: str, found: Optional[Case] = None) -> Dict[str, bytes]:
             name + "/logits": logits.tobytes(), name + "/probabilities": probabilities.tobytes()}
 
 
+def scores(found: Case) -> List[np.ndarray]:
+    """Probabilities of the clips of 0, 1 and 2 persons."""
+    return [reference.run(found.model, found.clip[:persons])[1] for persons in range(3)]
+
+
 def message_items(found: Case) -> Dict[str, bytes]:
     """A package with its keys, clips of 0 to M persons, and what each must give."""
     stream = write_tensors(found.model, bytes(range(32)))
@@ -131,8 +136,7 @@ def message_items(found: Case) -> Dict[str, bytes]:
     for number, slot in enumerate(deals.SLOTS):
         items["slot/{}".format(number)] = wire.SlotPut(
             number, slot.kind, len(slot.key), slot.key_id, slot.key.ljust(32, b"\0"), slot.verifier).pack()
-    scores = [reference.run(found.model, found.clip[:persons])[1] for persons in range(3)]
-    for number, deal in enumerate(deals.make(*scores)):
+    for number, deal in enumerate(deals.make(*scores(found))):
         items["agreement/{}".format(number)] = deal.put()
         items["terms/{}".format(number)] = deal.terms()
     for persons in range(found.model.shape.persons + 1):
