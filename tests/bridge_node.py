@@ -118,7 +118,10 @@ class BridgeNode(EmulatedNode):
             self.write("{}.agreement".format(index), signed)
         self.write("model.pkg", self._model_package)
         text = CONFIG.format(agreements=", ".join(names), **self._fields)
-        self.write("edged.toml", (text + "".join(map(CAMERA.format, self.cameras))).encode())
+        # Where there are several the camera process has to know; these here say what they like.
+        agreement = "agreement = {}\n".format(names[0]) if len(names) > 1 else ""
+        text += "".join(CAMERA.format(name) + agreement for name in self.cameras)
+        self.write("edged.toml", text.encode())
         return config.load(os.path.join(self.folder, "edged.toml"), {})
 
     def write(self, name, data):

@@ -19,11 +19,11 @@ from attacks.networks import random_coordinates
 from bridge_node import MODEL, PATIENCE_S, BridgeNode, Killed, Refused, Saying, until
 from edged import bus
 from edged.alerts.record import split_record
-from edged.alerts.spool import Caps, Spool
+from edged.alerts.spool import Caps, Evicted, Spool
 from edged.camera import link as camera_link
 from edged.camera.clip import Clip, camera_key
 from edged.enclave import tipc, wire
-from edged.enclave.client import EvalClient
+from edged.enclave.client import Emitted, EvalClient
 from edged.enclave.wire import MessageStatus, RecordKind, Status
 from edged.errors import (
     BusError, ConfigError, EnclaveError, KeyRefused, MissingInput, PackageError, SpoolError, VerificationFailed,
@@ -116,6 +116,20 @@ def test_a_clip_that_is_sent_again_is_answered_again_and_judged_once(node, gate)
         gate.offer(number, sealed)
         assert gate.hear() == ("done", {"number": number, "failed": False})
     assert len(node.clips()) == 1
+
+
+def test_a_clip_that_is_sent_again_while_it_waits_is_judged_once(node, gate, monkeypatch):
+    gate.hello()
+    first, second = gate.sealed(), gate.sealed()
+    with held(monkeypatch) as taken:
+        gate.offer(*first)
+        until(lambda: taken)
+        for clip in (second, first, second, first):
+            gate.offer(*clip)
+        time.sleep(0.1)
+    heard = [gate.hear() for _ in range(4)]
+    assert {kind for kind, _ in heard} == {"done"} and gate.hear(patience_s=QUIET_S) is None
+    assert len(node.clips()) == 2
 
 
 def test_two_bridges_cannot_serve_one_node(node):
@@ -534,6 +548,84 @@ def test_what_the_spool_had_to_let_go_is_announced(logged):
         said = [cbor2.loads(record.data) for record in node.stored() if record.kind == RecordKind.EVICTED]
         rcpt, epoch = node.agreement.recipients[0].rcpt, node.status()["epoch"]
         assert said[0]["rcpt"] == rcpt and said[0]["evicted"][0][:2] == [epoch, 1]
+        until(lambda: len(event(logged, "records_evicted")) > 2)
+        said = [cbor2.loads(record.data) for record in node.stored() if record.kind == RecordKind.EVICTED]
+        assert [one["evicted"][0][1] for one in said] == sorted({one["evicted"][0][1] for one in said})  # each once
+
+
+class Clock:
+    """Of the module that is given it."""
+
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def monotonic(self):
+        return self.now_s
+
+    def time(self):
+        return 1.7e9
+
+
+class Announced:
+    """A spool that had to let go, a ledger that keeps, and an enclave that seals: what was announced, and when."""
+
+    failing = False
+
+    def __init__(self, clock, agreement, ranges):
+        self.clock, self.papers = clock, link.Papers(b"", (link.Paper(None, b"", agreement),))
+        self.indices, self.client, self.said, self.ranges = [0], self, [], ranges
+
+    def evict(self):
+        rcpt = self.papers.agreements[0].agreement.recipients[0].rcpt
+        return Evicted({rcpt: self.ranges}, 1) if self.ranges else None
+
+    def announced(self, evicted):
+        pass
+
+    def claim(self, index, kind, data):
+        self.said.append((self.clock.now_s, data))
+        return Emitted(0, (), 0)
+
+    def keep(self, emitted):
+        pass
+
+
+def announcing(monkeypatch, ranges):
+    clock = Clock()
+    monkeypatch.setattr(statements, "time", clock)
+    monkeypatch.setattr(statements, "EVICT_S", 5.0)
+    with BridgeNode() as node:
+        announced = Announced(clock, node.agreement, ranges)
+    return announced, statements.Statements(announced, announced, bytes(32))
+
+
+def test_announcements_do_not_drive_out_what_they_announce(monkeypatch):
+    """Each is a record, and may evict another: they become rare, and no record is named twice as often."""
+    announced, made = announcing(monkeypatch, [(b"e" * 16, 1, 1)])
+    begin = announced.clock.now_s
+    while announced.clock.now_s < begin + 86400:
+        announced.clock.now_s += 1
+        made.evict(announced)
+    assert 5 <= len(announced.said) <= 40
+    announced.ranges = None
+    announced.clock.now_s += 10
+    made.evict(announced)
+    announced.ranges, count = [(b"e" * 16, 2, 2)], len(announced.said)
+    announced.clock.now_s += 7200
+    made.evict(announced)
+    announced.clock.now_s += 6
+    made.evict(announced)
+    assert len(announced.said) == count + 2
+
+
+def test_an_announcement_is_one_claim_however_much_went(monkeypatch):
+    most = (1 << 64) - 1
+    announced, made = announcing(monkeypatch, [(bytes([n]) * 16, most - 1, most) for n in range(100)])
+    made.evict(announced)
+    ((_, data),) = announced.said
+    told = cbor2.loads(data)
+    assert len(data) <= wire.EDGED_CLAIM_MAX
+    assert len(told["evicted"]) >= 6 and 2 * len(told["evicted"]) + told["more"] == 200
 
 
 # Messages of no form.
@@ -722,6 +814,18 @@ def test_a_connection_that_breaks_at_any_message_costs_nothing(interposed):
         assert [kind for kind, _ in gate.heard].count("session") == 1
 
 
+def test_a_clip_whose_connection_broke_needs_not_be_sent_again(node, gate, monkeypatch):
+    def broken(self, step):
+        monkeypatch.setattr(EvalClient, "end_step", honest)
+        raise EnclaveError("the connection broke")
+
+    gate.hello()
+    honest = EvalClient.end_step
+    monkeypatch.setattr(EvalClient, "end_step", broken)
+    gate.offer(*gate.sealed())
+    assert gate.hear("done") == ("done", {"number": 1, "failed": False})
+
+
 def test_a_clip_whose_connection_breaks_each_time_fails_in_the_end(monkeypatch):
     honest = EvalClient.end_step
 
@@ -893,6 +997,8 @@ def test_a_stopped_bridge_closes_the_epoch_and_the_next_one_says_so(node, gate, 
     first = node.status()["epoch"]
     node.stop()
     assert event(logged, "epoch_closed")
+    said = event(logged, "bridge_stopped")[0]
+    assert " clips=1 failed=0 records=2 waiting=0 products_checked=10 rejections=0 " in said
     node.restart_eval()
     node.bridge()
     epochs = [record for record in node.checked() if record.kind == RecordKind.EPOCH]
@@ -922,6 +1028,17 @@ def test_the_clip_under_way_is_finished_before_the_bridge_stops(node, gate, monk
         node._stop.set()
     node.join()
     assert node.died is None and len(node.clips()) == 1
+
+
+def test_what_waited_for_the_spool_is_stored_when_the_bridge_stops(node, gate, monkeypatch, logged):
+    monkeypatch.setattr(backoff, "FIRST_S", 3600.0)
+    gate.hello()
+    broken = failing(monkeypatch)
+    gate.offer(*gate.sealed())
+    until(lambda: node.status()["spool"] == "failing")
+    broken[0] = False
+    node.stop()
+    assert len(node.clips()) == 1 and event(logged, "epoch_closed")
 
 
 def test_a_foreign_state_is_named_and_the_epoch_begins_without_it(node, gate, logged):

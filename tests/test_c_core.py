@@ -1,7 +1,7 @@
 """The core in C equals NumPy bit for bit: arithmetic, every layer in every placement, and by messages.
 
-The programs are tests/c/core_test.c, network_test.c, flip_test.c and message_test.c; what they read, and what
-they must make of it, comes from tests/c/vectors.py.
+The programs are tests/c/core_test.c, network_test.c, flip_test.c, message_test.c and agreement_test.c; what they
+read, and what they must make of it, comes from tests/c/vectors.py.
 """
 
 import pytest
@@ -77,3 +77,7 @@ def test_every_bit_of_every_word_of_every_product_is_refused(programs, vector_fi
 
 def test_both_applications_evaluate_exactly_message_by_message(programs, vector_file):
     build.run(programs / "message_test", vector_file)
+
+
+def test_what_agreements_beacons_and_time_decide_is_in_every_record_byte_for_byte(programs, vector_file):
+    build.run(programs / "agreement_test", vector_file)

@@ -141,9 +141,19 @@ def test_the_best_person_comes_first():
 
 def test_at_the_rim_of_the_frame_no_coordinate_is_negative():
     heat, paf = maps([person(1.6, 11, 24)])
-    assert pose.find_peaks(heat[:18]).x.min() == -0.5  # beyond the centre of the first cell
-    found = pose.decode(heat, paf, cell=CELL)
-    assert len(found) == 1 and (found >= 0).all()
+    assert pose.find_peaks(heat[:18]).x.min() == 0.0
+    for cell in (CELL, 0.5):
+        found = pose.decode(heat, paf, cell=cell)
+        assert len(found) == 1 and (found >= 0).all()
+
+
+@pytest.mark.parametrize("x, y, column, row", [
+    (0.2, 8.7, 0, 8.7), (12.9, 8.3, 13, 8.3), (6.3, 0.1, 6.3, 0), (6.6, 15.4, 6.6, 15), (-0.6, 8.0, 0, 8)])
+def test_a_peak_at_the_rim_is_placed_at_its_cells_centre(x, y, column, row):
+    one = np.zeros((18, 3))
+    one[7] = x, y, 0.8
+    peaks = pose.find_peaks(maps([one], 16, 14)[0][:18])
+    assert abs(peaks.x[0] - column) < 0.02 and abs(peaks.y[0] - row) < 0.02
 
 
 def test_a_limb_longer_than_half_the_maps_is_worth_less():
@@ -265,7 +275,7 @@ def test_the_line_integral_equals_its_slow_twin():
         for start in np.nonzero(peaks.joint == a)[0].tolist():
             for end in np.nonzero(peaks.joint == b)[0].tolist():
                 along = np.array([peaks.x[end] - peaks.x[start], peaks.y[end] - peaks.y[start]])
-                length = np.hypot(*along)
+                length = np.hypot(*along) + 1e-9
                 values = []
                 for share in np.linspace(0, 1, pose.SAMPLES):
                     x, y = peaks.x[start] + share * along[0], peaks.y[start] + share * along[1]

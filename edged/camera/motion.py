@@ -124,56 +124,72 @@ def _part(rng: np.random.Generator, body: Body, label: str, seconds: float) -> L
     return [_fall(rng, body, at, walking=False)]
 
 
-def _moment(
-    rng: np.random.Generator, body: Body, label: str, start_s: float, end_s: float
-) -> Tuple[List[Act], Tuple[float, float]]:
-    """What somebody does who is seen from ``start_s`` to ``end_s``, and from when to when it shows.
+# What somebody does who is seen from start_s to end_s, and from when to when the label shows. Half of a fall is
+# enough, and a jump that has not landed yet: alerts are to come soon.
+_Moment = Tuple[List[Act], Tuple[float, float]]
 
-    Half of a fall is enough, and a jump that has not landed yet: alerts are to come soon.
-    """
-    seen_s = end_s - start_s
-    if label == STANDING:
-        if rng.random() < 0.15:  # fell before, lies still
-            fell = _fall(rng, body, 0.0, walking=False)
-            at = start_s - fell.end_s - rng.uniform(0.3, 6)
-            return [Act(FALL, at, at + fell.end_s, fell.details)], (start_s, end_s)
-        return _idle(rng, start_s - rng.uniform(0, 4), end_s, 0.5), (start_s, end_s)
-    if label == WALKING:
-        least = max(1.0, 0.25 * seen_s)
-        kind = rng.random()
-        if kind < 0.5:
-            return [Act(WALK, start_s - 1, end_s + 2)], (start_s, end_s)
-        if kind < 0.7:
-            stop = start_s + rng.uniform(least, seen_s)
-            return [Act(WALK, start_s - 1, stop)] + _idle(rng, stop, end_s, 0.3), (start_s, stop)
-        if kind < 0.85:
-            go = end_s - rng.uniform(least, seen_s)
-            return _idle(rng, start_s, go - 0.2, 0.3) + [Act(WALK, go - 0.2, end_s + 2)], (go, end_s)
-        return _stroll(rng, start_s, end_s), (start_s, end_s)
-    if label == JUMPING:
+
+def _stands(rng: np.random.Generator, body: Body, start_s: float, end_s: float) -> _Moment:
+    """Who bends down or crouches when the clip ends does not fall, and is the likeliest to be taken for it."""
+    kind = rng.random()
+    if kind < 0.2:  # fell before, lies still
+        fell = _fall(rng, body, 0.0, walking=rng.random() < 0.5)
+        at = start_s - fell.end_s - rng.uniform(0.1, 6)
+        return [Act(FALL, at, at + fell.end_s, fell.details)], (start_s, end_s)
+    if kind < 0.35:  # is about to jump
         jump = random_jump(rng)
-        at = rng.uniform(start_s, max(end_s - jump.lands_s - 0.1, start_s + 0.01))
-        acts = [Act(JUMP, at, at + jump.duration_s, jump)]
-        acts += _jumps(rng, acts[0].end_s + rng.uniform(0, 1.5), end_s, int(rng.integers(0, 3)))
-        if rng.random() < 0.4 and at - start_s > 0.8:  # came walking
-            acts.insert(0, Act(WALK, start_s - 1, at - rng.uniform(0, 0.3)))
-        if rng.random() < 0.4 and end_s - acts[-1].end_s > 1.5:  # goes away
-            acts.append(Act(WALK, acts[-1].end_s + 0.1, end_s + 2))
-        return acts, (at, at + jump.lands_s)
+        at = end_s - rng.uniform(0.2, 1.0) * jump.marks()[0]
+        return _idle(rng, start_s, at, 0.3) + [Act(JUMP, at, at + jump.duration_s, jump)], (start_s, end_s)
+    return _idle(rng, start_s - rng.uniform(0, 4), end_s + 3, 0.6), (start_s, end_s)
+
+
+def _walks(rng: np.random.Generator, body: Body, start_s: float, end_s: float) -> _Moment:
+    seen_s = end_s - start_s
+    least = max(1.0, 0.25 * seen_s)
+    kind = rng.random()
+    if kind < 0.5:
+        return [Act(WALK, start_s - 1, end_s + 2)], (start_s, end_s)
+    if kind < 0.7:
+        stop = start_s + rng.uniform(least, seen_s)
+        return [Act(WALK, start_s - 1, stop)] + _idle(rng, stop, end_s + 3, 0.4), (start_s, stop)
+    if kind < 0.85:
+        go = end_s - rng.uniform(least, seen_s)
+        return _idle(rng, start_s, go - 0.2, 0.3) + [Act(WALK, go - 0.2, end_s + 2)], (go, end_s)
+    return _stroll(rng, start_s, end_s), (start_s, end_s)
+
+
+def _leaps(rng: np.random.Generator, body: Body, start_s: float, end_s: float) -> _Moment:
+    jump = random_jump(rng)
+    airborne = 0.4 * jump.marks()[1] + 0.6 * jump.lands_s
+    at = rng.uniform(start_s, max(end_s - airborne, start_s + 0.01))
+    acts = [Act(JUMP, at, at + jump.duration_s, jump)]
+    acts += _jumps(rng, acts[0].end_s + rng.uniform(0, 1.5), end_s, int(rng.integers(0, 3)))
+    if rng.random() < 0.4 and at - start_s > 0.8:  # came walking
+        acts.insert(0, Act(WALK, start_s - 1, at - rng.uniform(0, 0.3)))
+    if rng.random() < 0.4 and end_s - acts[-1].end_s > 1.5:  # goes away
+        acts.append(Act(WALK, acts[-1].end_s + 0.1, end_s + 2))
+    return acts, (at, min(at + jump.lands_s, end_s))
+
+
+def _falls(rng: np.random.Generator, body: Body, start_s: float, end_s: float) -> _Moment:
     walking = rng.random() < 0.6
     fell = _fall(rng, body, 0.0, walking)
     latest, earliest = end_s - 0.65 * fell.end_s, start_s + 0.3
     if rng.random() < 0.4:
         earliest = max(earliest, latest - 1.8)
-    elif seen_s > 8:
+    elif end_s - start_s > 8:
         earliest = start_s - 0.3 * fell.end_s
     at = rng.uniform(earliest, latest)
-    acts = [Act(WALK, min(start_s, at) - 1, at)] if walking else []
-    if not walking and rng.random() < 0.5 and at - start_s > 3:
+    if walking:
+        acts = [Act(WALK, min(start_s, at) - 1, at)]
+    elif rng.random() < 0.5 and at - start_s > 3:
         acts = [Act(WALK, start_s - 1, at - rng.uniform(0.8, 2))]
-    elif not walking:
+    else:
         acts = _idle(rng, start_s, at, 0.3)
     return acts + [Act(FALL, at, at + fell.end_s, fell.details)], (max(at, start_s), min(at + fell.end_s, end_s))
+
+
+_MOMENTS = {STANDING: _stands, WALKING: _walks, JUMPING: _leaps, FALLING: _falls}
 
 
 def drawn_out(found: np.ndarray, looks: np.ndarray) -> np.ndarray:
@@ -206,7 +222,7 @@ def sample(rng: np.random.Generator, label: str, frames: int = 300) -> np.ndarra
         least = 1.2 if label in (STANDING, WALKING) else 2.2
         seen_s = seconds if rng.random() < 0.6 else rng.uniform(least, seconds)
         body, view = random_body(rng), random_view(rng, width, height)
-        acts, (shows, over) = _moment(rng, body, label, seconds - seen_s, seconds)
+        acts, (shows, over) = _MOMENTS[label](rng, body, seconds - seen_s, seconds)
         path = _ways(rng, view, 2 * seconds, rng.uniform(-0.08, 0.12))
         joints = perform(rng, body, acts, path, seconds - seen_s, seconds, CLIP_FPS)
         found = observe(rng, view, [joints], CLIP_FPS)[0]

@@ -30,6 +30,8 @@ SAMPLE_MIN = 0.05
 SAMPLE_SHARE = 0.8
 PARTS_MIN = 5
 SCORE_MIN = 0.4
+FLOOR = 0.01  # of a heat map's values, for their logarithms
+OUTSIDE = -1e9  # below any value
 PEAKS_MAX = 40  # of one keypoint; bounds the pairs, and thereby the time, whatever the picture shows
 
 _LIMB_OF = np.full((JOINTS, JOINTS), -1)
@@ -81,7 +83,7 @@ def decode(heat: np.ndarray, paf: np.ndarray, cell: float = 1.0, parts_min: int 
 def find_peaks(heat: np.ndarray) -> Peaks:
     """Local maxima of at least PEAK_MIN among their eight neighbours; of a plateau, one cell. heat : (18, h, w)"""
     joints, height, width = heat.shape
-    padded = np.full((joints, height + 2, width + 2), -1.0, np.float32)
+    padded = np.full((joints, height + 2, width + 2), OUTSIDE, np.float32)
     padded[:, 1:-1, 1:-1] = heat
     centre = padded[:, 1:-1, 1:-1]
     best = centre >= PEAK_MIN
@@ -183,14 +185,15 @@ def _vertex(padded: np.ndarray, joint: np.ndarray, row: np.ndarray, column: np.n
             right: int) -> np.ndarray:
     """Where, within half a cell, a parabola through the logarithms of a peak and its two neighbours has its top.
 
-    Of a Gaussian, which is what the network was taught to draw, that is the exact place.
+    Of a Gaussian, which is what the network was taught to draw, that is the exact place. At the rim, where one
+    neighbour is missing, the cell's own centre.
     """
     before, here, after = (
-        np.log(np.maximum(padded[joint, 1 + row + k * down, 1 + column + k * right], 0.01)).astype(np.float64)
-        for k in (-1, 0, 1)
-    )
+        padded[joint, 1 + row + k * down, 1 + column + k * right].astype(np.float64) for k in (-1, 0, 1))
+    inside = (before > OUTSIDE) & (after > OUTSIDE)
+    before, here, after = (np.log(np.maximum(value, FLOOR)) for value in (before, here, after))
     bend = np.maximum(2 * here - before - after, 1e-6)
-    return np.clip((after - before) / (2 * bend), -0.5, 0.5)
+    return np.where(inside, np.clip((after - before) / (2 * bend), -0.5, 0.5), 0.0)
 
 
 def _sample(paf: np.ndarray, limb: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

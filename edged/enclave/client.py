@@ -10,7 +10,7 @@ A status other than OK raises EnclaveError, or VerificationFailed where the encl
 from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Deque, Generator, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Deque, Generator, Iterable, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -197,7 +197,7 @@ class LoadedModel(NamedTuple):
 class Progress(NamedTuple):
     """Where an evaluation stands: the step that is due, and once it is done the sealed records.
 
-    emission : of the last record sealed so far. Records that did not fit are the later ones: ``records_after``.
+    emission : of the last record sealed so far. Records that did not fit are the later ones: ``record_from``.
     """
 
     step: int
@@ -286,14 +286,6 @@ class EvalClient:
         """The first kept record of this emission or a later one, and its emission; (the last one's, None): none."""
         emitted = self._emitted(EvalCommand.RECORD, wire.Emission(emission).pack())
         return emitted.emission, emitted.records[0] if emitted.records else None
-
-    def records_after(self, emission: int) -> Iterator[Tuple[int, bytes]]:
-        """All kept records after this emission: (emission, record), in order."""
-        while True:
-            emission, record = self.record_from(emission + 1)
-            if record is None:
-                return
-            yield emission, record
 
     def confirm(self, emission: int) -> bytes:
         """All records up to this one are stored durably: the enclave forgets them. The sealed state to store next."""

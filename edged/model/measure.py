@@ -89,7 +89,7 @@ def judged(model: Model, recording: Recording) -> List[Tuple[float, np.ndarray]]
 
 @dataclass(frozen=True)
 class Alerts:
-    """Of recordings: falls; for those that raised an alert, its delay after the fall's end; alerts of nothing; clips."""
+    """Of recordings: falls; how long after its end each one found raised an alert; alerts of nothing; clips."""
 
     falls: int
     delays_s: Tuple[float, ...]

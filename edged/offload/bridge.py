@@ -109,6 +109,10 @@ class Bridge:
         self._prepared.setdefault(persons, deque()).append(_Prepared(invocation, subtract))
         return self._cost(meter)
 
+    def prepared(self, persons: int) -> int:
+        """How many preparations for so many persons are in stock."""
+        return len(self._prepared.get(persons, ()))
+
     def evaluate(self, session: int, number: int, sealed: bytes) -> Outcome:
         """Evaluate one sealed clip, as often as the rule permits; its sealed records.
 

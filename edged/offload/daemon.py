@@ -104,14 +104,19 @@ class Daemon:
 
     def finish(self) -> None:
         """Leave everything stored and, where nothing is unfinished, the epoch closed."""
-        if self._link is None:
-            return
-        try:
-            self._ledger.settle()
-            self._link.keeper.end_epoch()
-            emit(log, "epoch_closed", epoch=self._link.epoch)
-        except (EnclaveError, SpoolError) as error:
-            log.info("the epoch stays open: %s", error)
+        if self._link is not None:
+            try:
+                self._ledger.settle()
+                self._link.keeper.end_epoch()
+                emit(log, "epoch_closed", epoch=self._link.epoch)
+            except (EnclaveError, SpoolError) as error:
+                log.info("the epoch stays open: %s", error)
+        did = self._status()
+        emit(log, "bridge_stopped", placement=did["placement"], transport=did["transport"],
+             accelerator=did["accelerator"], clips=did["clips"], failed=did["failed"], records=did["records"],
+             waiting=did["waiting"], products_checked=did["products_checked"], rejections=did["rejections"],
+             accelerator_bytes=did["accelerator_bytes"], enclave_peak_bytes=did["enclave_peak_bytes"],
+             seconds_per_clip=did["seconds_per_clip"])
 
     def close(self) -> None:
         if self._link is not None:
@@ -188,7 +193,6 @@ class Daemon:
     def _lose(self, error: EnclaveError) -> None:
         self._ledger.disconnected()
         self.close()
-        self._beacons.clear()  # by the time that it is back they prove nothing
         while self._exercises:
             self._exercises.popleft()
             self._refuse_edgectl(messages.AWAY)

@@ -65,7 +65,6 @@ class Desk:
         self._begun: Optional[Offer] = None  # the clip that the enclave may have had when the connection broke
         self._epoch: Optional[bytes] = None
         self._persons: Deque[int] = deque(maxlen=RECENT_CLIPS)
-        self._prepared: "Counter[int]" = Counter()
 
     def __len__(self) -> int:
         """Clips that wait."""
@@ -73,7 +72,6 @@ class Desk:
 
     def connected(self, link: Link) -> bool:
         """There is a connection; whether it is to the enclave of before, whose sessions are open still."""
-        self._prepared.clear()
         if link.epoch == self._epoch:
             return True
         granted = self._sessions.of(link.epoch) if self._epoch is None else {}
@@ -204,7 +202,6 @@ class Desk:
             self._begun = None
             self._refuse(camera, offer, str(error))
         except EnclaveError as error:
-            self._prepared.clear()
             if error.status is None:
                 self._queue.put_back(name, offer)
                 raise
@@ -220,7 +217,6 @@ class Desk:
         persons = next(persons for persons in range(head.persons + 1)
                        if wire.sealed_clip_bytes(persons, head.frames, head.joints) == len(offer.sealed))
         self._persons.append(persons)
-        self._prepared[persons] = max(0, self._prepared[persons] - outcome.attempts)
         self._count(clips=1, failed=int(outcome.failed), bytes=outcome.cost.bytes, seconds=outcome.cost.wall_s)
         camera.postponed, camera.unopened, camera.resumed = "", False, 0
         self.ledger.owe(camera, offer.number, outcome.failed, outcome.emission)
@@ -279,17 +275,14 @@ class Desk:
         if not link.model.head.products or not self._persons:
             return False
         persons = Counter(self._persons).most_common(1)[0][0]
-        if persons == 0 or self._prepared[persons] >= PREPARED_MAX:
+        if persons == 0 or link.bridge.prepared(persons) >= PREPARED_MAX:
             return False
         try:
-            cost = link.bridge.prepare(persons)
+            self._count(bytes=link.bridge.prepare(persons).bytes)
         except EnclaveError as error:
             if error.status is None:
                 raise
-            self._prepared[persons] = PREPARED_MAX  # some are left of which a refusal lost the count
-            return False
-        self._prepared[persons] += 1
-        self._count(bytes=cost.bytes)
+            return False  # those for other numbers of persons fill the enclave
         return True
 
     def _count(self, **more: Any) -> None:

@@ -3,7 +3,9 @@
 A claim is the node's own word, and says so; it is CBOR:
 
     camera    {camera, state: live | lost, reason, time}
-    evicted   {rcpt, time, evicted: [[epoch, first seq, last seq], ...]}     time in Unix seconds
+    evicted   {rcpt, time, evicted: [[epoch, first seq, last seq], ...], more: records beyond those}
+
+Times are Unix seconds.
 """
 
 import logging
@@ -27,8 +29,10 @@ log = logging.getLogger(__name__)
 
 CLAIM_S = 1.0  # between two of one camera: each is a record for every recipient
 EVICT_S = 5.0
-# [epoch, first, last] is at most 1 + 17 + 9 + 9 bytes; the rest of its claim needs less than 64.
-_RANGES_PER_CLAIM = (wire.EDGED_CLAIM_MAX - 64) // 36
+# Between two announcements of evictions, doubled each time: an announcement is a record, which may evict another.
+ANNOUNCE_MAX_S = 3600.0
+# Named in one announcement: [epoch, first, last] is at most 1 + 17 + 9 + 9 bytes, the rest of the claim less than 96.
+_RANGES_MAX = (wire.EDGED_CLAIM_MAX - 96) // 36
 
 
 class Drill(NamedTuple):
@@ -46,6 +50,7 @@ class Statements:
         self._spool = spool
         self._config = config
         self._evict_due_s = 0.0
+        self._announce_due_s, self._announce_s = 0.0, EVICT_S
 
     def answer(self, link: Link, beacon: Beacon) -> None:
         """A beacon's heartbeat."""
@@ -76,7 +81,7 @@ class Statements:
         return False
 
     def evict(self, link: Link) -> bool:
-        """Have the spool keep to its caps, and announce what went unacknowledged; False where nothing did."""
+        """Have the spool keep to its caps, and announce what went unacknowledged; False where nothing is to be."""
         now_s = time.monotonic()
         if now_s < self._evict_due_s or self._ledger.failing:
             return False
@@ -84,12 +89,16 @@ class Statements:
         try:
             evicted = self._spool.evict()
             if evicted is None:
+                self._announce_s = EVICT_S
                 return False
+            if now_s < self._announce_due_s:
+                return False
+            self._announce_due_s = now_s + self._announce_s
+            self._announce_s = min(2 * self._announce_s, ANNOUNCE_MAX_S)
             if all([self._announce(link, rcpt, ranges) for rcpt, ranges in evicted.records.items()]):
                 self._spool.announced(evicted)
                 for rcpt, ranges in evicted.records.items():
-                    emit(log, "records_evicted", recipient=rcpt,
-                         records=sum(last - first + 1 for _, first, last in ranges))
+                    emit(log, "records_evicted", recipient=rcpt, records=_records(ranges))
         except SpoolError as error:
             self._ledger.spool_failed(error)
         return True
@@ -126,11 +135,10 @@ class Statements:
         for paper, index in zip(link.papers.agreements, link.indices):
             if all(one.rcpt != rcpt for one in paper.agreement.recipients):
                 continue
-            for begin in range(0, len(ranges), _RANGES_PER_CLAIM):
-                body = {"rcpt": rcpt, "time": int(time.time()),
-                        "evicted": [list(one) for one in ranges[begin:begin + _RANGES_PER_CLAIM]]}
-                if not self._seal(link, index, RecordKind.EVICTED, body):
-                    return False
+            body = {"rcpt": rcpt, "time": int(time.time()), "more": _records(ranges[_RANGES_MAX:]),
+                    "evicted": [list(one) for one in ranges[:_RANGES_MAX]]}
+            if not self._seal(link, index, RecordKind.EVICTED, body):
+                return False
         return True
 
     def _seal(self, link: Link, agreement: int, kind: RecordKind, body: Dict[str, Any]) -> bool:
@@ -143,3 +151,7 @@ class Statements:
             return False
         self._ledger.keep(emitted)
         return True
+
+
+def _records(ranges: Sequence[Tuple[bytes, int, int]]) -> int:
+    return sum(last - first + 1 for _, first, last in ranges)

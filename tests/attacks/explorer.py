@@ -168,7 +168,7 @@ class Explorer:
         self.node.make_room()
         self.node.client.claim(index, RecordKind.HEALTH, self.rng.bytes(int(self.rng.integers(64))))
         self.node.client.beacon(self.node.beacon(self.beacons), bytes(32))
-        last = list(self.node.client.records_after(0))[-1][0]
+        last = self.node.kept(0)[-1][0]
         if self.chance():
             self.node.client.confirm(last)
 

@@ -201,6 +201,15 @@ class AttackNode:
         if info.kept > wire.EVAL_KEPT_MAX // 2:
             self.client.confirm(info.emission)
 
+    def kept(self, after=0):
+        """[(emission, record)] of what the enclave keeps after this emission."""
+        found = []
+        while True:
+            after, record = self.client.record_from(after + 1)
+            if record is None:
+                return found
+            found.append((after, record))
+
     def key_of(self, key_id):
         return self.short_alert_key if key_id == SHORT_ALERT_KEY_ID else self.alert_key
 

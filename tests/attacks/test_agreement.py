@@ -128,7 +128,7 @@ def test_an_agreement_may_be_as_large_as_its_form_allows(fresh_node):
     begun = fresh_node.agree(rules=rules, recipients=recipients, model=ModelTerms("m" * 64, (1 << 32) - 1, KEY_ID))
     assert begun.begun.emission == 1 + 4
     assert len(begun.begun.records) == 1  # of the largest body: the others are fetched
-    kept = dict(fresh_node.client.records_after(1))
+    kept = dict(fresh_node.kept(1))
     assert [fresh_node.open(kept[i], agreement=begun).header.rcpt for i in range(2, 6)] == [
         one.rcpt for one in recipients]
 

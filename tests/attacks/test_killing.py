@@ -110,7 +110,7 @@ class Scene:
             node.attempt(self.camera, self.sealed).finish_exactly(self.clip)
         except EnclaveError as error:
             assert error.status == Status.CLIP  # its record was out, or on its way, when the client ended
-            node.expect(list(node.client.records_after(0))[-1][1], self.clip)
+            node.expect(node.kept(0)[-1][1], self.clip)
         assert node.stats().records == records_before + 1
         node.evaluate(self.camera, coordinates())
 

@@ -215,7 +215,7 @@ def test_records_that_do_not_fit_one_answer_are_fetched(fresh_node):
     before = node.client.info().emission
     done = finished(node, node.camera(b"large", agreed))
     assert len(done.records) == 1 and done.emission == before + 4
-    kept = list(node.client.records_after(before))
+    kept = node.kept(before)
     assert [emission for emission, _ in kept] == [before + i for i in range(1, 5)]
     assert kept[0][1] == done.record
     assert [split_record(record)[0].rcpt for _, record in kept] == [to.rcpt for to in agreed.terms.recipients]
@@ -255,21 +255,21 @@ def test_kept_records_are_given_again_byte_for_byte_until_they_are_confirmed(fre
     camera, other = node.camera(b"one"), node.camera(b"other")
     said = [node.agreed.begun.records[0], record_of(node, camera)]
     under_way = node.attempt(other, node.seal(other, coordinates()))
-    assert [record for _, record in node.client.records_after(0)] == said
+    assert [record for _, record in node.kept(0)] == said
     said.append(under_way.finish())
     node.reconnect()
-    assert list(node.client.records_after(0)) == list(enumerate(said, 1))
-    assert list(node.client.records_after(1)) == list(enumerate(said, 1))[1:]
+    assert node.kept(0) == list(enumerate(said, 1))
+    assert node.kept(1) == list(enumerate(said, 1))[1:]
     assert node.client.record_from(4) == node.client.record_from((1 << 64) - 1) == (3, None)
     node.load(MODEL, Placement.ENCLAVE)
     node.attempt(camera, node.seal(camera, coordinates()))
     said.append(node.abort(camera)[1])
     node.client.confirm(2)
     node.client.confirm(1)  # nothing comes back
-    assert list(node.client.records_after(0)) == list(enumerate(said, 1))[2:]
+    assert node.kept(0) == list(enumerate(said, 1))[2:]
     assert split_record(said[-1])[0].seq == 4 and node.client.info().kept == 2
     node.client.confirm(4)
-    assert list(node.client.records_after(0)) == [] and node.client.info().kept == 0
+    assert node.kept(0) == [] and node.client.info().kept == 0
     assert node.client.record_from(0) == (4, None)
     assert split_record(record_of(node, camera))[0].seq == 5
 

@@ -89,6 +89,7 @@ static void expect_scores(const struct in_force *f, uint32_t recipient, struct e
                           uint8_t *plain) {
     const struct terms_recipient *to = &f->terms->recipient[recipient];
     uint8_t *at = plain + sizeof(s);
+    bool holds = false;
 
     s.version = EDGED_BODY_VERSION;
     s.rules = f->terms->rules;
@@ -101,9 +102,10 @@ static void expect_scores(const struct in_force *f, uint32_t recipient, struct e
         if ((to->sees_rule[i] & EDGED_SEES_SCORE) == 0)
             shown.score = 0;
         s.kind = EDGED_ALERT;
+        holds = holds || shown.message != EDGED_MESSAGE_CANCEL;
         memcpy(at, &shown, sizeof(shown));
     }
-    if (to->sees == 0 && s.kind != EDGED_ALERT) {
+    if (to->sees == 0 && !holds) {
         s.persons = 0;
         memset(s.tracks, 0, sizeof(s.tracks));
     }

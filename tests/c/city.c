@@ -83,6 +83,10 @@ uint64_t city_now_ns(void) {
     return clock_ns() > city.sent_ns ? clock_ns() : city.sent_ns + 1;
 }
 
+void city_pass_s(uint64_t seconds) {
+    stub.uptime_ns += seconds * CITY_SECOND;
+}
+
 /* ------------------------------------------------------------------ keys --- */
 
 static uint64_t u64_of(const uint8_t *p) {
@@ -174,7 +178,8 @@ static void judge_record(const struct held *k, const uint8_t *plain) {
     CHECK(crypto_gcm_open(key, to->key_bytes, nonce, header, n, k->record + sizeof(head) + n,
                           head.body_bytes - EVAL_TAG_BYTES, opened) == 0,
           "the recipient's key opens its record");
-    for (size_t i = 0; i < head.body_bytes - EVAL_TAG_BYTES; i++)
+    const size_t size = head.body_bytes - EVAL_TAG_BYTES;
+    for (size_t i = memcmp(opened, plain, size) == 0 ? size : 0; i < size; i++)
         CHECK(opened[i] == plain[i], "byte %zu of kind %u is %u, not %u", i, kind, opened[i], plain[i]);
     city.kinds[k->recipient] = kind;
 }

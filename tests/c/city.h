@@ -58,6 +58,8 @@ uint32_t city_place(uint32_t deal);
 /* The city's present time. */
 uint64_t city_now_ns(void);
 
+void city_pass_s(uint64_t seconds);
+
 /* A beacon of a recipient of the agreement in that place; later ones must have later times. */
 struct eval_beacon city_beacon(uint32_t place, uint32_t recipient, uint64_t time_ns);
 

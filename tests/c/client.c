@@ -60,19 +60,24 @@ void client_init(void) {
     }
 }
 
-static void put_slots(void) {
+void client_put_slot(uint32_t from, uint32_t to, uint32_t id) {
     struct {
         struct edged_hdr h;
         struct key_slot_put p;
     } m = {.h = {.version = EDGED_WIRE_VERSION, .cmd = KEY_SLOT_PUT, .len = sizeof(m.p)}};
+    struct key_slot_put named;
+    struct edged_hdr answer[EDGED_MESSAGE_BYTES / sizeof(struct edged_hdr) + 1];
     char name[16];
 
-    for (uint32_t slot = 0; slot < CLIENT_SLOTS; slot++) {
-        snprintf(name, sizeof(name), "slot/%u", slot);
-        memcpy(&m.p, vector_get(name, NULL), sizeof(m.p));
-        CHECK(key_message(client.key, (const uint8_t *)&m, sizeof(m), client.answer) == sizeof(m.h), "slot");
-        CHECK(load_le32(client.answer + offsetof(struct edged_hdr, status)) == EDGED_OK, "slot");
-    }
+    snprintf(name, sizeof(name), "slot/%u", id);
+    memcpy(&named, vector_get(name, NULL), sizeof(named));
+    snprintf(name, sizeof(name), "slot/%u", from);
+    memcpy(&m.p, vector_get(name, NULL), sizeof(m.p));
+    m.p.slot = to;
+    memcpy(m.p.key_id, named.key_id, sizeof(m.p.key_id));
+    CHECK(key_message(client.key, (const uint8_t *)&m, sizeof(m), (uint8_t *)answer) == sizeof(answer[0]) &&
+              answer[0].status == EDGED_OK,
+          "slot %u", to);
 }
 
 void client_start(uint64_t seed) {
@@ -82,7 +87,8 @@ void client_start(uint64_t seed) {
     client.persons = 1;
     client.key = stub.key = key_create();
     CHECK(client.key != NULL, "key application");
-    put_slots();
+    for (uint32_t slot = 0; slot < CLIENT_SLOTS; slot++)
+        client_put_slot(slot, slot, slot);
     client.eval = eval_create();
     CHECK(client.eval != NULL, "evaluation application");
     city_start();
@@ -456,39 +462,12 @@ void client_evaluate(void) {
     CHECK(client.observations == before + 1, "an honest client is served from any state");
 }
 
-/* ---------------------------------------------------------- beside clips --- */
-
-void client_agree(uint32_t deal) {
-    (void)due_agreement(deal);
-    client_send(client.request, client.request_bytes, -1);
-}
-
-void client_confirm(uint64_t emission) {
-    const struct eval_emission ask = {.emission = emission};
-    client_request(EVAL_CONFIRM, &ask, sizeof(ask), -1);
-}
-
-void client_beacon(uint32_t place, uint32_t recipient, uint64_t time_ns) {
-    const struct eval_beacon ask = city_beacon(place, recipient, time_ns);
-    client_request(EVAL_BEACON, &ask, sizeof(ask), -1);
-}
-
-void client_claim(uint32_t place, uint32_t kind, uint32_t bytes) {
-    struct {
-        struct eval_claim head;
-        uint8_t bytes[EDGED_CLAIM_MAX + 1];
-    } ask = {.head = {.agreement = place, .kind = kind, .bytes = bytes}};
-
-    CHECK(bytes <= sizeof(ask.bytes), "claim");
-    memset(ask.bytes, 'c', bytes);
-    client_request(EVAL_CLAIM, &ask, sizeof(ask.head) + bytes, -1);
-}
-
-void client_exercise(uint32_t place, uint32_t rule) {
-    const struct eval_exercise ask = {.agreement = place, .rule = rule};
-    client_request(EVAL_EXERCISE, &ask, sizeof(ask), -1);
-}
-
-void client_restore(const struct edged_state *state) {
-    client_request(EVAL_RESTORE, state, sizeof(*state), -1);
+void client_spoil(void) {
+    client_advance(20000, STATE_STEP);
+    while (client.eval->state == STATE_STEP) {
+        const int handle = client_due();
+        if (load_le16(client.request + offsetof(struct edged_hdr, cmd)) == EVAL_STEP_WRITE && client.eval->step == 1)
+            client.request[client.request_bytes - 1] ^= 0x80;
+        client_send(client.request, client.request_bytes, handle);
+    }
 }

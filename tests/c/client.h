@@ -71,12 +71,10 @@ void client_advance(uint32_t messages, uint32_t states);
 /* From any state: load, agree, open a session, evaluate a clip of client.persons. */
 void client_evaluate(void);
 
-/* What the city or the bridge asks beside clips; an agreement by its number in the vector file. */
-void client_agree(uint32_t deal);
-void client_confirm(uint64_t emission);
-void client_beacon(uint32_t place, uint32_t recipient, uint64_t time_ns);
-void client_claim(uint32_t place, uint32_t kind, uint32_t bytes);
-void client_exercise(uint32_t place, uint32_t rule);
-void client_restore(const struct edged_state *state);
+/* A clip of which one bit comes back wrong, where it is masked: to its refusal. */
+void client_spoil(void);
+
+/* The vector file's key of one slot into another, under the id of a third. */
+void client_put_slot(uint32_t from, uint32_t to, uint32_t id);
 
 #endif

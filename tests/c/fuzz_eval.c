@@ -3,6 +3,7 @@
  * port in between, over kills and epochs. Each answer is judged: whatever came before, a
  * record is what the city expects (city.h). At the end an honest client may have to be served.
  */
+#include "ask.h"
 #include "client.h"
 #include "crypto_stub.h"
 #include "fuzz_input.h"
@@ -138,7 +139,7 @@ static void send_beacon(uint32_t deal, uint32_t recipient, uint64_t late_ns) {
     const uint32_t place = city_place(deal);
 
     if (place != EVAL_AGREEMENTS_MAX)
-        client_beacon(place, recipient, city_now_ns() - late_ns);
+        ask_beacon(place, recipient, city_now_ns() - late_ns);
 }
 
 static void city_acts(struct fuzz_input *in) {
@@ -147,7 +148,7 @@ static void city_acts(struct fuzz_input *in) {
 
     switch (what) {
     case CITY_AGREES: /* one place is left for the honest client's */
-        client_agree(argument % EVAL_AGREEMENTS_MAX);
+        ask_agree(argument % EVAL_AGREEMENTS_MAX);
         break;
     case CITY_BEACON:
         send_beacon(argument >> 1 & 1, argument & 1, 0);
@@ -159,20 +160,20 @@ static void city_acts(struct fuzz_input *in) {
         city.ahead_ns += minutes;
         break;
     case CITY_CLAIM:
-        client_claim(argument & 3, EDGED_CAMERA + (argument >> 2) % 5u, argument * 5u % (EDGED_CLAIM_MAX + 2));
+        ask_claim(argument & 3, EDGED_CAMERA + (argument >> 2) % 5u, argument * 5u % (EDGED_CLAIM_MAX + 2));
         break;
     case CITY_EXERCISE:
-        client_exercise(argument & 3, argument >> 2 & 15);
+        ask_exercise(argument & 3, argument >> 2 & 15);
         break;
     case CITY_CONFIRM:
-        client_confirm(emission > argument ? emission - argument : 0);
+        ask_confirm(emission > argument ? emission - argument : 0);
         break;
     case CITY_CLOSE:
         client_request(EVAL_CLOSE, NULL, 0, -1);
         break;
     case CITY_RESTORE:
         if (city.has_state)
-            client_restore(&city.state);
+            ask_restore(&city.state);
         break;
     default:
         stub.random_left = 0; /* without randomness it would not start */

@@ -62,7 +62,7 @@ static void write_body(struct eval *e, const struct agreement *a, const struct r
     struct edged_scores s = *scores;
     struct edged_alert alert;
     const bool all = (to->sees & EDGED_SEES_SCORES) != 0;
-    uint64_t any = 0, shown;
+    uint64_t any = 0, shown = all ? ~(uint64_t)0 : 0;
     uint8_t *at = e->plain + sizeof(s);
 
     memset(e->plain, 0, sizeof(e->plain));
@@ -77,14 +77,14 @@ static void write_body(struct eval *e, const struct agreement *a, const struct r
                                          .score = select_u32(said, score, 0),
                                          .event = select_u64(said, f->event, 0)};
             any |= said;
+            shown |= said & mask_ge(EDGED_MESSAGE_UPDATE, f->message);
         }
         memcpy(at, &alert, sizeof(alert));
         at += sizeof(alert);
     }
     s.kind = select_u32(any, EDGED_ALERT, scores->kind);
     s.sees = all ? EDGED_SEES_SCORES : 0;
-    /* Who was seen: to those who see all, and with an alert. */
-    shown = all ? ~(uint64_t)0 : any;
+    /* Who was seen: to those who see all, and where a rule holds; of a Cancel it is nobody. */
     s.persons &= (uint32_t)shown;
     for (uint32_t i = 0; i < 8; i++)
         s.tracks[i] &= (uint32_t)shown;
