@@ -8,8 +8,9 @@ import time
 from typing import Any, Dict, List, Optional
 
 from edged import command
-from edged.alerts import cityconfig, keys, nodes, reports
+from edged.alerts import cityconfig, keys, nodes
 from edged.alerts.record import ALERT_KEY_SIZES, Claim, Epoch, Heartbeat, Observation, Record, open_record
+from edged.alerts.screen import Screen
 from edged.alerts.subscriber import Subscriber
 from edged.errors import UsageError
 from edged.secret import read_secret
@@ -101,11 +102,12 @@ def run_revoke(given: argparse.Namespace) -> None:
 
 def run_listen(given: argparse.Namespace) -> None:
     stop = Stop().on_signals()
+    screen = Screen(given.json, given.all)
     with Subscriber(cityconfig.load(given.config)) as subscriber:
         print("edged-city: listening on {}".format(subscriber.address), file=sys.stderr, flush=True)
         while not stop.is_set():
             events = subscriber.poll(0.5)
-            for line in reports.lines(events, given.json, given.all, time.time_ns()):
+            for line in screen.lines(events, time.time_ns()):
                 print(line)
             sys.stdout.flush()
 

@@ -17,9 +17,10 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from edged import command
-from edged.alerts import cityconfig, reports
+from edged.alerts import cityconfig
 from edged.alerts.record import Observation
 from edged.alerts.reports import Received
+from edged.alerts.screen import Screen
 from edged.alerts.subscriber import Subscriber
 from edged.enclave.wire import MessageType
 from edged.errors import EdgedError, MissingInput, UsageError
@@ -73,6 +74,7 @@ class _Demo:
         self._site = Site(folder, bundled.model(), bundled.MODEL_ID, Terms(RULES), {CAMERA: lines},
                           loopback_address(), given.placement, log="json")
         self._log = _NodeLog(self._json)
+        self._screen = Screen(self._json)
         self._received: List[Received] = []
         self._alert_delays_s: List[float] = []
 
@@ -137,10 +139,8 @@ class _Demo:
         if isinstance(event, Received):
             self._received.append(event)
             self._time(event)
-        if self._json:
-            print(json.dumps(reports.line(event)), flush=True)
-        elif not reports.routine(event):
-            print(reports.text(event, time.time_ns()), flush=True)
+        for line in self._screen.lines([event], time.time_ns()):
+            print(line, flush=True)
 
     def _time(self, event: Received) -> None:
         """How long an alert took: from the beginning of what it tells where that is known, else from the clip's end."""

@@ -10,10 +10,11 @@ from edged.alerts.journal import Entry, Journal
 from edged.alerts.liveness import Back, Silence
 from edged.alerts.record import Epoch, Heartbeat, Observation
 from edged.alerts.reports import Altered, Received, Skew
+from edged.alerts.screen import Screen
 from edged.alerts.sequence import EpochBegan, Gap, GapClosed, Replay
 from edged.alerts.subscriber import Subscriber
 from edged.enclave import wire
-from edged.enclave.wire import MessageStatus, RecordKind
+from edged.enclave.wire import MessageStatus, MessageType, RecordKind
 from edged.errors import BusError, ConfigError, KeyRefused, MissingInput, SpoolError, VerificationFailed
 from edged.trust.agreement import open_agreement
 from twin import CITY_NS, City, Clock, Peer, cbor_claim, plain
@@ -351,7 +352,7 @@ def test_lines_for_programs_are_json_and_name_what_an_alert_is(talk):
     enclave = talk.enclave
     events = talk.peer.deliver(enclave.begin(), enclave.clip(alert=0, status=MessageStatus.EXERCISE),
                                enclave.claim(cbor_claim(state="lost", reason="\x1b[31m")), enclave.claim(b"\xff\xfe"))
-    made = [json.loads(line) for line in reports.lines(events, True, True, CITY_NS)]
+    made = [json.loads(line) for line in Screen(True, True).lines(events, CITY_NS)]
     assert [line["type"] for line in made] == ["record", "epoch_began", "record", "record", "record"]
     alert = made[2]
     assert (alert["kind"], alert["label"], alert["score"], alert["camera"], alert["tracks"], alert["time"]) == (
@@ -365,12 +366,23 @@ def test_lines_for_people_mark_exercises_leave_out_routine_and_hold_no_control_c
     enclave = talk.enclave
     events = talk.peer.deliver(enclave.begin(), enclave.clip(), enclave.clip(alert=0),
                                enclave.clip(alert=1, status=MessageStatus.EXERCISE), enclave.claim(cbor_claim(x="\x1b[31m")))
-    made = reports.lines(events, False, False, CITY_NS)
+    made = Screen(False, False).lines(events, CITY_NS)
     assert len(made) == 4 and "epoch 1 began" in made[0]
     assert made[1].split() == ["2027-01-15T08:00:00Z", "node-1", "gate", "ALERT", "falling", "0.97", "tracks", "3", "clip", "2"]
     assert "*** EXERCISE *** ALERT jumping 0.97" in made[2] and "EXERCISE" not in made[1]
     assert all(line.isprintable() for line in made)
-    assert len(reports.lines(events, False, True, CITY_NS)) == 6
+    assert len(Screen(False, True).lines(events, CITY_NS)) == 6
+
+
+def test_an_alert_that_goes_on_is_one_line_until_somebody_new_falls_or_it_was_never_shown(talk):
+    enclave = talk.enclave
+    events = talk.peer.deliver(enclave.begin(), *[enclave.clip(alert=0, **more) for more in (
+        {}, dict(message=MessageType.UPDATE), dict(message=MessageType.UPDATE, tracks=(3, 9)),
+        dict(message=MessageType.UPDATE, tracks=(9,)), dict(message=MessageType.CANCEL))])
+    shown = Screen().lines([event for event in events if isinstance(event, Received)], CITY_NS)
+    assert [line.split()[3] for line in shown] == ["ALERT", "UPDATE", "CANCEL"] and "tracks 3 9" in shown[1]
+    late = Screen().lines([event for event in events if isinstance(event, Received)][2:4], CITY_NS)
+    assert [line.split()[3] for line in late] == ["UPDATE", "UPDATE"]  # its Alert was not seen here
 
 
 def test_every_event_has_a_line_and_is_rebuilt_from_its_fields():
@@ -385,8 +397,8 @@ def test_every_event_has_a_line_and_is_rebuilt_from_its_fields():
                   Skew("n", -90.0), Skew("n", 0.0), Suppressed("n", "gap", 4)):
         content = cbor2.loads(cbor2.dumps(reports.content(event)))
         assert reports.rebuilt(reports.NAMES[type(event)], content) == event
-        assert json.loads(reports.lines([event], True, False, 0)[0])["type"] == reports.NAMES[type(event)]
-        assert len(reports.lines([event], False, True, 0)) == 1
+        assert json.loads(Screen(True, False).lines([event], 0)[0])["type"] == reports.NAMES[type(event)]
+        assert len(Screen(False, True).lines([event], 0)) == 1
 
 
 # ----------------------------------------------------------------------------------------------- several agreements

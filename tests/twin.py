@@ -76,7 +76,7 @@ class Enclave:
         self.alert_key, self.rcpt, self.kid, self.digest, self.rules = alert_key, rcpt, kid, digest, rules
         self.node = node or os.urandom(16)
         self.epoch, self.salt, self.seq, self.counter = bytes(16), bytes(32), 0, 0
-        self.number = 0
+        self.number = self.event = 0
 
     def begin(self, unclean=False, counter=None, previous=None, previous_seq=None):
         """A new epoch; its first record."""
@@ -88,14 +88,16 @@ class Enclave:
         return self.seal(RecordKind.EPOCH, wire.EpochBody(
             version=2, kind=RecordKind.EPOCH, agreement=self.digest, **body).pack())
 
-    def clip(self, alert=None, status=MessageStatus.ACTUAL, score=63570, claimed_ns=CITY_NS, time_ns=CITY_NS, camera=b"gate"):
-        """A clip's record; alert : index of the rule that began to hold."""
+    def clip(self, alert=None, status=MessageStatus.ACTUAL, score=63570, claimed_ns=CITY_NS, time_ns=CITY_NS, camera=b"gate",
+             message=MessageType.ALERT, tracks=(3,)):
+        """A clip's record; alert : index of the rule that holds, or no longer does; an ALERT begins its event."""
         self.number += 1
-        entries = [wire.AlertEntry(MessageType.ALERT, score, self.number) if rule == alert else wire.AlertEntry(0, 0, 0)
+        self.event = self.number if message == MessageType.ALERT else self.event
+        entries = [wire.AlertEntry(message, score, self.event) if rule == alert else wire.AlertEntry(0, 0, 0)
                    for rule in range(self.rules)]
         kind = RecordKind.OBSERVATION if alert is None else RecordKind.ALERT
-        scores = wire.Scores(version=2, kind=kind, status=status, sees=0, labels=3, rules=self.rules, persons=1,
-                             number=self.number, claimed_ns=claimed_ns, time_ns=time_ns, tracks=(3,) + (0,) * 7,
+        scores = wire.Scores(version=2, kind=kind, status=status, sees=0, labels=3, rules=self.rules, persons=len(tracks),
+                             number=self.number, claimed_ns=claimed_ns, time_ns=time_ns, tracks=tracks + (0,) * (8 - len(tracks)),
                              camera=camera.ljust(32, b"\0"), model=b"M" * 32)
         return self.seal(RecordKind.OBSERVATION, scores.pack() + b"".join(entry.pack() for entry in entries))
 

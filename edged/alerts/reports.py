@@ -267,10 +267,3 @@ _SAID: Dict[Type[Any], Callable[[Any], str]] = {
         abs(event.seconds), "ahead of" if event.seconds > 0 else "behind"),
     Suppressed: lambda event: "!!! {} more events `{}` were not reported one by one".format(event.count, event.what),
 }
-
-
-def lines(events: Sequence[Any], as_json: bool, everything: bool, now_ns: int) -> List[str]:
-    """What `edged-city listen` prints."""
-    if as_json:
-        return [json.dumps(dict({"time": iso(now_ns)}, **line(event))) for event in events]
-    return [text(event, now_ns) for event in events if everything or not routine(event)]
