@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,7 @@ from edged.camera import clip
 from edged.enclave.slots import read_slots
 from edged.enclave.wire import KeyKind
 from edged.errors import KeyRefused, PackageError, UsageError, VerificationFailed
-from edged.trust.agreement import open_agreement
+from edged.trust.agreement import open_agreement, sign
 from twin import City, Enclave, Peer, plain
 
 
@@ -167,6 +168,18 @@ def test_an_agreement_of_another_city_is_refused(city, capsys, tmp_path):
     other = City(tmp_path / "other", bundle=False)
     found, _, err = init(capsys, city, agreement=agreement_file(other))
     assert found == 76 and "its query data owner is" in err and not city.bundle.exists()
+
+
+@pytest.mark.parametrize("other, words", [
+    (lambda city: dict(data_key=b"x" * 16), "names data key 78"),
+    (lambda city: dict(recipients=city.agreement.recipients[1:]), "does not name recipient city"),
+    (lambda city: dict(recipients=(city.agreement.recipients[0]._replace(alert_key=b"x" * 16),)), "does not name recipient city")])
+def test_an_agreement_of_other_keys_of_this_city_is_refused(city, capsys, other, words):
+    payload = replace(city.agreement, **other(city)).encode()
+    path = city.folder.parent / "agreement.cose"
+    path.write_bytes(sign(payload, city.mo_key, keys.read_signing_key(str(city.folder))))
+    found, _, err = init(capsys, city, agreement=path)
+    assert found == 77 and words in err and err.count("\n") == 1 and not city.bundle.exists()
 
 
 def test_an_agreement_altered_after_it_was_signed_is_refused(city, capsys):

@@ -49,7 +49,7 @@ def install_at(bundle, etc):
 
 
 def test_on_a_bare_node_everything_is_put_in_its_place_and_the_configuration_loads(bundle, city, etc):
-    before = os.umask(0)
+    before = os.umask(0o077)
     try:
         done = install_at(bundle, etc)
     finally:

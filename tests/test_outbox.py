@@ -132,10 +132,11 @@ def test_a_subscriber_that_misses_something_gets_all_again_at_once(lane, spool, 
 
 def test_no_record_goes_out_before_its_runs_hello(lane, spool, wired):
     spool.put([record(1)])
-    wired.connected = False
-    lane.offer(0.0)
-    wired.connected = True
+    send, refused = wired.send, []
+    lane._send = lambda frames: send(frames) if refused else bool(refused.append(frames))
+    lane.offer(0.0)  # the hello is refused, and then the connection stands
     lane.offer(0.05)
+    assert refused == [[delivery.HELLO, refused[0][1]]]
     assert [frames[0] for frames in wired.frames] == [delivery.HELLO, delivery.RECORD]
 
 

@@ -164,6 +164,7 @@ def test_gaps_that_were_open_are_named_when_the_epoch_ends(history):
 def test_an_epoch_that_was_hidden_is_owed_from_its_first_record(history):
     history.get(A, 2)
     assert history.begin(C, 3, B, 7) == [EpochBegan("node", C, 3, False, B, ((1, 7),), 1), Gap("node", B, 1, 7)]
+    assert history.get(C, 2, 3) == []
     assert history.begin(B, 2, A, 2) == [EpochBegan("node", B, 2, False, A, (), 0)], "it was named: late, not rolled back"
     assert history.get(B, *range(2, 8)) == [GapClosed("node", B, 1, 7)]
     assert all(late for epoch, _, late in history.passed if epoch == B)

@@ -221,6 +221,23 @@ def test_nobody_else_may_read_any_of_its_files(tmp_path):
         os.umask(before)
 
 
+def test_a_file_that_others_could_read_is_closed_to_them(tmp_path):
+    Spool(str(tmp_path / "spool.db"), ROOMY).close()
+    (tmp_path / "spool.db").chmod(0o644)
+    with Spool(str(tmp_path / "spool.db"), ROOMY):
+        assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_writer_keeps_nobody_from_opening_and_reading(spool, tmp_path, monkeypatch):
+    """`edgectl status` asks a spool that the bridge is writing to."""
+    spool.put([record(1)])
+    spool._base.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(spool_module, "BUSY_TIMEOUT_S", 0.05)
+    with Spool(str(tmp_path / "spool.db"), ROOMY) as other:
+        assert seqs(other) == [1]
+    spool._base.execute("ROLLBACK")
+
+
 def test_synchronisation_is_full_and_the_log_is_written_ahead(spool):
     assert spool._base.execute("PRAGMA synchronous").fetchone()[0] == 2
     assert spool._base.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
@@ -276,7 +293,7 @@ def test_age_counts_while_the_node_runs_over_restarts_of_it(tmp_path):
         clock.at += 50
         spool.put([record(2)])
         assert spool.evict() is None
-        clock.boot, clock.at = "second", 5.0
+        clock.boot, clock.at = "second", 5000.0
     with capped(tmp_path, clock, max_age_s=60) as spool:
         spool.put([record(3)])  # the 50 s before the restart count, the time in between does not
         clock.at += 9

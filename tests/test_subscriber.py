@@ -302,12 +302,18 @@ def test_beacons_go_on_rising_after_a_restart_with_a_clock_set_back(talk):
     assert wire.Beacon.unpack(second).time_ns > wire.Beacon.unpack(first).time_ns
 
 
-def test_a_new_epoch_gets_a_beacon_of_its_own_at_once(talk):
+def test_a_new_epoch_gets_a_beacon_of_its_own_at_once(tmp_path):
+    talk = Talk(City(tmp_path / "city", period_s=60))
     talk.peer.deliver(talk.enclave.begin())
     talk.peer.beacon()
+    talk.peer.deliver(talk.enclave.clip())
+    assert talk.subscriber.poll(0.3) == []
+    talk.peer.take()
+    assert talk.peer.beacons == [], "none is due"
     talk.peer.deliver(talk.enclave.begin())
-    beacon, _ = talk.peer.beacon()  # the period is a second; the clock did not move on
+    beacon, _ = talk.peer.beacon()
     assert plain(talk.peer.deliver(talk.enclave.heartbeat(beacon)), Received)
+    talk.close()
 
 
 def test_a_node_that_stops_answering_is_silent_and_one_that_answers_again_is_back(talk):

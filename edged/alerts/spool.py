@@ -93,19 +93,26 @@ class Database:
         self._to_wal()
         self._base.execute("PRAGMA synchronous=FULL")
         self._base.execute("PRAGMA journal_size_limit={}".format(_WAL_KEPT_BYTES))
-        with self._writing():
-            found = self._pragma("application_id"), self._pragma("user_version")
-            if found == (0, 0) and not self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                # Not executescript, which would commit first.
-                for statement in self.schema.split(";\n\n"):
-                    self._base.execute(statement)
-                self._base.execute("PRAGMA application_id={}".format(self.application))
-                self._base.execute("PRAGMA user_version={}".format(self.version))
-            elif found[0] != self.application:
-                raise SpoolError("{}: not made by edged: name another file, or move this one aside".format(self.path))
-            elif found[1] != self.version:
-                raise SpoolError("{}: schema {}, this release reads {}: use the release that wrote it, or move it "
-                                 "aside".format(self.path, found[1], self.version))
+        if self._marks() == (0, 0):  # else no writer need be waited for
+            with self._writing():
+                self._make()
+        found = self._marks()
+        if found[0] != self.application:
+            raise SpoolError("{}: not made by edged: name another file, or move this one aside".format(self.path))
+        if found[1] != self.version:
+            raise SpoolError("{}: schema {}, this release reads {}: use the release that wrote it, or move it "
+                             "aside".format(self.path, found[1], self.version))
+
+    def _marks(self) -> Tuple[int, int]:
+        return self._pragma("application_id"), self._pragma("user_version")
+
+    def _make(self) -> None:
+        if self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return  # something else's, or another process was faster
+        for statement in self.schema.split(";\n\n"):  # executescript would commit first
+            self._base.execute(statement)
+        self._base.execute("PRAGMA application_id={}".format(self.application))
+        self._base.execute("PRAGMA user_version={}".format(self.version))
 
     def _to_wal(self) -> None:
         # Two processes that make the file at once meet here, and SQLite does not wait for this lock by itself.
