@@ -53,7 +53,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
     allowed = commands.add_parser("allow", help="list a node: it may connect")
     allowed.add_argument("name", metavar="NAME")
-    allowed.add_argument("--key", required=True, metavar="Z85", help="the node's public key, as `edgectl install` says it")
+    allowed.add_argument("--key", required=True, metavar="Z85",
+                         help="the node's public key, as `edgectl install` says it")
     allowed.add_argument("--node", metavar="HEX", help="its enclave's name; else learnt from its first record")
     _with_folder(allowed)
     allowed.set_defaults(run=run_allow)
@@ -64,8 +65,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     revoked.set_defaults(run=run_revoke)
 
     heard = commands.add_parser("listen", help="take the nodes' records and print what comes, until SIGINT or SIGTERM",
-                                description="Print alerts, and loudly what is missing, altered or silent. A line that was "
-                                            "printed and not read is printed again after a kill.")
+                                description="Print alerts, and loudly what is missing, altered or silent. A line that "
+                                            "was printed and not read is printed again after a kill.")
     heard.add_argument("--config", metavar="FILE", default=cityconfig.FILE, help="default ./%(default)s")
     heard.add_argument("--json", action="store_true", help="every event as one JSON line")
     heard.add_argument("--all", action="store_true", help="routine records, too")

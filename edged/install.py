@@ -73,11 +73,12 @@ def install(folder: str, config: str, root: str = "/") -> Installed:
         node = loaded.node.name
     else:
         node, lacking = _host_name(), []
-        places = _Places(beside / "agreement.cose", tuple(beside / "cameras" / (name + ".key") for name, _ in bundle.cameras),
+        places = _Places(beside / "agreement.cose",
+                         tuple(beside / "cameras" / (name + ".key") for name, _ in bundle.cameras),
                          beside / _CURVE_KEY, beside / "slots")
         placing.add(path, _written(bundle, node), SHARED)
-        lacking = [("Still missing in {}".format(path), "the model's package, as {}\n".format(beside / _PACKAGE) + "".join(
-            "the source of camera.{}\n".format(name) for name, _ in bundle.cameras))]
+        lacking = [("Still missing in {}".format(path), "the model's package, as {}\n{}".format(
+            beside / _PACKAGE, "".join("the source of camera.{}\n".format(name) for name, _ in bundle.cameras)))]
     placing.add(places.agreement, bundle.signed, SHARED)
     for (_, key), place in zip(bundle.cameras, places.cameras):
         placing.add(place, key)
@@ -96,8 +97,8 @@ def _fitted(config: Config, bundle: Bundle, root: str) -> Tuple[_Places, List[Tu
     """Where a configuration wants it, and what it lacks. Raises ConfigError or KeyRefused where the two disagree."""
     enclave = config.enclave
     if bundle.slots and (enclave.kind != "host" or enclave.keys is None):
-        raise KeyRefused("{}: enclave.kind is \"{}\", and the bundle is for an emulated enclave: have the city make one "
-                         "without --emulated".format(config.path, enclave.kind))
+        raise KeyRefused("{}: enclave.kind is \"{}\", and the bundle is for an emulated enclave: have the city "
+                         "make one without --emulated".format(config.path, enclave.kind))
     lacking: List[Tuple[str, str]] = []
     beside = config.path.parent
 

@@ -33,7 +33,8 @@ class Placing:
         try:
             for path, content, mode in todo:
                 folders += _make_folders(os.path.dirname(path))
-                temporary = os.path.join(os.path.dirname(path), ".{}.new-{}".format(os.path.basename(path), os.getpid()))
+                temporary = os.path.join(os.path.dirname(path), ".{}.new-{}".format(
+                    os.path.basename(path), os.getpid()))
                 _write(temporary, content, mode, written)
             for (path, _, _), temporary in zip(todo, list(written)):
                 os.link(temporary, path)  # unlike a renaming it replaces nothing

@@ -97,8 +97,8 @@ def slot_files(slots: Tuple[SlotKey, ...]) -> List[Tuple[str, bytes]]:
         return []
     text = "# Keys in clear, for an emulated enclave, which protects nothing.\n"
     for number, slot in enumerate(slots):
-        text += ("\n[[slot]]\nnumber = {}\nkind = \"{}\"\nkey_file = \"{}\"\nkey_id = \"{}\"\nverifier = \"{}\"\n".format(
-            number, slot.kind, slot.file, slot.key_id.hex(), slot.verifier.hex()))
+        text += ("\n[[slot]]\nnumber = {}\nkind = \"{}\"\nkey_file = \"{}\"\nkey_id = \"{}\"\n"
+                 "verifier = \"{}\"\n").format(number, slot.kind, slot.file, slot.key_id.hex(), slot.verifier.hex()))
     return [(slot.file, slot.key) for slot in slots] + [(SLOTS_FILE, text.encode("ascii"))]
 
 
@@ -128,7 +128,8 @@ def read(folder: str) -> Bundle:
 
 def octets(table: strict.Table, key: str, size: int) -> bytes:
     digits = 2 * size
-    return bytes.fromhex(table.text(key, pattern="[0-9a-f]{%d}" % digits, meaning="{} digits of 0-9, a-f".format(digits)))
+    meaning = "{} digits of 0-9, a-f".format(digits)
+    return bytes.fromhex(table.text(key, pattern="[0-9a-f]{%d}" % digits, meaning=meaning))
 
 
 def _slots(folder: str) -> Tuple[SlotKey, ...]:

@@ -91,7 +91,8 @@ def read_public(folder: str) -> Public:
     root.integer("schema", low=1, high=1)
     return Public(
         bundles.octets(root, "qdo", 32), root.text("curve"), bundles.octets(root, "data_key_id", 16),
-        tuple(PublicRecipient(table.text("name", pattern=strict.NAME, meaning="a name"), bundles.octets(table, "rcpt", 16),
+        tuple(PublicRecipient(table.text("name", pattern=strict.NAME, meaning="a name"),
+                              bundles.octets(table, "rcpt", 16),
                               bundles.octets(table, "key_id", 16))
               for table in root.array("recipient", ("name", "rcpt", "key_id"))))
 
@@ -144,7 +145,8 @@ def init(folder: str, signed: bytes, bind: str, address: str, cameras: Sequence[
     _add_subscriber(placing, city, chosen, agreement, signed, bind)
     bundles.add(placing, bundle, Bundle(
         name=chosen.name, address=address, server_key=public.curve, recipient=chosen.rcpt, signed=signed,
-        agreement=agreement, cameras=tuple((name, bundles.camera_key(data_key, name)) for name in cameras), slots=slots))
+        agreement=agreement, slots=slots,
+        cameras=tuple((name, bundles.camera_key(data_key, name)) for name in cameras)))
     placing.commit()
     return str(city / cityconfig.FILE)
 
@@ -195,7 +197,8 @@ def _slots(city: Path, agreement: Agreement, public: Public, data_key: bytes,
             raise KeyRefused("agreement {}: recipient {} is none of this folder's: its key cannot be put into a "
                              "slot".format(agreement.number, recipient.rcpt.hex()))
         file = "alert-{}.key".format(one.name)
-        made.append(bundles.SlotKey("alert", file, read_secret(str(city / file), ALERT_KEY_SIZES), one.key_id, public.qdo))
+        key = read_secret(str(city / file), ALERT_KEY_SIZES)
+        made.append(bundles.SlotKey("alert", file, key, one.key_id, public.qdo))
     return tuple(made)
 
 

@@ -3,7 +3,7 @@
     [[node]]
     name = "bridge-street"
     key = "..."              # the node's CURVE public key, in Z85
-    node = "32 hex digits"   # optional: the enclave's own name; else learnt from its first record, and kept in the journal
+    node = "32 hex digits"   # optional: the enclave's own name; else learnt from its first record, and journalled
     revoked = true           # optional: listed for ever, so that whoever comes with it is known by name
 
 `edged-city allow` and `revoke` write it; a running subscriber reads it again when it changes.

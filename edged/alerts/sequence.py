@@ -208,7 +208,8 @@ class Sequence:
                 events.append(GapClosed(self.node, state.epoch, gap.first, gap.last))
         else:
             if state.closed is not None:
-                events += self._rolled(state, "record {} of an epoch that was closed after {}".format(seq, state.closed))
+                events += self._rolled(state, "record {} of an epoch that was closed after {}".format(
+                    seq, state.closed))
             events += self._owed(state, seq - 1)
             state.high = seq
         was = state.established
@@ -292,7 +293,7 @@ class Sequence:
         """Judge the number that it names as confirmed last."""
         ahead = max(before.high, before.closed or 0) - body.previous_seq
         if ahead > (UNCONFIRMED_MAX if body.unclean else 0):
-            return self._rolled(before, "a later one names its record {} as the last one confirmed, {} was known".format(
+            return self._rolled(before, "a later one names its record {} as confirmed last, {} was known".format(
                 body.previous_seq, before.high))
         return []
 

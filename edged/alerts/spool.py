@@ -1,7 +1,7 @@
 """The node's durable spool: sealed records on their way to the subscribers, and the enclave's sealed state.
 
-SQLite in WAL mode with full synchronisation: what ``put`` and ``set_state`` return from is on the disk. The bridge puts,
-the outbox sends and acknowledges, each in its own process.
+SQLite in WAL mode with full synchronisation: what ``put`` and ``set_state`` return from is on the disk. The bridge
+puts, the outbox sends and acknowledges, each in its own process.
 
     record      one row each, unique by (epoch, rcpt, seq); acknowledged rows stay, marked, until a cap evicts them
     evicted     what a cap took away unacknowledged and nobody has announced yet

@@ -1,6 +1,6 @@
 """The city's end: takes the nodes' records, opens them, and reports what came and what did not.
 
-    bind (CURVE, allow-list) -> who sent it -> open under the alert key -> sequence -> journal -> consumer -> acknowledge
+    bind (CURVE, allow-list) -> who sent it -> open under the alert key -> sequence -> journal -> consumer -> ack
 
 A record is acknowledged once the journal holds it and ``on_record``, where one was given, has returned; it is passed on
 once, also over restarts at any moment. What a consumer had been given when it was killed it is given again, with the
@@ -234,8 +234,9 @@ class Subscriber:
     def _take(self, message: Message, turn: _Turn) -> None:
         listed = self._allowed.find(message.key or "")
         if listed is None or listed.revoked:
-            turn.events.append(Foreign(listed.name if listed else str(message.key), "key was revoked: nothing of it is taken"
-                                       if listed else "key is not on the allow-list: nothing of it is taken"))
+            turn.events.append(Foreign(
+                listed.name if listed else str(message.key),
+                "key {}: nothing of it is taken".format("was revoked" if listed else "is not on the allow-list")))
             return
         one = self._nodes[listed.name]
         if one.peer != message.peer:
@@ -299,7 +300,8 @@ class Subscriber:
                 one.liveness.hurry(self._monotonic())
             if one.row is None or not seen.late:
                 beacon_ns = one.row.beacon_ns if one.row else 0
-                self._keep(one, turn, NodeRow(name, header.node, header.salt, header.epoch, agreement.digest, beacon_ns))
+                self._keep(one, turn, NodeRow(
+                    name, header.node, header.salt, header.epoch, agreement.digest, beacon_ns))
             turn.sealed[len(turn.events)] = sealed, agreement.digest
             turn.events.append(Received(record, name, seen.late, _labels(agreement), self._clock_ns()))
             turn.events += self._judged(one, record, turn)
@@ -366,7 +368,8 @@ class Subscriber:
         # Rises whatever our clock does: the enclave takes no other.
         one.beacon_ns = max(self._clock_ns(), one.beacon_ns + 1, one.row.beacon_ns + 1)
         nonce = os.urandom(16)
-        beacon = seal_beacon(self._alert_key, one.row.salt, self._config.recipient, one.row.digest, one.beacon_ns, nonce)
+        beacon = seal_beacon(
+            self._alert_key, one.row.salt, self._config.recipient, one.row.digest, one.beacon_ns, nonce)
         if one.peer is not None and not self._router.send(one.peer, [delivery.BEACON, beacon]):
             one.peer = None
         one.liveness.sent(nonce, now)
@@ -402,8 +405,9 @@ class Subscriber:
             one.listed = listed
             present[listed.name] = one
         for one in present.values():
-            if one.row is not None and one.listed.node != one.row.node and (
-                    one.listed.node is not None or any(one.row.node == other.listed.node for other in present.values())):
+            if one.row is None or one.row.node == one.listed.node:
+                continue
+            if one.listed.node is not None or any(one.row.node == other.listed.node for other in present.values()):
                 one.row = one.sequence = None  # the list says otherwise
         self._nodes = present
 
