@@ -1,6 +1,5 @@
 """The set-up of scripts/common.sh where it must not, or cannot, do its work."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path

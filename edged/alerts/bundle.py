@@ -98,7 +98,7 @@ def slot_files(slots: Tuple[SlotKey, ...]) -> List[Tuple[str, bytes]]:
     text = "# Keys in clear, for an emulated enclave, which protects nothing.\n"
     for number, slot in enumerate(slots):
         text += ("\n[[slot]]\nnumber = {}\nkind = \"{}\"\nkey_file = \"{}\"\nkey_id = \"{}\"\n"
-                 "verifier = \"{}\"\n").format(number, slot.kind, slot.file, slot.key_id.hex(), slot.verifier.hex()))
+                 "verifier = \"{}\"\n").format(number, slot.kind, slot.file, slot.key_id.hex(), slot.verifier.hex())
     return [(slot.file, slot.key) for slot in slots] + [(SLOTS_FILE, text.encode("ascii"))]
 
 
