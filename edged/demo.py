@@ -46,7 +46,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser = command.parser("demo", __doc__)
     parser.add_argument("source", nargs="?", metavar="VIDEO|RTSP-URL|DEVICE", help="instead of generated people")
     parser.add_argument("--json", action="store_true", help="JSON lines: every record, then a summary")
-    parser.add_argument("--seconds", type=float, metavar="N", help="end after N seconds (a camera never ends by itself)")
+    parser.add_argument("--seconds", type=float, metavar="N",
+                        help="end after N seconds (a camera never ends by itself)")
     parser.add_argument("--placement", choices=("masked", "inputs", "enclave"), default="masked",
                         help="where the linear products are computed (default masked)")
     parser.set_defaults(run=run)
@@ -73,7 +74,7 @@ class _Demo:
         self._say("sets up: keys of both owners, agreement, package (placement {})".format(given.placement))
         self._site = Site(folder, bundled.model(), bundled.MODEL_ID, Terms(RULES), {CAMERA: lines},
                           loopback_address(), given.placement, log="json")
-        self._log = _NodeLog(self._json)
+        self._log = _NodeLog()
         self._screen = Screen(self._json)
         self._received: List[Received] = []
         self._alert_delays_s: List[float] = []
@@ -187,8 +188,7 @@ class _Demo:
 class _NodeLog:
     """The node's JSON lines: warnings are shown, and what the summary needs is kept."""
 
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(self) -> None:
         self.totals: Optional[Dict[str, Any]] = None
         self.offered_ns: Dict[int, int] = {}  # clip number -> when its last frame had been looked at
         self.began_s: Optional[float] = None  # when the camera showed its first frame

@@ -19,6 +19,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from edged.camera.clip import Clip, fixed_point
+from edged.errors import ShapeError
 
 GAP_S = 0.5       # farther apart, two sightings say nothing of what lay between
 JUMP_S = 0.5      # what a clock that is merely disciplined never moves at once
@@ -114,6 +115,7 @@ class Assembler:
 
         steady_s : the same moment by a clock that nobody sets; it tells a set clock from a camera that paused.
         Returns None, or by how many seconds the clock was found set; then all windows have begun anew.
+        Raises ShapeError for a person of another number of joints.
         """
         jump_s = self._jump_s(time_s, steady_s)
         if jump_s is not None:
@@ -176,6 +178,8 @@ class Assembler:
         return moved_s if moved_s < -JUMP_S or moved_s > self._window_s else None
 
     def _normalised(self, joints: np.ndarray, width: int, height: int) -> np.ndarray:
+        if joints.shape != (self._joints, 3):
+            raise ShapeError("a person of {}, not ({}, 3)".format(joints.shape, self._joints))
         made = np.asarray(joints, np.float64) / (width, height, 1.0) - (0.5, 0.5, 0.0)
         made[~(np.isfinite(made).all(axis=1) & (made[:, 2] > 0))] = 0
         return made

@@ -218,7 +218,8 @@ class BridgeLink:
             held.told = True
             self.counts = self.counts._replace(sent=self.counts.sent + 1)
             events.emit(log, "clip_sent", camera=self._name, session=session.number, number=held.number,
-                        captured_unix_ns=held.clip.claimed_ns, offered_unix_ns=held.offered_ns, tracks=len(held.clip.tracks))
+                        captured_unix_ns=held.clip.claimed_ns, offered_unix_ns=held.offered_ns,
+                        tracks=len(held.clip.tracks))
         return True
 
     def _send(self, kind: str, fields: Dict[str, Any], blob: Optional[bytes] = None) -> bool:

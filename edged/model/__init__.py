@@ -4,7 +4,8 @@
                           ^-- onnx_export                              float, unprotected
     layers <- bounds <- reference <- quantise                          integer
               bounds <- manifest, tensors <- package                   sealed for the enclave
+    stgcn, quantise <- bundled <- train, measure                         the network that comes with edged
 
 Arrows point from what imports to what is imported. Nothing here touches a device; only ``package`` imports
-cryptography, only it and ``manifest`` cbor2, only ``onnx_export`` onnx.
+cryptography, only it and ``manifest`` cbor2, only ``onnx_export`` onnx, only ``train`` torch.
 """
