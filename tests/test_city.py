@@ -1,7 +1,8 @@
-"""edged-city: keys, init, allow, revoke, listen. Nothing is written over, nothing secret is shown, each error is one line."""
+"""edged-city: keys, init, allow, revoke, listen. Nothing is written over, no secret is shown, errors are one line."""
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -11,16 +12,15 @@ from dataclasses import replace
 import pytest
 
 from edged import city as program
-from edged.alerts import bundle, cityconfig, keys, nodes, reports
+from edged.alerts import bundle, cityconfig, keys, nodes
 from edged.alerts.reports import Received
 from edged.alerts.subscriber import Subscriber
 from edged.bus import generate_keys, public_of
 from edged.camera import clip
 from edged.enclave.slots import read_slots
 from edged.enclave.wire import KeyKind
-from edged.errors import KeyRefused, PackageError, UsageError, VerificationFailed
 from edged.trust.agreement import open_agreement, sign
-from twin import City, Enclave, Peer, plain
+from twin import City, Peer, plain
 
 
 @pytest.fixture
@@ -29,7 +29,8 @@ def city(tmp_path):
 
 
 def modes(folder):
-    return {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode)
+            for path in folder.rglob("*") if path.is_file()}
 
 
 def contents(folder):
@@ -55,8 +56,8 @@ def test_keys_are_drawn_for_each_recipient_and_are_readable_by_their_user_alone(
         os.umask(before)
     assert code == 0 and err == ""
     found = modes(tmp_path / "city")
-    assert sorted(found) == ["alert-city.id", "alert-city.key", "alert-police.id", "alert-police.key", "curve.key", "data.id",
-                             "data.key", "public.toml", "qdo.key"]
+    assert sorted(found) == ["alert-city.id", "alert-city.key", "alert-police.id", "alert-police.key", "curve.key",
+                             "data.id", "data.key", "public.toml", "qdo.key"]
     assert set(found.values()) == {0o600} and stat.S_IMODE((tmp_path / "city").stat().st_mode) == 0o700
     public = keys.read_public(str(tmp_path / "city"))
     assert [one.name for one in public.recipients] == ["city", "police"]
@@ -97,9 +98,9 @@ def agreement_file(city, **terms):
 
 
 def init(capsys, city, *more, agreement=None):
-    return run(capsys, "init", "--dir", city.folder, "--agreement", agreement or agreement_file(city), "--recipient", "city",
-               "--bind", "tcp://127.0.0.1:0", "--address", "tcp://city.example:7443", "--camera", "gate", "--camera", "yard",
-               "--bundle", city.bundle, *more)
+    return run(capsys, "init", "--dir", city.folder, "--agreement", agreement or agreement_file(city),
+               "--recipient", "city", "--bind", "tcp://127.0.0.1:0", "--address", "tcp://city.example:7443",
+               "--camera", "gate", "--camera", "yard", "--bundle", city.bundle, *more)
 
 
 def test_init_writes_a_configuration_that_works_and_a_bundle_with_what_a_node_needs(city, capsys):
@@ -111,7 +112,8 @@ def test_init_writes_a_configuration_that_works_and_a_bundle_with_what_a_node_ne
     made = bundle.read(str(city.bundle))
     assert made.signed == city.signed and made.server_key == city.public.curve and made.slots == ()
     data_key = (city.folder / "data.key").read_bytes()
-    assert made.cameras == tuple((name, clip.camera_key(data_key, name.encode().ljust(32, b"\0"))) for name in ("gate", "yard"))
+    assert made.cameras == tuple((name, clip.camera_key(data_key, name.encode().ljust(32, b"\0")))
+                                 for name in ("gate", "yard"))
     assert set(modes(city.bundle).values()) == {0o600}
 
 
@@ -157,7 +159,6 @@ def test_a_second_node_gets_a_bundle_of_its_own_and_the_configuration_stays(city
     (["--agreement", "/etc/hostname"], 65, "agreement of .* bytes"),
 ])
 def test_bad_input_to_init_is_one_line_and_leaves_nothing(city, capsys, more, code, words):
-    import re
     before = contents(city.folder)
     found, _, err = init(capsys, city, *more)
     assert found == code and re.search(words, err) and err.count("\n") == 1
@@ -173,7 +174,8 @@ def test_an_agreement_of_another_city_is_refused(city, capsys, tmp_path):
 @pytest.mark.parametrize("other, words", [
     (lambda city: dict(data_key=b"x" * 16), "names data key 78"),
     (lambda city: dict(recipients=city.agreement.recipients[1:]), "does not name recipient city"),
-    (lambda city: dict(recipients=(city.agreement.recipients[0]._replace(alert_key=b"x" * 16),)), "does not name recipient city")])
+    (lambda city: dict(recipients=(city.agreement.recipients[0]._replace(alert_key=b"x" * 16),)),
+     "does not name recipient city")])
 def test_an_agreement_of_other_keys_of_this_city_is_refused(city, capsys, other, words):
     payload = replace(city.agreement, **other(city)).encode()
     path = city.folder.parent / "agreement.cose"
@@ -209,7 +211,8 @@ def test_an_agreement_that_the_configuration_does_not_list_is_told(city, capsys)
 def test_the_demo_agreement_is_signed_by_both_and_names_every_recipient(city):
     agreement = open_agreement(city.signed, keys.public_bytes(city.mo_key), city.public.qdo)
     assert [(one.rcpt, one.alert_key) for one in agreement.recipients] == [one[1:] for one in city.public.recipients]
-    assert agreement.data_key == city.public.data_key_id and [rule.label for rule in agreement.rules] == ["falling", "jumping"]
+    assert agreement.data_key == city.public.data_key_id
+    assert [rule.label for rule in agreement.rules] == ["falling", "jumping"]
 
 
 # ------------------------------------------------------------------------------------------------- allow, revoke
@@ -242,18 +245,20 @@ def test_a_revoked_key_stays_listed_and_the_name_may_get_another(listed, capsys)
 
 
 @pytest.mark.parametrize("step, code, words", [
-    (["allow", "south", "--key=short"], 2, "not a public key of CURVE"), (["allow", "South", "--key={new}"], 2, "not a name"),
+    (["allow", "south", "--key=short"], 2, "not a public key of CURVE"),
+    (["allow", "South", "--key={new}"], 2, "not a name"),
     (["allow", "north", "--key={new}"], 2, "north is listed with another key: `edged-city revoke north` first"),
     (["allow", "south", "--key={listed}"], 2, "this key is listed already, as north"),
     (["allow", "south", "--key={new}", "--node", "11" * 16], 2, "node 1+ is listed already, as north"),
     (["allow", "south", "--key={new}", "--node", "xx"], 2, "--node xx: 32 digits"),
-    (["allow", "old", "--key={revoked}"], 77, "this key of old was revoked"), (["revoke", "old"], 2, "old: no node is listed so"),
+    (["allow", "old", "--key={revoked}"], 77, "this key of old was revoked"),
+    (["revoke", "old"], 2, "old: no node is listed so"),
     (["revoke", "nobody"], 2, "nobody: no node is listed so"),
 ])
 def test_what_makes_no_sense_is_refused_and_changes_nothing(listed, capsys, step, code, words):
-    import re
     north, old = key(), key()
-    for one in (["allow", "north", "--key=" + north, "--node", "11" * 16], ["allow", "old", "--key=" + old], ["revoke", "old"]):
+    for one in (["allow", "north", "--key=" + north, "--node", "11" * 16], ["allow", "old", "--key=" + old],
+                ["revoke", "old"]):
         assert run(capsys, *one, "--dir", listed.folder)[0] == 0
     before = contents(listed.folder)
     step = [one.format(new=key(), listed=north, revoked=old) for one in step]
@@ -262,9 +267,11 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(listed, capsys, step
 
 
 @pytest.mark.parametrize("text, words", [
-    ("colour = 1", "nodes.toml:3: colour: unknown key"), ("[[node]]\nname = \"n\"", "nodes.toml:3: node.key: is missing"),
+    ("colour = 1", "nodes.toml:3: colour: unknown key"),
+    ("[[node]]\nname = \"n\"", "nodes.toml:3: node.key: is missing"),
     ("[[node]]\nname = \"n\"\nkey = \"k\"", "node.key: not a public key of CURVE"),
-    ("[[node]]\nname = \"n\"\nkey = \"{0}\"\n[[node]]\nname = \"m\"\nkey = \"{0}\"", "nodes.toml:8: node.key: is there twice"),
+    ("[[node]]\nname = \"n\"\nkey = \"{0}\"\n[[node]]\nname = \"m\"\nkey = \"{0}\"",
+     "nodes.toml:8: node.key: is there twice"),
     ("[[node]]\nname = \"n\"\nkey = \"{0}\"\n[[node]]\nname = \"n\"\nkey = \"{1}\"", "has two keys: revoke one"),
     ("[[node]]\nname = \"n\"\nkey = \"{0}\"\nrevoked = \"yes\"", "node.revoked: \"yes\": true or false is needed here"),
     ("[[node]]\nname = \"n\"\nkey = \"{0}\"\nnode = \"1\"", "node.node: \"1\": 32 digits"),
@@ -284,8 +291,9 @@ class Listening:
 
     def __init__(self, city, *more):
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "edged.city", "listen", "--config", str(city.folder / "subscriber.toml")]
-            + list(more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+            [sys.executable, "-W", "ignore", "-m", "edged.city", "listen",
+             "--config", str(city.folder / "subscriber.toml")] + list(more),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
         said = self.process.stderr.readline()
         assert said.startswith("edged-city: listening on tcp://127.0.0.1:"), said
         self.address = said.split()[-1]
@@ -327,7 +335,8 @@ def test_listen_on_a_port_in_use_is_one_line(listed, capsys):
         path.write_text(path.read_text().replace("tcp://127.0.0.1:0", listening.address))
         code, out, err = run(capsys, "listen", "--config", path)
         assert code == 69 and out == ""
-        assert err == "edged-city: {}: address in use: stop the other, or choose another port\n".format(listening.address)
+        assert err == "edged-city: {}: address in use: stop the other, or choose another port\n".format(
+            listening.address)
     finally:
         assert listening.end(signal.SIGTERM)[0] == 0
 
@@ -338,7 +347,8 @@ def test_listen_on_a_port_in_use_is_one_line(listed, capsys):
     (lambda folder: (folder / "curve.key").write_bytes(b"\1" * 40), 77, "not z85"),
     (lambda folder: (folder / "agreement-1.cose").write_bytes(b"x"), 65, "agreement of 1 bytes"),
     (lambda folder: (folder / "subscriber.toml").unlink(), 66, "subscriber.toml: No such file"),
-    (lambda folder: (folder / "subscriber.toml").write_text("schema = 1\nbnd = 2\n"), 78, "subscriber.toml:2: bnd: unknown key"),
+    (lambda folder: (folder / "subscriber.toml").write_text("schema = 1\nbnd = 2\n"), 78,
+     "subscriber.toml:2: bnd: unknown key"),
     (lambda folder: (folder / "journal-city.db").write_bytes(b"no database" * 99), 69, "journal-city.db: damaged"),
 ])
 def test_what_is_missing_or_wrong_for_listen_is_one_line(listed, capsys, damage, code, words):

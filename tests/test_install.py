@@ -1,4 +1,4 @@
-"""edgectl install: all of a bundle or nothing, never over what is there, and the operator is told what is left to do."""
+"""edgectl install: all of a bundle or nothing, never over what is there, and the operator is told what is left."""
 
 import os
 import stat
@@ -62,14 +62,16 @@ def test_on_a_bare_node_everything_is_put_in_its_place_and_the_configuration_loa
     assert loaded.cameras[1].key.read_bytes() == (bundle / "cameras" / "yard.key").read_bytes()
     assert public_of(loaded.outbox.key.read_bytes()).decode() == done.public
     modes = {path.name: mode for path, (content, mode) in everything(etc).items() if content is not None}
-    assert modes == {"edged.toml": 0o640, "agreement.cose": 0o640, "gate.key": 0o600, "yard.key": 0o600, "curve.key": 0o600}
-    assert sorted(done.new) == sorted(str(path) for path, (content, _) in everything(etc).items() if content is not None)
+    assert modes == {"edged.toml": 0o640, "agreement.cose": 0o640, "gate.key": 0o600, "yard.key": 0o600,
+                     "curve.key": 0o600}
+    assert sorted(done.new) == sorted(
+        str(path) for path, (content, _) in everything(etc).items() if content is not None)
 
 
 def test_a_bundle_of_an_emulated_node_fills_the_folder_of_the_slots(emulated, etc):
     install_at(emulated, etc)
     loaded = configuration.load(str(etc / "edged.toml"), {})
-    assert loaded.enclave.kind == "host" and [slot.read_key() for slot in read_slots(loaded.enclave.keys)][0] == b"M" * 32
+    assert loaded.enclave.kind == "host" and read_slots(loaded.enclave.keys)[0].read_key() == b"M" * 32
     assert {stat.S_IMODE(path.stat().st_mode) for path in loaded.enclave.keys.iterdir()} == {0o600}
 
 
@@ -78,7 +80,8 @@ def test_what_is_printed_names_the_next_step_and_no_secret(bundle, city, etc, ca
     said = capsys.readouterr().out
     last = said.splitlines()[-1]
     key = last.partition("--key='")[2][:-1]
-    assert last.startswith("At the city: edged-city allow ") and key == public_of((etc / "outbox" / "curve.key").read_bytes()).decode()
+    assert last.startswith("At the city: edged-city allow ")
+    assert key == public_of((etc / "outbox" / "curve.key").read_bytes()).decode()
     nodes.allow(city.nodes_file, last.split()[5], key)
     for path in etc.rglob("*.key"):
         assert path.read_bytes().hex() not in said and path.read_bytes().decode("latin-1") not in said
@@ -178,12 +181,15 @@ def refused(bundle, etc, error, words):
     (lambda bundle: (bundle / "cameras" / "yard.key").unlink(), MissingInput, "yard.key"),
     (lambda bundle: (bundle / "cameras" / "yard.key").write_bytes(b"x" * 31), KeyRefused, "not a key of 32 raw bytes"),
     (lambda bundle: (bundle / "cameras" / "yard.key").chmod(0o640), KeyRefused, "lets others at it"),
-    (lambda bundle: _edit(bundle, "server_key = \"", "server_key = \"x"), ConfigError, "bundle.toml:5: server_key: not a public"),
+    (lambda bundle: _edit(bundle, "server_key = \"", "server_key = \"x"), ConfigError,
+     "bundle.toml:5: server_key: not a public"),
     (lambda bundle: _edit(bundle, "tcp://", "udp://"), ConfigError, "bundle.toml:4: address: .*tcp://HOST:PORT"),
     (lambda bundle: _edit(bundle, "\"yard\"", "\"../yard\""), ConfigError, "bundle.toml:8: cameras: \"../yard\""),
     (lambda bundle: _edit(bundle, "emulated = false", "emulated = true"), MissingInput, "slots.toml"),
-    (lambda bundle: _edit(bundle, "emulated = false", "emulated = false\nextra = 1"), ConfigError, "extra: unknown key"),
-    (lambda bundle: _edit(bundle, "recipient = \"", "recipient = \"" + "0" * 32 + "\"#"), ConfigError, "none of the agreement's"),
+    (lambda bundle: _edit(bundle, "emulated = false", "emulated = false\nextra = 1"), ConfigError,
+     "extra: unknown key"),
+    (lambda bundle: _edit(bundle, "recipient = \"", "recipient = \"" + "0" * 32 + "\"#"), ConfigError,
+     "none of the agreement's"),
 ])
 def test_a_bundle_that_is_not_whole_is_refused_and_nothing_is_written(bundle, etc, damage, error, words):
     damage(bundle)
@@ -252,8 +258,8 @@ def test_a_nodes_key_that_is_none_is_refused(bundle, etc, content, mode, words):
     refused(bundle, etc, KeyRefused, words)
 
 
-@pytest.mark.parametrize("call, after", [("mkdir", 0), ("mkdir", 2), ("open", 0), ("open", 3), ("fsync", 0), ("fsync", 4),
-                                         ("fsync", 7), ("link", 0), ("link", 3)])
+@pytest.mark.parametrize("call, after", [("mkdir", 0), ("mkdir", 2), ("open", 0), ("open", 3), ("fsync", 0),
+                                         ("fsync", 4), ("fsync", 7), ("link", 0), ("link", 3)])
 def test_a_disk_that_fails_in_the_middle_leaves_nothing_behind(bundle, etc, monkeypatch, call, after):
     """At each step of the writing: folders, files, names."""
     etc.parent.mkdir()

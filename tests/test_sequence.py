@@ -1,4 +1,4 @@
-"""What a subscriber concludes from the enclave's numbers, of one node. Each test tells a history and what is reported."""
+"""What a subscriber concludes from the enclave's numbers, of one node. Each test tells a history and its report."""
 
 import random
 
@@ -94,8 +94,29 @@ def test_a_record_of_a_gap_counts_once_only(history):
     assert kinds(history.get(A, 3)) == [Replay]
 
 
-@pytest.mark.parametrize("seq, body", [(0, None), (1, None), (2, EpochRecord(1, False, NO_EPOCH, 0)),
-                                       (0, EpochRecord(1, False, NO_EPOCH, 0))])
+def test_a_second_agreement_begins_with_an_epoch_record_of_its_own_in_the_same_sequence(history):
+    again = EpochRecord(1, False, NO_EPOCH, 0)
+    seen = history.sequence.receive(A, 2, again)
+    assert seen.new and not seen.late and seen.events == []
+    assert history.get(A, 3) == [] and kinds(history.sequence.receive(A, 2, again).events) == [Replay]
+    with pytest.raises(ValueError, match="epoch counter 2, before it was 1"):
+        history.sequence.receive(A, 4, EpochRecord(2, False, NO_EPOCH, 0))
+
+
+def test_an_epoch_whose_first_epoch_record_was_withheld_begins_with_the_second(history):
+    history.get(A, 2)
+    seen = history.sequence.receive(B, 2, EpochRecord(2, False, A, 2))
+    assert kinds(seen.events) == [EpochBegan, Gap] and history.sequence.current == B
+
+
+def test_an_enclave_that_was_killed_before_its_first_confirmation_may_have_begun_several_agreements(history):
+    history.get(A, 2)
+    history.begin(B, 2, A, 2, unclean=True)
+    history.sequence.receive(B, 2, EpochRecord(2, True, A, 2))
+    assert kinds(history.begin(C, 2, A, 2, unclean=True)) == [EpochBegan]
+
+
+@pytest.mark.parametrize("seq, body", [(0, None), (1, None), (0, EpochRecord(1, False, NO_EPOCH, 0))])
 def test_what_no_enclave_would_seal_is_refused(seq, body):
     with pytest.raises(ValueError):
         Sequence("node").receive(A, seq, body)
@@ -165,7 +186,7 @@ def test_an_epoch_that_was_hidden_is_owed_from_its_first_record(history):
     history.get(A, 2)
     assert history.begin(C, 3, B, 7) == [EpochBegan("node", C, 3, False, B, ((1, 7),), 1), Gap("node", B, 1, 7)]
     assert history.get(C, 2, 3) == []
-    assert history.begin(B, 2, A, 2) == [EpochBegan("node", B, 2, False, A, (), 0)], "it was named: late, not rolled back"
+    assert history.begin(B, 2, A, 2) == [EpochBegan("node", B, 2, False, A, (), 0)], "named: late, not rolled back"
     assert history.get(B, *range(2, 8)) == [GapClosed("node", B, 1, 7)]
     assert all(late for epoch, _, late in history.passed if epoch == B)
 

@@ -114,7 +114,8 @@ with Spool({path!r}, ROOMY) as spool:
 
 def putting(path, first, last):
     code = PUT.format(tests=str(Path(__file__).parent), path=str(path), first=first, last=last)
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, universal_newlines=True)
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE,
+                            universal_newlines=True)
 
 
 def test_what_put_returned_from_is_there_after_a_kill(tmp_path):
@@ -173,7 +174,8 @@ def test_a_damaged_file_is_reported_with_the_remedy_and_left_where_it_is(tmp_pat
             spool.waiting()
             seqs(spool)
             spool.put([record(seq) for seq in range(1000, 1100)])
-    assert caught.value.exit_code == 69 and "\n" not in str(caught.value) and path.read_bytes()[at:at + 4] == b"\xa5" * 4
+    assert caught.value.exit_code == 69 and "\n" not in str(caught.value)
+    assert path.read_bytes()[at:at + 4] == b"\xa5" * 4
 
 
 def test_a_database_of_something_else_or_of_another_release_is_left_alone(tmp_path):

@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from edged.alerts import delivery, reports
+from edged.alerts import reports
 from edged.alerts.journal import Entry, Journal
 from edged.alerts.liveness import Back, Silence
-from edged.alerts.record import Epoch, Heartbeat, Observation
+from edged.alerts.record import Epoch, Heartbeat, Observation, seal_beacon
 from edged.alerts.reports import Altered, Received, Skew
 from edged.alerts.screen import Screen
 from edged.alerts.sequence import EpochBegan, Gap, GapClosed, Replay
@@ -100,7 +100,8 @@ def test_a_record_is_in_the_journal_before_it_is_acknowledged(city, monkeypatch)
     talk = Talk(city)
     steps = []
     write, send = Journal.write, talk.subscriber._router.send
-    monkeypatch.setattr(Journal, "write", lambda self, *args, **more: (write(self, *args, **more), steps.append("stored"))[0])
+    monkeypatch.setattr(Journal, "write",
+                        lambda self, *args, **more: (write(self, *args, **more), steps.append("stored"))[0])
     monkeypatch.setattr(talk.subscriber._router, "send",
                         lambda peer, frames: steps.append(frames[0].decode()) or send(peer, frames))
     talk.peer.deliver(talk.enclave.begin())
@@ -276,7 +277,6 @@ def test_a_node_gets_beacons_once_its_salt_is_known_and_its_answers_prove_it_ali
 
 
 def test_beacons_are_authentic_and_their_time_rises_whatever_our_clock_does(talk):
-    from edged.alerts.record import seal_beacon
     talk.peer.deliver(talk.enclave.begin())
     times = []
     for jump_s in (0, 3600, -7200, 0):
@@ -350,7 +350,8 @@ def test_a_node_whose_clock_is_off_is_reported_once_and_once_more_when_it_is_rig
     enclave = talk.enclave
     hour = 3600 * 10 ** 9
     events = talk.peer.deliver(enclave.begin(), enclave.clip(), enclave.clip(claimed_ns=CITY_NS + hour),
-                               enclave.clip(claimed_ns=CITY_NS + hour), enclave.clip(), enclave.clip(time_ns=0, claimed_ns=5))
+                               enclave.clip(claimed_ns=CITY_NS + hour), enclave.clip(),
+                               enclave.clip(time_ns=0, claimed_ns=5))
     assert plain(events, Skew) == [Skew("node-1", 3600.0), Skew("node-1", 0.0)]
 
 
@@ -371,10 +372,12 @@ def test_lines_for_programs_are_json_and_name_what_an_alert_is(talk):
 def test_lines_for_people_mark_exercises_leave_out_routine_and_hold_no_control_character(talk):
     enclave = talk.enclave
     events = talk.peer.deliver(enclave.begin(), enclave.clip(), enclave.clip(alert=0),
-                               enclave.clip(alert=1, status=MessageStatus.EXERCISE), enclave.claim(cbor_claim(x="\x1b[31m")))
+                               enclave.clip(alert=1, status=MessageStatus.EXERCISE),
+                               enclave.claim(cbor_claim(x="\x1b[31m")))
     made = Screen(False, False).lines(events, CITY_NS)
     assert len(made) == 4 and "epoch 1 began" in made[0]
-    assert made[1].split() == ["2027-01-15T08:00:00Z", "node-1", "gate", "ALERT", "falling", "0.97", "tracks", "3", "clip", "2"]
+    assert made[1].split() == [
+        "2027-01-15T08:00:00Z", "node-1", "gate", "ALERT", "falling", "0.97", "tracks", "3", "clip", "2"]
     assert "*** EXERCISE *** ALERT jumping 0.97" in made[2] and "EXERCISE" not in made[1]
     assert all(line.isprintable() for line in made)
     assert len(Screen(False, True).lines(events, CITY_NS)) == 6
@@ -397,10 +400,11 @@ def test_every_event_has_a_line_and_is_rebuilt_from_its_fields():
     from edged.alerts.sequence import Rollback
     import cbor2
     epoch = b"E" * 16
-    for event in (Gap("n", epoch, 1, 2), GapClosed("n", epoch, 1, 1), Replay("n", epoch, 1, False), Replay("n", epoch, 1, True),
-                  EpochBegan("n", epoch, 2, True, b"P" * 16, ((1, 2), (4, 4)), 3), Rollback("n", epoch, "r"), Silence("n", 3.5),
-                  Back("n"), StaleHeartbeat("n", None), StaleHeartbeat("n", 4.5), Altered("n", "r"), Foreign("n", "r"),
-                  Skew("n", -90.0), Skew("n", 0.0), Suppressed("n", "gap", 4)):
+    for event in (Gap("n", epoch, 1, 2), GapClosed("n", epoch, 1, 1), Replay("n", epoch, 1, False),
+                  Replay("n", epoch, 1, True), EpochBegan("n", epoch, 2, True, b"P" * 16, ((1, 2), (4, 4)), 3),
+                  Rollback("n", epoch, "r"), Silence("n", 3.5), Back("n"), StaleHeartbeat("n", None),
+                  StaleHeartbeat("n", 4.5), Altered("n", "r"), Foreign("n", "r"), Skew("n", -90.0),
+                  Skew("n", 0.0), Suppressed("n", "gap", 4)):
         content = cbor2.loads(cbor2.dumps(reports.content(event)))
         assert reports.rebuilt(reports.NAMES[type(event)], content) == event
         assert json.loads(Screen(True, False).lines([event], 0)[0])["type"] == reports.NAMES[type(event)]
@@ -424,6 +428,37 @@ def test_records_under_the_agreement_before_are_still_opened_after_a_change(tmp_
     new.counter, new.epoch, new.seq = old.counter, old.epoch, old.seq
     events = talk.peer.deliver(*waiting, new.begin(), new.clip(alert=1))
     assert seqs(events) == [1, 2, 1, 2] and not plain(events, Altered)
+    talk.close()
+
+
+def test_several_agreements_in_force_share_a_sequence_and_each_gets_its_beacons(tmp_path):
+    city = City(tmp_path / "city", period_s=60)
+    (city.folder / "agreement-2.cose").write_bytes(city.agree(number=2, beacon_period_s=60))
+    file = city.folder / "subscriber.toml"
+    file.write_text(file.read_text().replace('["agreement-1.cose"]', '["agreement-2.cose", "agreement-1.cose"]'))
+    talk = Talk(city)
+    enclave = talk.enclave
+    first, second = enclave.digest, open_agreement((city.folder / "agreement-2.cose").read_bytes()).digest
+    begin = enclave.begin()
+    enclave.digest = second
+    events = talk.peer.deliver(begin, enclave.begin_agreement())
+    enclave.digest = first
+    events += talk.peer.deliver(enclave.clip(alert=0))
+    assert seqs(events) == [1, 2, 3] and len(plain(events, EpochBegan)) == 1 and len(talk.peer.acked) == 3
+    for started_anew in (False, True):
+        if started_anew:
+            talk.restart()
+            talk.peer.hello()
+        else:
+            talk.peer.beacons.clear()
+            talk.clock.ahead_s += 60
+        beacons = [talk.peer.beacon()[0], talk.peer.beacon()[0]]
+        answers = [wire.Beacon.unpack(beacon) for beacon in beacons]
+        tagged = [digest for digest in (first, second) for beacon, asked in zip(beacons, answers)
+                  if beacon == seal_beacon(enclave.alert_key, enclave.salt, enclave.rcpt, digest, asked.time_ns,
+                                           asked.nonce)]
+        assert tagged == [first, second], "one each"
+        assert len({asked.time_ns for asked in answers}) == 2
     talk.close()
 
 

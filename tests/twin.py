@@ -80,25 +80,29 @@ class Enclave:
 
     def begin(self, unclean=False, counter=None, previous=None, previous_seq=None):
         """A new epoch; its first record."""
-        body = dict(unclean=int(unclean), counter=self.counter + 1 if counter is None else counter,
+        self.before = dict(unclean=int(unclean), counter=self.counter + 1 if counter is None else counter,
                     previous=self.epoch if previous is None else previous,
                     previous_seq=self.seq if previous_seq is None else previous_seq)
-        self.counter = body["counter"]
+        self.counter = self.before["counter"]
         self.epoch, self.salt, self.seq = os.urandom(16), os.urandom(32), 0
-        return self.seal(RecordKind.EPOCH, wire.EpochBody(
-            version=2, kind=RecordKind.EPOCH, agreement=self.digest, **body).pack())
+        return self.begin_agreement()
 
-    def clip(self, alert=None, status=MessageStatus.ACTUAL, score=63570, claimed_ns=CITY_NS, time_ns=CITY_NS, camera=b"gate",
-             message=MessageType.ALERT, tracks=(3,)):
+    def begin_agreement(self):
+        """The epoch record of the agreement whose digest is set now."""
+        return self.seal(RecordKind.EPOCH, wire.EpochBody(
+            version=2, kind=RecordKind.EPOCH, agreement=self.digest, **self.before).pack())
+
+    def clip(self, alert=None, status=MessageStatus.ACTUAL, score=63570, claimed_ns=CITY_NS, time_ns=CITY_NS,
+             camera=b"gate", message=MessageType.ALERT, tracks=(3,)):
         """A clip's record; alert : index of the rule that holds, or no longer does; an ALERT begins its event."""
         self.number += 1
         self.event = self.number if message == MessageType.ALERT else self.event
         entries = [wire.AlertEntry(message, score, self.event) if rule == alert else wire.AlertEntry(0, 0, 0)
                    for rule in range(self.rules)]
         kind = RecordKind.OBSERVATION if alert is None else RecordKind.ALERT
-        scores = wire.Scores(version=2, kind=kind, status=status, sees=0, labels=3, rules=self.rules, persons=len(tracks),
-                             number=self.number, claimed_ns=claimed_ns, time_ns=time_ns, tracks=tracks + (0,) * (8 - len(tracks)),
-                             camera=camera.ljust(32, b"\0"), model=b"M" * 32)
+        scores = wire.Scores(version=2, kind=kind, status=status, sees=0, labels=3, rules=self.rules,
+                             persons=len(tracks), number=self.number, claimed_ns=claimed_ns, time_ns=time_ns,
+                             tracks=tracks + (0,) * (8 - len(tracks)), camera=camera.ljust(32, b"\0"), model=b"M" * 32)
         return self.seal(RecordKind.OBSERVATION, scores.pack() + b"".join(entry.pack() for entry in entries))
 
     def heartbeat(self, beacon, counter=None):

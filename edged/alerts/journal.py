@@ -23,14 +23,14 @@ _PRUNE_EVERY_ROWS = 1000
 
 
 class NodeRow(NamedTuple):
-    """node : the enclave's name, 16 bytes. salt, epoch, digest : of the current epoch's records, and the agreement
-    that they are sealed under. beacon_ns : of the last beacon that it answered."""
+    """node : the enclave's name, 16 bytes. salt, epoch : of the current epoch's records. digests : of the agreements
+    that they are sealed under, 32 bytes each. beacon_ns : of the last beacon that it answered."""
 
     name: str
     node: bytes
     salt: bytes
     epoch: bytes
-    digest: bytes
+    digests: bytes
     beacon_ns: int
 
 
@@ -66,7 +66,7 @@ class Journal(Database):
             node BLOB NOT NULL UNIQUE,
             salt BLOB NOT NULL,
             epoch BLOB NOT NULL,
-            digest BLOB NOT NULL,
+            digests BLOB NOT NULL,
             beacon_ns INTEGER NOT NULL
         );
 
@@ -78,7 +78,7 @@ class Journal(Database):
             high INTEGER NOT NULL,
             named INTEGER NOT NULL,
             closed INTEGER,
-            received INTEGER NOT NULL,
+            spoken INTEGER NOT NULL,
             rolled INTEGER NOT NULL,
             gaps TEXT NOT NULL,
             PRIMARY KEY (node, epoch)
@@ -101,7 +101,7 @@ class Journal(Database):
             for node, state in epochs:
                 base.execute("INSERT OR REPLACE INTO epoch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (
                     node, state.epoch, state.counter, state.began, state.high, state.named, state.closed,
-                    state.received, state.rolled, json.dumps([asdict(gap) for gap in state.gaps])))
+                    state.spoken, state.rolled, json.dumps([asdict(gap) for gap in state.gaps])))
             base.executemany("INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?)", list(nodes))
             if taken is not None:
                 base.execute("UPDATE cursor SET row = max(row, ?)", (taken,))
@@ -131,13 +131,13 @@ class Journal(Database):
         """By name."""
         with self._explained():
             return {row[0]: NodeRow(*row) for row in self._base.execute(
-                "SELECT name, node, salt, epoch, digest, beacon_ns FROM node")}
+                "SELECT name, node, salt, epoch, digests, beacon_ns FROM node")}
 
     def epochs(self, node: bytes) -> List[EpochState]:
         with self._explained():
-            found = self._base.execute("SELECT epoch, counter, began, high, named, closed, received, rolled, gaps "
+            found = self._base.execute("SELECT epoch, counter, began, high, named, closed, spoken, rolled, gaps "
                                        "FROM epoch WHERE node = ?", (node,)).fetchall()
-        return [EpochState(epoch, counter, bool(began), high, bool(named), closed, received, bool(rolled),
+        return [EpochState(epoch, counter, bool(began), high, bool(named), closed, spoken, bool(rolled),
                            [OpenGap(gap["first"], gap["last"], [(first, last) for first, last in gap["missing"]])
                             for gap in json.loads(gaps)])
-                for epoch, counter, began, high, named, closed, received, rolled, gaps in found]
+                for epoch, counter, began, high, named, closed, spoken, rolled, gaps in found]

@@ -115,7 +115,7 @@ class OpenGap:
 class EpochState:
     """high: the highest record known to exist. began: its epoch record is in. named: a later one named it as the
     one before. closed: its last record where it was closed cleanly. rolled: it showed a state set back, and that was
-    told."""
+    told. spoken: records that came, but for epoch records."""
 
     epoch: bytes
     counter: Optional[int] = None
@@ -123,7 +123,7 @@ class EpochState:
     high: int = 0
     named: bool = False
     closed: Optional[int] = None
-    received: int = 0
+    spoken: int = 0
     rolled: bool = False
     gaps: List[OpenGap] = field(default_factory=list)
 
@@ -133,8 +133,8 @@ class EpochState:
 
     @property
     def established(self) -> bool:
-        """More than its epoch record came: then the enclave's state of it must have been stored."""
-        return self.received > 1
+        """More than epoch records came: then the enclave's state of it must have been stored."""
+        return self.spoken > 0
 
 
 class Received(NamedTuple):
@@ -166,11 +166,12 @@ class Sequence:
                 counter: Optional[int] = None) -> Received:
         """A record that opened. ``body`` of an epoch record, ``counter`` of a heartbeat.
 
-        Raises ValueError where no enclave would have sealed it: number 0, an epoch record that is not the first,
-        a first one that is no epoch record, another counter than before.
+        Each agreement that this recipient is in begins with an epoch record, the epoch with the first of them.
+        Raises ValueError where no enclave would have sealed it: number 0, a first record that is no epoch record,
+        another counter than before.
         """
-        if seq < 1 or (body is not None) != (seq == 1):
-            raise ValueError("record {} {} an epoch record".format(seq, "is not" if body is None else "is"))
+        if seq < 1 or seq == 1 and body is None:
+            raise ValueError("record {} is not an epoch record".format(seq))
         if body is not None:
             counter = body.counter
         state = self._epochs.get(epoch)
@@ -186,12 +187,12 @@ class Sequence:
         first_sight = counter is not None and state.counter is None
         if counter is not None:
             state.counter = counter
-        if body is not None:
+        if body is not None and not state.began:
             # Before the record counts as received: it is to be compared with what was there.
             events += self._begin(state, body, changed)
         if first_sight:
             events += self._counted(state)
-        events += self._number(state, seq)
+        events += self._number(state, seq, body is None)
         self._place(state)
         return Received(True, late, events, changed)
 
@@ -199,7 +200,7 @@ class Sequence:
         known = counter if counter is not None else state.counter
         return known is not None and self._last is not None and known < (self._last.counter or 0)
 
-    def _number(self, state: EpochState, seq: int) -> List[object]:
+    def _number(self, state: EpochState, seq: int, spoke: bool) -> List[object]:
         events: List[object] = []
         if seq <= state.high:
             gap = next(gap for gap in state.gaps if gap.take(seq))
@@ -213,7 +214,7 @@ class Sequence:
             events += self._owed(state, seq - 1)
             state.high = seq
         was = state.established
-        state.received += 1
+        state.spoken += spoke
         if state.established and not was:
             events += self._establish(state)
         return events
@@ -267,7 +268,7 @@ class Sequence:
             return []
         events: List[object] = []
         for other in self._epochs.values():
-            if other.received and not other.began and not other.named and other.epoch != body.previous:
+            if other.spoken and not other.began and not other.named and other.epoch != body.previous:
                 events += self._rolled(other, "epoch {} passes it over and names {} as the one before".format(
                     state.epoch.hex(), body.previous.hex()))
         return events

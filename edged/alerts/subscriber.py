@@ -20,7 +20,9 @@ from edged.alerts.cityconfig import CityConfig
 from edged.alerts.journal import Entry, Journal, NodeRow
 from edged.alerts.liveness import Liveness
 from edged.alerts.nodes import AllowList, Listed
-from edged.alerts.record import Epoch, Heartbeat, Observation, Record, open_record, seal_beacon, split_record
+from edged.alerts.record import (
+    Epoch, Heartbeat, Observation, Record, RecordHeader, open_record, seal_beacon, split_record,
+)  # fmt: skip
 from edged.alerts.reports import Altered, Foreign, Received, Skew
 from edged.alerts.sequence import EpochRecord, EpochState, Sequence
 from edged.alerts.throttle import Throttle
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 # Messages of one turn, which are one transaction; a node has as many in flight.
 _BATCH = delivery.WINDOW
 _TICK_S = 0.2
+_DIGEST_BYTES = 32
 _PEERS_MAX = 8  # of one node: each start of its outbox is another
 _ALLOW_LIST_S = 0.5
 
@@ -296,12 +299,8 @@ class Subscriber:
         for state in seen.changed:
             turn.epochs[header.node, state.epoch] = state
         if seen.new:
-            if not seen.late and (one.row is None or one.row.epoch != header.epoch):
-                one.liveness.hurry(self._monotonic())
             if one.row is None or not seen.late:
-                beacon_ns = one.row.beacon_ns if one.row else 0
-                self._keep(one, turn, NodeRow(
-                    name, header.node, header.salt, header.epoch, agreement.digest, beacon_ns))
+                self._keep(one, turn, _row(one, header, agreement.digest))
             turn.sealed[len(turn.events)] = sealed, agreement.digest
             turn.events.append(Received(record, name, seen.late, _labels(agreement), self._clock_ns()))
             turn.events += self._judged(one, record, turn)
@@ -354,25 +353,28 @@ class Subscriber:
                 return [Skew(one.listed.name, off_s if skewed else 0.0)]
         return []
 
-    @staticmethod
-    def _keep(one: _Node, turn: _Turn, row: NodeRow) -> None:
-        if row != one.row:
-            one.row = row
-            turn.rows[row.name] = row
+    def _keep(self, one: _Node, turn: _Turn, row: NodeRow) -> None:
+        if row == one.row:
+            return
+        if one.row is None or (row.epoch, row.digests) != (one.row.epoch, one.row.digests):
+            one.liveness.hurry(self._monotonic())
+        one.row = row
+        turn.rows[row.name] = row
 
     # ------------------------------------------------------------- beacons, allow-list
 
     def _beacon(self, one: _Node, now: float) -> None:
         if one.row is None or not one.liveness.beacon_due(now):
             return
-        # Rises whatever our clock does: the enclave takes no other.
-        one.beacon_ns = max(self._clock_ns(), one.beacon_ns + 1, one.row.beacon_ns + 1)
-        nonce = os.urandom(16)
-        beacon = seal_beacon(
-            self._alert_key, one.row.salt, self._config.recipient, one.row.digest, one.beacon_ns, nonce)
-        if one.peer is not None and not self._router.send(one.peer, [delivery.BEACON, beacon]):
-            one.peer = None
-        one.liveness.sent(nonce, now)
+        for at in range(0, len(one.row.digests), _DIGEST_BYTES):
+            # Rises whatever our clock does: the enclave takes no other.
+            one.beacon_ns = max(self._clock_ns(), one.beacon_ns + 1, one.row.beacon_ns + 1)
+            nonce = os.urandom(16)
+            beacon = seal_beacon(self._alert_key, one.row.salt, self._config.recipient,
+                                 one.row.digests[at:at + _DIGEST_BYTES], one.beacon_ns, nonce)
+            if one.peer is not None and not self._router.send(one.peer, [delivery.BEACON, beacon]):
+                one.peer = None
+            one.liveness.sent(nonce, now)
 
     def _refresh(self, turn: _Turn, now: float) -> None:
         if now - self._allowed_s < _ALLOW_LIST_S:
@@ -469,6 +471,15 @@ def _agreements(config: CityConfig) -> List[Agreement]:
                 config.path, path, config.recipient.hex(), config.alert_key_id.hex()))
         made.append(agreement)
     return made
+
+
+def _row(one: _Node, header: RecordHeader, digest: bytes) -> NodeRow:
+    """With a record of its current epoch: what its next beacons need, one for each agreement."""
+    row = one.row
+    digests = row.digests if row is not None and row.epoch == header.epoch else b""
+    known = [digests[at:at + _DIGEST_BYTES] for at in range(0, len(digests), _DIGEST_BYTES)]
+    return NodeRow(one.listed.name, header.node, header.salt, header.epoch,
+                   digests if digest in known else digests + digest, row.beacon_ns if row is not None else 0)
 
 
 def _labels(agreement: Agreement) -> Tuple[str, ...]:
