@@ -75,14 +75,16 @@ def public_of(secret: bytes) -> bytes:
 
 
 class _Shared:
-    """The one context of this process and its one ZAP handler, there while a socket needs them."""
+    """The one context of this process and its one ZAP handler, there while there is any socket.
+
+    The handler stays as long: its address is free again only some time after it stopped.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sockets = 0
         self._context: Optional[zmq.Context] = None
         self._guard: Optional[ThreadAuthenticator] = None
-        self._guarded = 0
         self._domains = itertools.count(1)
 
     def socket(self, kind: int) -> zmq.Socket:
@@ -93,15 +95,16 @@ class _Shared:
             self._sockets += 1
             return made
 
-    def close(self, opened: zmq.Socket, guarded: bool) -> None:
+    def close(self, opened: zmq.Socket) -> None:
         with self._lock:
             opened.close(linger=0)
             self._sockets -= 1
-            self._guarded -= guarded
-            if self._guard is not None and not self._guarded:
+            if self._sockets:
+                return
+            if self._guard is not None:
                 self._guard.stop()
                 self._guard = None
-            if self._sockets == 0 and self._context is not None:
+            if self._context is not None:
                 self._context.term()
                 self._context = None
 
@@ -115,7 +118,6 @@ class _Shared:
             domain = "edged-{}".format(next(self._domains))
             # Of a Router that was closed it stays here, and refuses: the handler's thread reads this table.
             self._guard.configure_curve_callback(domain, admission)
-            self._guarded += 1
             return domain
 
 
@@ -176,7 +178,7 @@ class _Socket(ABC):
             self._open = False
             if self._admission is not None:
                 self._admission.allow = _nobody
-            _shared.close(self._socket, self._admission is not None)
+            _shared.close(self._socket)
 
     def __enter__(self) -> "Any":
         return self

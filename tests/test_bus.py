@@ -463,3 +463,11 @@ def test_no_other_file_imports_zmq():
                            for line in source):
                         found.append(os.path.relpath(os.path.join(folder, name), root))
     assert found == ["bus.py"]
+
+
+def test_a_guarded_router_may_come_and_go_beside_another_socket(tmp_path):
+    """The allow-list's thread needs its address back before the next router has it: it stays as long as any socket."""
+    secret = generate_keys().secret
+    with Dealer("ipc://{}".format(tmp_path / "nobody.sock"), b"beside"):
+        for _ in range(8):
+            Router("tcp://127.0.0.1:0", secret, lambda key: True).close()

@@ -12,20 +12,21 @@ Source: DESIGN section 6.
 import logging
 import os
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from edged.alerts import delivery, reports
 from edged.alerts.cityconfig import CityConfig
 from edged.alerts.journal import Entry, Journal, NodeRow
 from edged.alerts.liveness import Liveness
-from edged.alerts.nodes import AllowList, Listed
+from edged.alerts.nodes import AllowList
 from edged.alerts.record import (
     Epoch, Heartbeat, Observation, Record, RecordHeader, open_record, seal_beacon, split_record,
 )  # fmt: skip
 from edged.alerts.reports import Altered, Foreign, Received, Skew
-from edged.alerts.sequence import EpochRecord, EpochState, Sequence
+from edged.alerts.sequence import EpochRecord, Sequence
 from edged.alerts.throttle import Throttle
+from edged.alerts.turn import Node, Refused, Run, Turn
 from edged.bus import Message, Router
 from edged.errors import ConfigError, PackageError, VerificationFailed
 from edged.events import emit
@@ -47,47 +48,6 @@ SKEW_S = 60.0
 _COUNT_MAX = 1 << 63
 
 Event = Any  # one of alerts/reports.py
-
-
-class _Run:
-    """A peer's records, as it counts them. due : the next number; None once one was missing."""
-
-    def __init__(self, run: bytes, due: Optional[int]) -> None:
-        self.run, self.due = run, due
-
-
-class _Node:
-    """What is known of one listed node."""
-
-    def __init__(self, listed: Listed, liveness: Liveness) -> None:
-        self.listed, self.liveness = listed, liveness
-        self.peer: Optional[bytes] = None  # the last that spoke
-        self.runs: "OrderedDict[bytes, _Run]" = OrderedDict()  # by peer
-        self.row: Optional[NodeRow] = None
-        self.sequence: Optional[Sequence] = None
-        self.beacon_ns = 0
-        self.skewed = False
-
-
-class _Refused(Exception):
-    """A record was not taken; ``event`` says why."""
-
-    def __init__(self, event: Event) -> None:
-        super().__init__(event)
-        self.event = event
-
-
-class _Turn:
-    """What one turn brings about: events, and what the journal has to hold before anything is acknowledged."""
-
-    def __init__(self) -> None:
-        self.events: List[Event] = []
-        self.sealed: Dict[int, Tuple[bytes, bytes]] = {}  # of events by their index: the record, agreement's digest
-        self.epochs: Dict[Tuple[bytes, bytes], EpochState] = {}
-        self.rows: Dict[str, NodeRow] = {}
-        self.answers: List[Tuple[bytes, List[bytes]]] = []
-        self.acks: Dict[bytes, List[delivery.Name]] = {}
-        self.refusals: Dict[bytes, List[delivery.Name]] = {}
 
 
 class Status(NamedTuple):
@@ -118,7 +78,7 @@ class Subscriber:
         self._throttle = Throttle()
         self._allowed = AllowList(str(config.nodes))
         self._allowed_s = monotonic()
-        self._nodes: Dict[str, _Node] = {}
+        self._nodes: Dict[str, Node] = {}
         self._journal = Journal(str(config.journal), config.keep_rows)
         try:
             # Passed on, but not known to have been taken; rows and events.
@@ -185,7 +145,7 @@ class Subscriber:
     # ------------------------------------------------------------------------ one turn
 
     def _turn(self, timeout_s: float) -> None:
-        turn = _Turn()
+        turn = Turn()
         for _ in range(_BATCH):
             message = self._router.receive(timeout_s)
             if message is None:
@@ -205,7 +165,7 @@ class Subscriber:
         for one in self._nodes.values():
             self._beacon(one, now)
 
-    def _store(self, turn: _Turn, now: float) -> None:
+    def _store(self, turn: Turn, now: float) -> None:
         """Into the journal, at once, and then into the queue."""
         numbered = {id(event): index for index, event in enumerate(turn.events)}
         passed = self._throttle.pass_on(turn.events, now)
@@ -234,7 +194,7 @@ class Subscriber:
 
     # --------------------------------------------------------------------- a message
 
-    def _take(self, message: Message, turn: _Turn) -> None:
+    def _take(self, message: Message, turn: Turn) -> None:
         listed = self._allowed.find(message.key or "")
         if listed is None or listed.revoked:
             turn.events.append(Foreign(
@@ -256,11 +216,11 @@ class Subscriber:
             self._take_record(one, message.peer, offer.sealed, turn)
 
     @staticmethod
-    def _is_due(one: _Node, peer: bytes, offer: delivery.Offer, turn: _Turn) -> bool:
+    def _is_due(one: Node, peer: bytes, offer: delivery.Offer, turn: Turn) -> bool:
         """Whether this is the next record of its run; where it is not, the peer is asked to begin another, once."""
         run = one.runs.get(peer)
         if run is None or run.run != offer.run:
-            run = one.runs[peer] = _Run(offer.run, 1)
+            run = one.runs[peer] = Run(offer.run, 1)
             while len(one.runs) > _PEERS_MAX:
                 one.runs.popitem(last=False)
         if offer.sealed is None or run.due is None:
@@ -272,7 +232,7 @@ class Subscriber:
         run.due += 1
         return True
 
-    def _take_record(self, one: _Node, peer: bytes, sealed: bytes, turn: _Turn) -> None:
+    def _take_record(self, one: Node, peer: bytes, sealed: bytes, turn: Turn) -> None:
         name = one.listed.name
         try:
             header = split_record(sealed)[0]
@@ -281,20 +241,20 @@ class Subscriber:
             return
         try:
             self._take_opened(one, sealed, turn)
-        except _Refused as refused:
+        except Refused as refused:
             turn.events.append(refused.event)
             turn.refusals.setdefault(peer, []).append((header.epoch, header.seq))
         else:
             turn.acks.setdefault(peer, []).append((header.epoch, header.seq))
 
-    def _take_opened(self, one: _Node, sealed: bytes, turn: _Turn) -> None:
+    def _take_opened(self, one: Node, sealed: bytes, turn: Turn) -> None:
         record, agreement = self._opened(one, sealed)
         header, name = record.header, one.listed.name
         try:
             seen = self._sequence(one, header.node).receive(header.epoch, header.seq, _epoch_record(record),
                                                             _counter(record))
         except ValueError as error:
-            raise _Refused(Altered(name, "record seq {} of epoch {}: {}".format(
+            raise Refused(Altered(name, "record seq {} of epoch {}: {}".format(
                 header.seq, header.epoch.hex(), error))) from None
         for state in seen.changed:
             turn.epochs[header.node, state.epoch] = state
@@ -306,21 +266,21 @@ class Subscriber:
             turn.events += self._judged(one, record, turn)
         turn.events += seen.events
 
-    def _opened(self, one: _Node, sealed: bytes) -> Tuple[Record, Agreement]:
-        """Raises _Refused."""
+    def _opened(self, one: Node, sealed: bytes) -> Tuple[Record, Agreement]:
+        """Raises Refused."""
         header, name = split_record(sealed)[0], one.listed.name
         if header.rcpt != self._config.recipient:
-            raise _Refused(Foreign(name, "record seq {} is for recipient {}".format(header.seq, header.rcpt.hex())))
+            raise Refused(Foreign(name, "record seq {} is for recipient {}".format(header.seq, header.rcpt.hex())))
         if header.kid != self._config.alert_key_id:
-            raise _Refused(Foreign(name, "record seq {} is sealed under key {}, not ours".format(
+            raise Refused(Foreign(name, "record seq {} is sealed under key {}, not ours".format(
                 header.seq, header.kid.hex())))
         pinned = one.listed.node or (one.row.node if one.row else None)
         if pinned is not None and header.node != pinned:
-            raise _Refused(Foreign(name, "record seq {} is of node {}, pinned is {}".format(
+            raise Refused(Foreign(name, "record seq {} is of node {}, pinned is {}".format(
                 header.seq, header.node.hex(), pinned.hex())))
         for other in self._nodes.values() if pinned is None else ():
             if header.node in (other.listed.node, other.row.node if other.row else None):
-                raise _Refused(Foreign(name, "record seq {} is of node {}, which is {}".format(
+                raise Refused(Foreign(name, "record seq {} is of node {}, which is {}".format(
                     header.seq, header.node.hex(), other.listed.name)))
         for agreement in self._agreements:
             try:
@@ -330,16 +290,16 @@ class Subscriber:
             except VerificationFailed:
                 continue  # under another of the agreements, then
             except PackageError as error:
-                raise _Refused(Altered(name, str(error))) from error
-        raise _Refused(Altered(name, "record seq {} of epoch {} does not open: altered, or sealed under another key or "
+                raise Refused(Altered(name, str(error))) from error
+        raise Refused(Altered(name, "record seq {} of epoch {} does not open: altered, or sealed under another key or "
                                      "agreement".format(header.seq, header.epoch.hex())))
 
-    def _sequence(self, one: _Node, node: bytes) -> Sequence:
+    def _sequence(self, one: Node, node: bytes) -> Sequence:
         if one.sequence is None or one.row is None:
             one.sequence = Sequence(one.listed.name, self._journal.epochs(node))
         return one.sequence
 
-    def _judged(self, one: _Node, record: Record, turn: _Turn) -> List[Event]:
+    def _judged(self, one: Node, record: Record, turn: Turn) -> List[Event]:
         """What its times tell."""
         if isinstance(record, Heartbeat):
             if one.row is not None and one.row.beacon_ns < record.time_ns < _COUNT_MAX:
@@ -353,7 +313,7 @@ class Subscriber:
                 return [Skew(one.listed.name, off_s if skewed else 0.0)]
         return []
 
-    def _keep(self, one: _Node, turn: _Turn, row: NodeRow) -> None:
+    def _keep(self, one: Node, turn: Turn, row: NodeRow) -> None:
         if row == one.row:
             return
         if one.row is None or (row.epoch, row.digests) != (one.row.epoch, one.row.digests):
@@ -363,7 +323,7 @@ class Subscriber:
 
     # ------------------------------------------------------------- beacons, allow-list
 
-    def _beacon(self, one: _Node, now: float) -> None:
+    def _beacon(self, one: Node, now: float) -> None:
         if one.row is None or not one.liveness.beacon_due(now):
             return
         for at in range(0, len(one.row.digests), _DIGEST_BYTES):
@@ -376,7 +336,7 @@ class Subscriber:
                 one.peer = None
             one.liveness.sent(nonce, now)
 
-    def _refresh(self, turn: _Turn, now: float) -> None:
+    def _refresh(self, turn: Turn, now: float) -> None:
         if now - self._allowed_s < _ALLOW_LIST_S:
             return
         self._allowed_s = now
@@ -398,11 +358,11 @@ class Subscriber:
         """Bring the nodes in line with the allow-list."""
         rows = self._journal.nodes()
         period_s = float(self._agreements[0].beacon_period_s)
-        present: Dict[str, _Node] = {}
+        present: Dict[str, Node] = {}
         for listed in self._allowed.present():
             one = self._nodes.get(listed.name)
             if one is None or one.listed.key != listed.key:
-                one = _Node(listed, Liveness(listed.name, period_s, self._monotonic()))
+                one = Node(listed, Liveness(listed.name, period_s, self._monotonic()))
                 one.row = rows.get(listed.name)
             one.listed = listed
             present[listed.name] = one
@@ -413,7 +373,7 @@ class Subscriber:
                 one.row = one.sequence = None  # the list says otherwise
         self._nodes = present
 
-    def _cut_off(self, keys: Set[str], turn: _Turn) -> None:
+    def _cut_off(self, keys: Set[str], turn: Turn) -> None:
         """ZeroMQ closes no single connection: all are closed, and those that may come back within a moment."""
         for key in keys:
             listed = self._allowed.find(key)
@@ -473,7 +433,7 @@ def _agreements(config: CityConfig) -> List[Agreement]:
     return made
 
 
-def _row(one: _Node, header: RecordHeader, digest: bytes) -> NodeRow:
+def _row(one: Node, header: RecordHeader, digest: bytes) -> NodeRow:
     """With a record of its current epoch: what its next beacons need, one for each agreement."""
     row = one.row
     digests = row.digests if row is not None and row.epoch == header.epoch else b""
