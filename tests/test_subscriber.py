@@ -1,5 +1,6 @@
 """The subscriber: what it takes is stored before it is acknowledged, and passed on once."""
 
+import dataclasses
 import json
 import os
 
@@ -392,6 +393,19 @@ def test_an_alert_that_goes_on_is_one_line_until_somebody_new_falls_or_it_was_ne
     assert [line.split()[3] for line in shown] == ["ALERT", "UPDATE", "CANCEL"] and "tracks 3 9" in shown[1]
     late = Screen().lines([event for event in events if isinstance(event, Received)][2:4], CITY_NS)
     assert [line.split()[3] for line in late] == ["UPDATE", "UPDATE"]  # its Alert was not seen here
+
+
+def test_an_alert_that_goes_on_is_shown_again_after_a_while_for_it_may_be_another_fall_of_the_same_people(talk):
+    enclave, second = talk.enclave, 10 ** 9
+    events = [event for event in talk.peer.deliver(enclave.begin(), enclave.clip(alert=0), *[
+        enclave.clip(alert=0, message=MessageType.UPDATE, claimed_ns=CITY_NS + at * second) for at in (1, 9, 10, 11, 600)])
+        if isinstance(event, Received) and isinstance(event.record, Observation)]
+    screen = Screen()
+    shown = [bool(screen.lines([event], CITY_NS)) for event in events]
+    assert shown == [True, False, False, True, False, True]
+    # The same claimed time again and again does not keep it quiet: this machine's clock counts, too.
+    later = dataclasses.replace(events[1], received_ns=events[-1].received_ns + 10 * second)
+    assert screen.lines([dataclasses.replace(later, record=events[-1].record)], CITY_NS)
 
 
 def test_every_event_has_a_line_and_is_rebuilt_from_its_fields():

@@ -154,10 +154,10 @@ def claimed(data: bytes) -> Any:
     """What the node claims: the map that it is in CBOR, or hex."""
     try:
         value = cbor2.loads(data)
-        json.dumps(value, default=_plain)
+        json.dumps(value, default=_plain, allow_nan=False)
     except Exception:  # it may be anything at all, nested at will
         return data.hex()
-    return json.loads(json.dumps(value, default=_plain)) if isinstance(value, dict) else data.hex()
+    return json.loads(json.dumps(value, default=_plain, allow_nan=False)) if isinstance(value, dict) else data.hex()
 
 
 def _plain(value: Any) -> str:

@@ -1,12 +1,13 @@
 """What a person sees of a subscriber's events: every one that is news, once.
 
 An alert that goes on comes again with every clip, as an Update. It is news where its Alert was never shown (withheld,
-or before this screen began) or where it tells of somebody new; else it says what is on the screen already.
+or before this screen began), where it tells of somebody new, and every ten seconds: it may be another fall of the same
+people, or numbers of tracks that a camera gave anew. Else it says what is on the screen already.
 """
 
 import json
 from collections import OrderedDict
-from typing import Any, List, Sequence, Set, Tuple
+from typing import Any, List, Sequence, Tuple
 
 from edged.alerts import reports
 from edged.alerts.record import Observation
@@ -14,6 +15,15 @@ from edged.alerts.reports import Received
 from edged.enclave.wire import MessageType, RecordKind
 
 _REMEMBERED = 4096  # ongoing alerts; a forgotten one is shown again
+AGAIN_NS = 10 * 10 ** 9  # a clip's length
+
+
+class _Shown:
+    """When an alert was last shown, by both clocks, and with whom since it began."""
+
+    def __init__(self) -> None:
+        self.people: Any = set()
+        self.received_ns = self.claimed_ns = 0
 
 
 class Screen:
@@ -21,7 +31,7 @@ class Screen:
 
     def __init__(self, as_json: bool = False, everything: bool = False) -> None:
         self._as_json, self._everything = as_json, everything
-        self._shown: "OrderedDict[Tuple[Any, ...], Set[int]]" = OrderedDict()  # alert -> people it was shown with
+        self._shown: "OrderedDict[Tuple[Any, ...], _Shown]" = OrderedDict()  # by alert
 
     def lines(self, events: Sequence[Any], now_ns: int) -> List[str]:
         if self._as_json:
@@ -37,11 +47,14 @@ class Screen:
             if alert.message == MessageType.NONE:
                 continue
             name = (event.node, event.record.header.epoch, event.record.camera, alert.rule, alert.event)
-            people = self._shown.setdefault(name, set())
+            shown = self._shown.setdefault(name, _Shown())
             self._shown.move_to_end(name)
-            if alert.message != MessageType.UPDATE or not people or set(event.record.tracks) - people:
+            if alert.message != MessageType.UPDATE or set(event.record.tracks) - shown.people or abs(
+                    event.received_ns - shown.received_ns) >= AGAIN_NS or abs(
+                    event.record.claimed_ns - shown.claimed_ns) >= AGAIN_NS:
                 news = True
-            people.update(event.record.tracks or (0,))
+                shown.received_ns, shown.claimed_ns = event.received_ns, event.record.claimed_ns
+            shown.people.update(event.record.tracks)
         while len(self._shown) > _REMEMBERED:
             self._shown.popitem(last=False)
         return news

@@ -158,6 +158,9 @@ class Database:
 def _remedy(message: str, path: str) -> str:
     if "full" in message:
         return "disk full: make room; what is not stored is not confirmed and comes again"
+    if "disk I/O" in message:
+        return "{}: check the disk and its space (df, dmesg); what is not stored is not confirmed and comes again".format(
+            message)
     if "malformed" in message or "not a database" in message:
         return ("damaged ({}): stop edged, move it and what lies beside it aside (mkdir damaged; mv {}* damaged/) and "
                 "start again; what it alone held is lost and will be reported as a gap".format(message, path))

@@ -22,12 +22,14 @@ from edged.offload.bridge import Outcome
 from edged.offload.cameras import Camera
 from edged.offload.ledger import Ledger
 from edged.offload.link import Link
-from edged.offload.messages import Hello, Offer
+from edged.offload.messages import CameraStatus, Hello, Offer
 from edged.offload.queue import FairQueue
 from edged.offload.sessions import Granted, Sessions
 
 log = logging.getLogger(__name__)
 
+# What the bridge claims of a camera whose clips do not open; the others a camera says itself.
+REFUSED = "refused"
 PREPARED_MAX = 2
 RECENT_CLIPS = 32  # whose numbers of persons tell what to prepare for
 
@@ -262,12 +264,16 @@ class Desk:
 
     def _refuse(self, camera: Camera, offer: Offer, reason: str) -> None:
         camera.count(refused=1)
+        camera.claims(CameraStatus(REFUSED, reason))  # nothing of it is judged: the city has to know
         emit(log, "clip_refused", camera=camera.name, number=offer.number, reason=reason)
         self._say(camera, "refused", number=offer.number, reason=reason, reopen=False, retry=False)
 
     def _done(self, camera: Camera, number: int, failed: bool) -> None:
         camera.over(number, failed)
         camera.count(done=1, failed=int(failed))
+        said = camera.claim or camera.claimed
+        if said is not None and said.state == REFUSED:
+            camera.claims(CameraStatus("live", ""))
         self._say(camera, "done", number=number, failed=failed)
 
     def prepare(self, link: Link) -> bool:

@@ -66,6 +66,20 @@ def test_what_a_camera_says_of_itself_is_sealed_once_for_each_change(node, gate)
     assert node.status()["cameras"]["gate"]["state"] == "live"
 
 
+def test_the_city_is_told_of_a_camera_whose_clips_do_not_open_and_of_its_return(node, gate):
+    """A mistaken key: the camera is live, and nothing of it is judged."""
+    gate.hello()
+    gate.say("status", state="live", reason="")
+    for _ in range(2):  # the first time a new session is asked for
+        number, sealed = gate.sealed()
+        gate.offer(number, sealed[:-1] + bytes([sealed[-1] ^ 1]))
+        assert gate.hear("refused")
+    until(lambda: claims(node) and claims(node)[-1]["state"] == "refused")
+    assert "seal, number or form" in claims(node)[-1]["reason"]
+    gate.deliver()
+    until(lambda: claims(node)[-1]["state"] == "live")
+
+
 def test_a_new_epoch_is_told_again_how_the_camera_is(node, gate):
     gate.hello()
     gate.say("status", state="lost", reason="dark")

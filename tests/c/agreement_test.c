@@ -63,8 +63,14 @@ static void alert(void) {
     clip(0, NONE, NONE, EDGED_OBSERVATION, EDGED_OBSERVATION);
     city_pass_s(3600); /* clips that never came end no event, but another one is no update of it */
     clip(1, ALERT, NONE, EDGED_ALERT, EDGED_ALERT);
-    city_pass_s(3600); /* it holds still, for all that is known */
-    clip(1, UPDATE, NONE, EDGED_ALERT, EDGED_ALERT);
+    city_pass_s(3600); /* it held, and holds again: nobody looked meanwhile, so it is another event */
+    clip(1, ALERT, NONE, EDGED_ALERT, EDGED_ALERT);
+    clip(2, NONE, ALERT, EDGED_ALERT, EDGED_OBSERVATION);
+    city_pass_s(EDGED_PAUSE_S - 1); /* without a cool-down, too, it goes on that long */
+    clip(2, NONE, UPDATE, EDGED_ALERT, EDGED_OBSERVATION);
+    city_pass_s(EDGED_PAUSE_S);
+    clip(2, NONE, ALERT, EDGED_ALERT, EDGED_OBSERVATION);
+    clip(1, UPDATE, CANCEL, EDGED_ALERT, EDGED_ALERT);
     /* New keys are no new event. */
     struct eval_session_open ask = {.agreement = city_place(0)};
     memcpy(ask.camera, client.eval->sessions[0].camera, sizeof(ask.camera));

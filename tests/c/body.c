@@ -50,7 +50,8 @@ static uint32_t message_of(struct past *past, const struct terms_rule *rule, boo
     const bool recent = stub.uptime_ns - past->held_ns < rule->cooldown_s * CITY_SECOND;
 
     if (holds) {
-        const bool goes_on = past->active && (past->held || recent);
+        const bool lately = stub.uptime_ns - past->held_ns < EDGED_PAUSE_S * CITY_SECOND;
+        const bool goes_on = past->active && ((past->held && lately) || recent);
         if (!goes_on)
             past->number = number;
         *past = (struct past){true, true, past->number, stub.uptime_ns};

@@ -4,7 +4,7 @@
  * A rule holds where its label's probability reaches the threshold:
  *
  *   holds, no event                            -> ALERT, the event begins
- *   holds, held for the clip before            -> UPDATE
+ *   holds, held for the clip before, lately    -> UPDATE
  *   holds, last within its cool-down           -> UPDATE
  *   holds, last before that                    -> ALERT, another event begins
  *   does not, an event, not for its cool-down  -> CANCEL, the event ends
@@ -36,7 +36,10 @@ static struct finding judge(const struct rule *rule, uint64_t holds_now, uint32_
                             uint64_t uptime_ns, struct event *event) {
     const uint64_t holds = holds_now & mask_ge(score, rule->threshold);
     const uint64_t cooled = mask_ge(uptime_ns - event->held_ns, rule->cooldown_ns);
-    const uint64_t same = event->active & (event->held | ~cooled), over = event->active & ~holds & cooled;
+    /* After a pause in which nobody looked, what holds now is another event. */
+    const uint64_t lately = ~mask_ge(uptime_ns - event->held_ns, EDGED_PAUSE_S * 1000000000ull);
+    const uint64_t same = event->active & ((event->held & lately) | ~cooled);
+    const uint64_t over = event->active & ~holds & cooled;
     struct finding f = {.score = score};
 
     f.message = select_u32(holds, select_u32(same, EDGED_MESSAGE_UPDATE, EDGED_MESSAGE_ALERT),

@@ -522,11 +522,13 @@ enum edged_message_status {
     EDGED_TEST = 2
 };
 
+#define EDGED_PAUSE_S 30u /* between two clips of a camera: a rule that holds after it began anew */
+
 /** enum edged_message_type - CAP's words, of one rule and camera */
 enum edged_message_type {
     EDGED_MESSAGE_NONE = 0,
     EDGED_MESSAGE_ALERT = 1,  /* the rule began to hold */
-    EDGED_MESSAGE_UPDATE = 2, /* it still holds, or again within its cool-down */
+    EDGED_MESSAGE_UPDATE = 2, /* it still holds (EDGED_PAUSE_S), or again within its cool-down */
     EDGED_MESSAGE_CANCEL = 3  /* it has not held for its cool-down: the event is over */
 };
 
