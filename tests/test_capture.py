@@ -168,7 +168,8 @@ def test_nothing_but_that_line_is_written(tmp_path, film):
     done = subprocess.run([sys.executable, "-c", code] + paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           cwd=str(ROOT), timeout=60)
     assert done.stderr == b"" and done.returncode == 0
-    assert len(done.stdout.splitlines()) == len(paths) and b"A PICTURE" not in done.stdout and b"pass@" not in done.stdout
+    assert len(done.stdout.splitlines()) == len(paths)
+    assert b"A PICTURE" not in done.stdout and b"pass@" not in done.stdout
 
 
 def test_of_a_film_cut_short_the_pictures_before_the_cut_are_given(film, tmp_path):
@@ -602,7 +603,8 @@ def test_a_real_rtsp_camera_is_read_falls_silent_and_comes_back():
 def test_a_process_whose_camera_hangs_ends_when_it_wants_to():
     code = ("import sys\nfrom edged.camera.capture import Limits, open_source\nfrom edged.errors import CameraError\n"
             "source = open_source(sys.argv[1], limits=Limits(300.0, 300.0))\n"
-            "try:\n    source.read(1.0)\nexcept CameraError as error:\n    print(error)\nsource.close()\nsys.exit(69)\n")
+            "try:\n    source.read(1.0)\nexcept CameraError as error:\n    print(error)\n"
+            "source.close()\nsys.exit(69)\n")
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(5)

@@ -17,8 +17,8 @@ WIDTH, HEIGHT = 96, 64
 
 
 def tiny_onnx():
-    """Means over cells of 8 x 8: heat map k is colour k % 3 plus k, field channel k is colour k % 3 plus 100 + k; all in
-    one with those of the heat first."""
+    """Means over cells of 8 x 8: heat map k is colour k % 3 plus k, field channel k is colour k % 3 plus 100 + k;
+    and all of them in one output, heat first."""
     helper = onnx.helper
 
     def layer(name, channels, offset):

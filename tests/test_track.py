@@ -26,7 +26,7 @@ def walk(tracker, people, seconds, rate=10.0, start_s=0.0, shuffled=None):
 
 
 def walker(x, y, tall, speed=0.0, missing=()):
-    """A person whose hips are at x + speed * t; arms and legs swing at a walking pace, each walker's in his own time."""
+    """A person whose hips are at x + speed * t; arms and legs swing at a walking pace."""
     def at(time_s):
         made = person(x + speed * time_s, y, tall, missing=missing)
         swing = np.sin(2 * np.pi * 0.9 * time_s + x) * tall
@@ -205,8 +205,8 @@ def test_the_best_sum_may_deny_somebody_his_nearest():
 def crowd_of(seed, rate, seconds=15, count=6):
     """Passers-by of all sizes in 640 x 480 who hide each other and leave at the rims: (time, who, people) per frame."""
     random = np.random.default_rng(seed)
-    who = [(tall, random.uniform(0, 640), random.uniform(200, 300), random.choice([-1, 1]) * tall * random.uniform(.3, 1))
-           for tall in random.uniform(60, 160, count)]
+    who = [(tall, random.uniform(0, 640), random.uniform(200, 300),
+            random.choice([-1, 1]) * tall * random.uniform(.3, 1)) for tall in random.uniform(60, 160, count)]
     for step in range(int(seconds * rate)):
         seen, boxes = [], []
         for name, (tall, x, y, speed) in sorted(enumerate(who), key=lambda one: -one[1][0]):

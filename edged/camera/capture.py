@@ -139,7 +139,7 @@ def open_source(source: Union[str, int], frames_per_second: float = 10.0, speed:
     if STREAM.match(source):
         return LiveCapture(shown(source), lambda: _open_stream(source, limits), frames_per_second, limits)
     if "://" in source:
-        raise UsageError("{}: not an address that edged captures from: rtsp, rtsps, http or https".format(shown(source)))
+        raise UsageError("{}: not an address to capture from: rtsp, rtsps, http or https".format(shown(source)))
     if DEVICE.fullmatch(source):
         path = "/dev/video" + source if source.isdigit() else source
         return LiveCapture(path, lambda: _open_device(path), frames_per_second, limits)
@@ -249,7 +249,7 @@ class LiveCapture(Capture):
         self._thread.start()
 
     def read(self, timeout_s: Optional[float] = None) -> Frame:
-        """The newest picture, waiting for one not given before; at most ``timeout_s`` (default: till it counts as hung).
+        """The newest picture, waiting for one not given before, ``timeout_s`` at most (default: until a call is hung).
 
         Raises CameraError when the camera was lost, once for each attempt to open it, and when nothing came in time;
         it may be called again, because the camera is tried again all the while.
