@@ -39,10 +39,13 @@ int port_device_key(const char *label, uint8_t out[32]) {
 }
 
 uint64_t port_uptime_ns(void) {
+    static uint64_t last_ns;
     int64_t now_ns = 0;
 
-    /* Without a clock time stands still: cool-downs last, nothing locks. */
-    return trusty_gettime(0, &now_ns) == NO_ERROR && now_ns > 0 ? (uint64_t)now_ns : 0;
+    /* Where the clock fails time stands still: it never goes back, and a difference of two times is none below 0. */
+    if (trusty_gettime(0, &now_ns) == NO_ERROR && now_ns > 0 && (uint64_t)now_ns > last_ns)
+        last_ns = (uint64_t)now_ns;
+    return last_ns;
 }
 
 static handle_t key_channel = INVALID_IPC_HANDLE;
