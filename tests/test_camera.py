@@ -12,7 +12,7 @@ from fake_bridge import CAMERA, KEY, PATIENCE_S, Clock, FakeBridge, Line, busy, 
 from edged import config, events
 from edged.bus import Router
 from edged.camera import daemon, link as link_module
-from edged.camera.link import WAITING_MAX, BridgeLink
+from edged.camera.link import OUTSTANDING_MAX, WAITING_MAX, BridgeLink
 from edged.camera.recording import Recording
 from edged.camera.source import Playback, Scene, Source
 from edged.errors import CameraError, ConfigError, KeyRefused, MissingInput, PackageError
@@ -150,7 +150,10 @@ def test_a_bridge_that_restarts_in_the_middle_loses_no_clip_of_a_recording(node)
     walk.bridge.answer = done
     walk.serve_until(lambda: walk.ended)
     assert walk.error is None and walk.bridge.sessions == 2
-    assert claimed_s(walk.bridge) == list(range(11)) + [10.9]
+    # One whose answer went down with the old bridge is asked again: at least once, never not at all.
+    claimed = claimed_s(walk.bridge)
+    assert sorted(set(claimed)) == list(range(11)) + [10.9]
+    assert len(claimed) <= 12 + OUTSTANDING_MAX
 
 
 def test_as_fast_as_can_be_means_as_fast_as_the_bridge_takes_clips(node, monkeypatch):

@@ -26,6 +26,7 @@ from edged.model import quantise, stgcn
 from edged.offload.bridge import TRANSPORTS, Bridge
 from edged.offload.product import NumpyAccelerator
 from edged.trust.agreement import open_agreement, sign
+from processes import is_alive
 
 COMMANDS = {"edged": cli.main, "edgectl": edgectl.main, "edged-owner": owner.main, "edged-city": city.main}
 
@@ -395,15 +396,6 @@ def test_the_applications_end_with_the_process_that_started_them(short_folder):
     while any(is_alive(pid) for pid in children):
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
-
-
-def is_alive(pid):
-    """Whether the process runs: where nobody reaps orphans, it may stay as a zombie."""
-    try:
-        with open("/proc/{}/stat".format(pid), encoding="ascii") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def refused_start(folder):

@@ -12,6 +12,7 @@ import pytest
 
 from edged.notify import Listener, Notifier, Told, Watchdog, watchdog_s
 from edged.stopping import Stop
+from processes import is_alive
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -187,14 +188,6 @@ child.stdout.readline()
 print(child.pid, flush=True)
 time.sleep(60)
 """
-
-
-def is_alive(pid):
-    try:
-        with open("/proc/{}/stat".format(pid), encoding="ascii") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_who_follows_its_parent_ends_with_it_even_if_that_is_killed():

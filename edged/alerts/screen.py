@@ -1,4 +1,4 @@
-"""What a person sees of a subscriber's events: every one that is news, once.
+"""What a person sees of a subscriber's events: every one that is news.
 
 An alert that goes on comes again with every clip, as an Update. It is news where its Alert was never shown (withheld,
 or before this screen began), where it tells of somebody new, and every ten seconds: it may be another fall of the same
