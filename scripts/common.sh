@@ -59,7 +59,7 @@ apt_setup() {
 venv_setup() {
     local python=$1 folder=$2 extras=$3 stamp
     stamp=$({ "$python" -c 'import sys; print(sys.version, sys.executable)'; \
-              cat setup.cfg pyproject.toml; } | sha256sum)
+              cat setup.cfg pyproject.toml scripts/constraints.txt; } | sha256sum)
     if [ "$(cat "$folder/stamp" 2>/dev/null)" != "$stamp" ]; then
         say "setting up $folder with $("$python" --version 2>&1)"
         rm -rf "$folder"
@@ -67,7 +67,7 @@ venv_setup() {
         "$folder/bin/python" -m pip install -q --disable-pip-version-check --upgrade pip
     fi
     case ",$(cat "$folder/extras" 2>/dev/null)," in *",$extras,"*) return 0 ;; esac
-    "$folder/bin/python" -m pip install -q --disable-pip-version-check -e ".[$extras]"
+    "$folder/bin/python" -m pip install -q --disable-pip-version-check -c scripts/constraints.txt -e ".[$extras]"
     printf '%s\n' "$extras" >"$folder/extras"
     printf '%s\n' "$stamp" >"$folder/stamp"
 }
