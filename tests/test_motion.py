@@ -3,22 +3,29 @@
 import numpy as np
 import pytest
 
-from edged.camera import acts, motion, performance, puppet, viewpoint
+from edged.camera import acts, estimator, motion, performance, puppet, scenes, viewpoint, ways
 from edged.camera.assemble import Assembler
 from edged.camera.clip import fixed_point
 from edged.errors import UsageError
 
 SECONDS, FPS = 12.0, 30.0
+ALONE = [label for label in motion.LABELS if label not in ("cycling", "fighting")]  # and on their own feet
 ANKLES = [puppet.R_ANKLE, puppet.L_ANKLE]
+HIPS = [puppet.R_HIP, puppet.L_HIP]
 
 
 def act_out(seed, label, seconds=SECONDS):
     """Body, joints (T, 18, 3) metres and acts of one person who does ``label``."""
     rng = np.random.default_rng(seed)
     view, body = viewpoint.random_view(rng, 1280, 720), puppet.random_body(rng)
-    done = motion._part(rng, body, label, seconds)
-    path = motion._ways(rng, view, 2 * seconds, 0.05)
+    done = scenes.acts_of(rng, body, label, seconds)
+    path = ways.stroll(rng, view, 2 * seconds, 0.05)
     return body, performance.perform(rng, body, done, path, 0.0, seconds, FPS), done
+
+
+def perform(seed, label):
+    rng = np.random.default_rng(seed)
+    return motion.act(rng, label, viewpoint.random_view(rng))
 
 
 def walk_straight(seed, seconds=6.0):
@@ -68,7 +75,7 @@ def test_every_faller_falls_once_between_a_quarter_and_two_thirds_of_the_time(se
     fall, = recording.events
     assert (fall.label, fall.person) == ("falling", 1)
     assert 5.0 <= fall.start_s <= 13.4
-    assert 0.5 < fall.end_s - fall.start_s < 2.5
+    assert 0.5 < fall.end_s - fall.start_s < 3.7
 
 
 def test_jumps_are_told_one_by_one_and_walkers_have_no_events():
@@ -80,9 +87,9 @@ def test_jumps_are_told_one_by_one_and_walkers_have_no_events():
         assert after.end_s <= 20
 
 
-@pytest.mark.parametrize("cast", [("running",), ("walking", "Falling"), ("",)])
+@pytest.mark.parametrize("cast", [("swimming",), ("walking", "Falling"), ("",)])
 def test_what_nobody_can_do_is_refused(cast):
-    with pytest.raises(UsageError, match="choose of standing, walking, jumping, falling"):
+    with pytest.raises(UsageError, match="choose of standing, sitting, walking, running, cycling, waving, jumping"):
         motion.generate(1, cast=cast)
 
 
@@ -93,21 +100,21 @@ def test_a_length_or_rate_that_makes_no_film_is_refused(ask):
 
 
 @pytest.mark.parametrize("label", motion.LABELS)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(6))
 def test_bones_keep_their_lengths_whatever_a_person_does(label, seed):
-    _, joints, _ = act_out(seed, label)
-    for one, other in puppet.BONES:
-        length = np.linalg.norm(joints[:, one] - joints[:, other], axis=-1)
-        assert np.ptp(length) < 1e-9, (one, other)
+    for joints in perform(seed, label).people:
+        for one, other in puppet.BONES:
+            length = np.linalg.norm(joints[:, one] - joints[:, other], axis=-1)
+            assert np.ptp(length) < 1e-9, (one, other)
 
 
 @pytest.mark.parametrize("label", motion.LABELS)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(6))
 def test_nobody_sinks_into_the_ground_or_is_beamed_elsewhere(label, seed):
-    _, joints, _ = act_out(seed, label)
-    assert joints[..., 2].min() > -0.15
-    pelvis = joints[:, [puppet.R_HIP, puppet.L_HIP]].mean(1)
-    assert np.linalg.norm(np.diff(pelvis, axis=0), axis=-1).max() * FPS < 7
+    for joints in perform(seed, label).people:
+        assert joints[..., 2].min() > -0.15
+        pelvis = joints[:, HIPS].mean(1)
+        assert np.linalg.norm(np.diff(pelvis, axis=0), axis=-1).max() * FPS < 8.5
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -135,7 +142,7 @@ def test_a_walker_moves_arms_against_legs_and_bends_knees(seed):
     assert bend.max() > 30 and bend.min() < 25 and bend.max() < 130
 
 
-@pytest.mark.parametrize("label", motion.LABELS)
+@pytest.mark.parametrize("label", ALONE)
 @pytest.mark.parametrize("seed", range(4))
 def test_noses_are_where_noses_are(label, seed):
     body, joints, _ = act_out(seed, label)
@@ -151,7 +158,7 @@ def test_a_fall_ends_near_the_ground_and_stays_there(seed):
     before, after = int((fall.start_s - 0.1) * FPS), int((fall.end_s + 0.3) * FPS)
     assert joints[before, puppet.NECK, 2] > 0.7 * body.stature
     assert joints[after:, [puppet.NECK, puppet.R_HIP, puppet.L_HIP, puppet.NOSE], 2].max() < 0.5
-    assert np.linalg.norm(joints[-1] - joints[after + 15], axis=-1).max() < 0.05
+    assert np.linalg.norm(joints[-1] - joints[after + 30], axis=-1).max() < 0.05
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -175,7 +182,7 @@ def test_the_near_person_hides_the_far_one():
     near, far = joints + [0, 5, 0], joints + [0, 6.5, 0]
 
     def parts(cast):
-        found = [viewpoint.observe(np.random.default_rng(seed), view, cast, FPS)[-1] for seed in range(10)]
+        found = [estimator.observe(np.random.default_rng(seed), view, cast, FPS)[-1] for seed in range(10)]
         return sum((one[..., 2] > 0).sum() for one in found)
 
     assert parts([near, far]) < 0.85 * parts([far])
@@ -187,7 +194,7 @@ def test_an_estimators_faults_grow_with_distance():
     joints = joints - joints[:, puppet.NECK:puppet.NECK + 1] * [1, 1, 0]
 
     def confidence(metres):
-        found = viewpoint.observe(np.random.default_rng(1), view, [joints + [0, metres, 0]], FPS)[0]
+        found = estimator.observe(np.random.default_rng(1), view, [joints + [0, metres, 0]], FPS)[0]
         return found[..., 2].mean()
 
     assert confidence(6) > confidence(14) + 0.1
@@ -197,7 +204,7 @@ def test_a_joint_outside_the_picture_is_missing():
     view = viewpoint.View(4.0, 0.4, 0.0, 900.0, 0.0, 1280, 720)
     _, joints = walk_straight(1, seconds=1.0)
     far_left = joints - joints[:, puppet.NECK:puppet.NECK + 1] * [1, 1, 0] + [-9, 7, 0]
-    assert not viewpoint.observe(np.random.default_rng(1), view, [far_left], FPS).any()
+    assert not estimator.observe(np.random.default_rng(1), view, [far_left], FPS).any()
 
 
 @pytest.mark.parametrize("label", motion.LABELS)
@@ -205,7 +212,8 @@ def test_a_sample_is_one_person_in_the_coordinates_of_a_clip(label):
     for seed in range(6):
         one = motion.sample(np.random.default_rng(seed), label)
         assert one.shape == (300, 18, 3)
-        assert np.array_equal(one, motion.sample(np.random.default_rng(seed), label))
+        again = motion.sample(np.random.default_rng(seed), label)
+        assert np.allclose(one, again, atol=1e-9)  # NumPy's last bit may depend on where memory lies
         seen = one[..., 2] > 0
         assert np.abs(one[seen][:, :2]).max() <= 0.5 and one[..., 2].max() <= 1
         assert not one[~seen].any()
@@ -218,7 +226,7 @@ def test_samples_are_resampled_as_the_camera_process_does_it(seed, every):
     rng = np.random.default_rng(seed)
     body, joints = walk_straight(seed, seconds=10.0)
     view = viewpoint.View(4.0, 0.35, 0.0, 500.0, 0.0, 1280, 720)
-    found = viewpoint.observe(rng, view, [joints - [4, -8, 0]], FPS)[0]
+    found = estimator.observe(rng, view, [joints - [4, -8, 0]], FPS)[0]
     looks = np.arange(299, -1, -every)[::-1]
     assembler = Assembler(bytes(32), hop_s=100.0)
     for look in looks:
@@ -239,7 +247,8 @@ def test_some_samples_show_somebody_who_has_just_appeared():
     assert 5 < sum(seen) < 30
 
 
-def test_a_clip_holds_one_person_or_two_and_its_label_in_any_place():
+def test_a_clip_holds_one_person_or_two():
     rng = np.random.default_rng(3)
-    sizes = {len(motion.clip(rng, "falling")) for _ in range(12)}
+    sizes = {len(motion.clip(rng, "falling")) for _ in range(20)}
     assert sizes == {1, 2}
+    assert {len(motion.clip(rng, "fighting", persons=1)) for _ in range(4)} == {1}

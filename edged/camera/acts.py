@@ -1,4 +1,4 @@
-"""The things people do that are no steps: a jump, a fall, bending down and sitting down; each plays on a stage.
+"""The things people do that are no steps: a jump, a fall, a course of poses; each plays on a stage.
 
 A jump is a crouch, a push, a parabola and a landing. A fall is an inverted pendulum about the feet (topple), knees
 that give way (collapse) or feet that go away (slip), with the trunk tipping after, until all lies on the ground.
@@ -10,10 +10,16 @@ from typing import NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
+from edged.camera.poses import Course, stand_m, through
 from edged.camera.puppet import Body
 
+LABELS = (
+    "standing", "sitting", "walking", "running", "cycling", "waving", "jumping", "fighting", "lying", "falling",
+)  # fmt: skip
+STANDING, SITTING, WALKING, RUNNING, CYCLING, WAVING, JUMPING, FIGHTING, LYING, FALLING = LABELS
+
 GRAVITY = 9.81
-WALK, JUMP, FALL, STOOP = "walk", "jump", "fall", "stoop"
+WALK, JUMP, FALL, COURSE, HANDS, KICK, LURCH = "walk", "jump", "fall", "course", "hands", "kick", "lurch"
 TOPPLE, COLLAPSE, SLIP = range(3)
 
 _TOES_M = 0.06  # how far heels rise at take-off
@@ -54,16 +60,27 @@ class Stage:
         self.carry = np.zeros((count, 2))      # of everything, world metres
         self.lift = np.zeros(count)            # of both feet
         self.slide = np.zeros((count, 2))      # of both feet, metres ahead and to the left
+        self.feet = np.zeros((count, 2, 3))    # of each foot, metres ahead, to the left and up
         self.spread = np.zeros(count)          # of the feet away from where the head falls
         self.tilt = np.zeros((count, 2))
         self.roll = np.zeros(count)
         self.arms = np.zeros((count, 2, 3))
+        self.hands = np.zeros((count, 2, 3))
+        self.grip = np.zeros((count, 2))
         self.head = np.zeros((count, 2))
+        self.apart = np.zeros(count)
+        self.floor = np.zeros(count)
         self.calm = np.ones(count)             # 1 while gait and sway go on, 0 for one who lies
 
     def raise_arms(self, amount: np.ndarray, target: np.ndarray) -> None:
         """Blend the arms towards ``target`` (2, 3) by ``amount`` (T,)."""
         self.arms += amount[:, None, None] * (target - self.arms)
+
+    def reach(self, arm: int, amount: np.ndarray, hand: np.ndarray) -> None:
+        """Take one hand to ``hand`` (T, 3) or (3,), from its shoulder, by ``amount`` (T,)."""
+        share = amount / np.maximum(np.maximum(amount, self.grip[:, arm]), 1e-9)
+        self.hands[:, arm] += share[:, None] * (hand - self.hands[:, arm])
+        self.grip[:, arm] = np.maximum(self.grip[:, arm], amount)
 
 
 class Jump(NamedTuple):
@@ -94,7 +111,8 @@ class Jump(NamedTuple):
 
 class Fall(NamedTuple):
     """towards: radians, 0 forward, pi / 2 to the left; push: radians a second; buckle: how far a topple's knees give
-    way; roll: radians about the trunk; drop_s: time that a collapse takes to the ground."""
+    way; roll: radians about the trunk; drop_s: time that a collapse takes to the ground; braces: how many arms try to
+    break it."""
 
     kind: int
     towards: float
@@ -102,6 +120,7 @@ class Fall(NamedTuple):
     buckle: float
     roll: float
     drop_s: float
+    braces: int = 0
 
     def duration_s(self, body: Body) -> float:
         """From loss of balance to rest."""
@@ -110,22 +129,49 @@ class Fall(NamedTuple):
         return 1.5 * self.drop_s + 0.2 if self.kind == COLLAPSE else self.drop_s + 0.4
 
 
-class Stoop(NamedTuple):
-    """Metres down, radians the trunk bends, metres the hips go backward: from picking up to sitting down."""
+class Hands(NamedTuple):
+    """One hand goes somewhere and may swing there: metres ahead, to the left and up from the shoulder.
 
-    depth: float
-    bend: float
-    backward: float
+    swing: how far it goes to either side of ``place``; rate_hz: how often; phase: 0..1; ramp_s: how fast it goes up.
+    """
+
+    arm: int
+    place: Tuple[float, float, float]
+    swing: Tuple[float, float, float] = (0.0, 0.0, 0.0)
+    rate_hz: float = 0.0
+    phase: float = 0.0
+    ramp_s: float = 0.45
+
+
+class Kick(NamedTuple):
+    """One foot goes ``reach`` metres ahead and ``high`` up, and back."""
+
+    foot: int
+    reach: float
+    high: float
+
+
+class Lurch(NamedTuple):
+    """The body goes after a blow, its own or one that hits it: radians and metres at the most, soon after the start."""
+
+    tilt: Tuple[float, float] = (0.0, 0.0)
+    roll: float = 0.0
+    shift: Tuple[float, float] = (0.0, 0.0)
+    yaw: float = 0.0  # of the head
 
 
 @dataclass(frozen=True)
 class Act:
-    """One thing done from ``start_s`` to ``end_s``; what no act covers is standing. A walk has no details."""
+    """One thing done from ``start_s`` to ``end_s``; what no act covers is standing. A walk has no details.
+
+    label: what a recording calls it, if anything.
+    """
 
     kind: str
     start_s: float
     end_s: float
-    details: Optional[Union[Jump, Fall, Stoop]] = None
+    details: Optional[Union[Jump, Fall, Course, Hands, Kick, Lurch]] = None
+    label: str = ""
 
 
 def random_jump(rng: np.random.Generator) -> Jump:
@@ -135,20 +181,15 @@ def random_jump(rng: np.random.Generator) -> Jump:
 
 
 def random_fall(rng: np.random.Generator, walking: bool) -> Fall:
-    """Walkers mostly trip forward or slip backward; who stands collapses more often, and any way."""
+    """Walkers mostly trip forward or slip backward; who stands collapses more often, any way, slowly at times."""
     kind = int(rng.choice(3, p=(0.5, 0.2, 0.3) if walking else (0.4, 0.45, 0.15)))
     tripped = 0.0 if walking else rng.choice((0.0, np.pi))
     ahead = {TOPPLE: tripped, COLLAPSE: rng.uniform(-np.pi, np.pi), SLIP: np.pi}[kind]
     if rng.random() < 0.35:
         ahead = rng.choice((-0.5, 0.5)) * np.pi
     return Fall(kind, float(ahead + rng.normal(0, 0.35)), rng.uniform(0.5, 1.8), rng.uniform(0.0, 0.35),
-                rng.normal(0, 0.5), rng.uniform(0.55, 0.95))
-
-
-def random_stoop(rng: np.random.Generator) -> Stoop:
-    if rng.random() < 0.4:  # sits down
-        return Stoop(rng.uniform(0.35, 0.5), rng.uniform(0.1, 0.5), rng.uniform(0.25, 0.4))
-    return Stoop(rng.uniform(0.02, 0.55), rng.uniform(0.3, 1.4), rng.uniform(0, 0.1))
+                rng.normal(0, 0.5), rng.uniform(0.55, 0.95) if rng.random() < 0.75 else rng.uniform(0.95, 2.2),
+                int(rng.choice(3, p=(0.4, 0.25, 0.35))) if kind != COLLAPSE else 0)
 
 
 def play_jump(rng: np.random.Generator, stage: Stage, jump: Jump, start_s: float, ahead: np.ndarray) -> None:
@@ -178,20 +219,57 @@ def play_jump(rng: np.random.Generator, stage: Stage, jump: Jump, start_s: float
     stage.raise_arms(swung * (1 - smooth((x - flight) / (done - flight))), up)
 
 
-def play_stoop(stage: Stage, stoop: Stoop, start_s: float, end_s: float) -> None:
-    depth, bend, backward = stoop
-    span = end_s - start_s
-    ramp = min(1.2, 0.4 * span)
+def play_course(stage: Stage, course: Course, start_s: float) -> None:
+    count = len(course.poses)
+    there = np.ones(count)
+    there[0] = 0
+    if course.rises:
+        there[-1] = 0
+    rows = np.concatenate([np.stack([pose.row() for pose in course.poses]), there[:, None]], 1)
+    rows[:, 0] -= stand_m(stage.body)
+    x = through(np.array(course.times), rows, stage.time - start_s)
+    amount = x[:, 23]
+    stage.rise += x[:, 0]
+    stage.shift += x[:, 1:3]
+    stage.tilt += x[:, 3:5]
+    stage.roll += x[:, 5]
+    stage.feet += x[:, 6:12].reshape(-1, 2, 3)
+    stage.arms += amount[:, None, None] * (x[:, 12:18].reshape(-1, 2, 3) - stage.arms)
+    stage.head += x[:, 18:20]
+    stage.apart += x[:, 20]
+    stage.floor += x[:, 21]
+    stage.calm *= x[:, 22]
+
+
+def play_hands(stage: Stage, hands: Hands, start_s: float, end_s: float) -> None:
     x = stage.time - start_s
-    amount = smooth(x / ramp) * (1 - smooth((x - span + ramp) / ramp))
-    stage.rise -= depth * amount
-    stage.tilt[:, 0] += bend * amount
-    stage.shift[:, 0] -= backward * amount
-    # Arms hang down from a bent trunk, or rest on the knees where the ground is nearer than they are long.
-    body = stage.body
-    room = body.leg + body.ankle - depth + body.trunk * np.cos(bend) - 0.15
-    reach = np.arccos(np.clip(room / (body.upper_arm + body.forearm), 0, 1))
-    stage.raise_arms(amount, np.array([[bend + reach, 0.1, 0.2]] * 2))
+    amount = smooth(x / hands.ramp_s) * smooth((end_s - stage.time) / hands.ramp_s)
+    turn = 2 * np.pi * (hands.rate_hz * x + hands.phase)
+    swung = np.sin(turn)[:, None] * hands.swing
+    swung[:, 2] -= 0.3 * abs(hands.swing[1]) * np.sin(turn) ** 2  # a hand draws an arc
+    stage.reach(hands.arm, amount, hands.place + swung)
+
+
+def play_kick(stage: Stage, kick: Kick, start_s: float, end_s: float) -> None:
+    span = end_s - start_s
+    x = (stage.time - start_s) / span
+    out = smooth(x / 0.45) * smooth((1 - x) / 0.55)
+    up = smooth(x / 0.35) * smooth((1 - x) / 0.4)  # the knee comes first
+    stage.feet[:, kick.foot, 0] += kick.reach * out
+    stage.feet[:, kick.foot, 2] += kick.high * up
+    stage.tilt[:, 0] -= 0.35 * kick.high * out
+    stage.roll += 0.3 * (1 - 2 * kick.foot) * out
+    stage.shift[:, 0] += 0.12 * out
+
+
+def play_lurch(stage: Stage, lurch: Lurch, start_s: float, end_s: float) -> None:
+    span = end_s - start_s
+    x = (stage.time - start_s) / span
+    amount = smooth(x / 0.25) * smooth((1 - x) / 0.75)
+    stage.tilt += amount[:, None] * lurch.tilt
+    stage.shift += amount[:, None] * lurch.shift
+    stage.roll += amount * lurch.roll
+    stage.head[:, 0] += amount * lurch.yaw
 
 
 def _upset_s(body: Body, push: float) -> float:
@@ -206,13 +284,16 @@ def _angle(x: np.ndarray, rate: float, push: float) -> np.ndarray:
     return 0.06 * (np.cosh(rate * x) - 1) + push / rate * np.sinh(rate * x)
 
 
-def play_fall(rng: np.random.Generator, stage: Stage, fall: Fall, start_s: float, speed: float) -> None:
-    """speed: metres a second at which the person walked into it."""
-    kind, towards, push, buckle, roll, drop_s = fall
+def play_fall(
+    rng: np.random.Generator, stage: Stage, fall: Fall, start_s: float, speed: float, rising: Optional[Act] = None
+) -> None:
+    """speed: metres a second at which the person walked into it; rising: what is done on the ground later on."""
+    kind, towards, push, buckle, roll, drop_s = fall[:6]
     body, x = stage.body, np.maximum(stage.time - start_s, 0)
     end = fall.duration_s(body)
     way = np.array([np.cos(towards), np.sin(towards)])
     lies = rng.uniform(1.45, 1.62)
+    slide = np.zeros((len(x), 2))
     if kind == TOPPLE:
         upset = np.clip(_angle(x, 0.9 * np.sqrt(1.5 * GRAVITY / body.stature), push) / (np.pi / 2), 0, 1)
         drop = 1 - np.cos(upset * np.pi / 2) * (1 - buckle * np.sin(np.pi * upset))
@@ -227,20 +308,37 @@ def play_fall(rng: np.random.Generator, stage: Stage, fall: Fall, start_s: float
         drop = np.clip((x / fell_s) ** 1.7, 0, 1)
         away = rng.uniform(0, 0.2) * smooth(x / drop_s)
         tip = lies * (0.45 * smooth(x / fell_s) + 0.55 * smooth((x - 0.35) / drop_s))
-        stage.slide -= (rng.uniform(0.3, 0.8) * smooth(x / 0.4))[:, None] * way
-    stage.drop = np.maximum(stage.drop, drop)
-    stage.shift += away[:, None] * way
-    stage.tilt += tip[:, None] * way
-    stage.roll += roll * smooth((x - 0.3 * end) / (0.8 * end))
+        slide -= (rng.uniform(0.3, 0.8) * smooth(x / 0.4))[:, None] * way
     momentum = 0.3 * (1 - np.exp(-x / 0.3)) * speed
-    stage.shift[:, 0] += momentum
-    stage.slide[:, 0] += momentum * smooth(x / end) * rng.uniform(0.3, 1)
-    stage.spread += rng.uniform(0, 1) * smooth((x - 0.5 * end) / (0.6 * end))
+    shift = away[:, None] * way
+    shift[:, 0] += momentum
+    slide[:, 0] += momentum * smooth(x / end) * rng.uniform(0.3, 1)
+    down = np.ones(len(x))
+    if rising is not None:
+        # Fallen and raised meet on the ground: the hips stay where they are, the feet come after.
+        course = rising.details
+        down = 1 - smooth((stage.time - rising.start_s) / course.times[1])
+        place = shift[np.searchsorted(stage.time, rising.start_s) - 1] - np.array(course.poses[1].shift)
+        shift = down[:, None] * shift + (1 - down)[:, None] * place
+        slide = down[:, None] * slide + (1 - down)[:, None] * place
+    stage.drop = np.maximum(stage.drop, drop * down)
+    stage.shift += shift
+    stage.slide += slide
+    stage.tilt += (tip * down)[:, None] * way
+    stage.roll += roll * smooth((x - 0.3 * end) / (0.8 * end)) * down
+    stage.spread += rng.uniform(0, 1) * smooth((x - 0.5 * end) / (0.6 * end)) * down
     flail = np.stack([rng.uniform(0.2, 2.2, 2), rng.uniform(0.1, 1.2, 2), rng.uniform(0.1, 1.2, 2)], -1)
     if kind == COLLAPSE:
         flail *= 0.35
     rest = np.stack([rng.uniform(-0.3, 2.6, 2), rng.uniform(0.1, 1.3, 2), rng.uniform(0, 1.6, 2)], -1)
-    stage.raise_arms(smooth(x / 0.35), flail)
-    stage.raise_arms(smooth((x - 0.75 * end) / (0.5 * end)), rest)
-    stage.head += smooth(x / end)[:, None] * np.array([rng.normal(0, 0.5), rng.normal(0, 0.25)])
-    stage.calm *= 1 - smooth(x / end)
+    stage.raise_arms(smooth(x / 0.35) * down, flail)
+    stage.raise_arms(smooth((x - 0.75 * end) / (0.5 * end)) * down, rest)
+    if fall.braces:
+        # Hands go to the ground before the trunk does, and give way under it.
+        reach = np.array([0.45 * way[0], 0.45 * way[1], -0.6])
+        out = smooth((x - 0.25 * end) / (0.3 * end)) * (1 - smooth((x - 0.9 * end) / (0.4 * end)))
+        for arm in (0, 1):
+            if fall.braces > 1 or arm == int(way[1] > 0):
+                stage.reach(arm, out, reach + np.array([0, 0.12 * (2 * arm - 1), 0]))
+    stage.head += (smooth(x / end) * down)[:, None] * np.array([rng.normal(0, 0.5), rng.normal(0, 0.25)])
+    stage.calm *= 1 - smooth(x / end) * down

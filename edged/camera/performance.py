@@ -1,26 +1,31 @@
-"""What one person does, in three dimensions: walks, stands, and between that jumps, bends down, falls (acts.py).
+"""What one person does, in three dimensions: walks, runs, stands, and between that what acts.py has to offer.
 
 Steps are planned, not swung: a foot stands where it was set down until it lifts off, so that feet do not slide and
 a walker may turn, slow down and stop.
-Source: gait timing after D. Winter, "The Biomechanics and Motor Control of Human Gait" (stance 62 % of a cycle, arms
-against legs, two bobs a cycle).
+Source: gait timing after D. Winter, "The Biomechanics and Motor Control of Human Gait" (stance 62 % of a walker's
+cycle, arms against legs, two bobs a cycle); of runners after T. Novacheck, "The biomechanics of running" (stance below
+40 %, both feet in the air between).
 """
 
 from dataclasses import dataclass
-from typing import Callable, List, Tuple
+from typing import Callable, List, Optional, Tuple
 
 import numpy as np
 
 from edged.camera.acts import (
-    FALL, JUMP, STOOP, WALK, Act, Stage, play_fall, play_jump, play_stoop, slow_noise, smooth,
+    COURSE, FALL, HANDS, JUMP, KICK, LURCH, WALK, Act, Stage, play_course, play_fall, play_hands, play_jump, play_kick,
+    play_lurch, slow_noise, smooth,
 )  # fmt: skip
+from edged.camera.poses import stand_m
 from edged.camera.puppet import SIDES, Body, Posture, joints
+from edged.camera.ways import Path
 
 _WARM_UP_S = 2.0  # a walker has been walking before the first frame
 _DOUBLE_SUPPORT = 0.06  # of a cycle after a heel strike: both feet on the ground, where a walker may stop
 _RAMP_S = 0.7
 
-Path = Callable[[np.ndarray], Tuple[np.ndarray, np.ndarray]]  # way (T,) metres -> place (T, 2), heading (T,)
+# time (T,) seconds -> gait cycles done (T,), how fully the person walks (T,) 0..1, way (T,) metres
+Footwork = Callable[[np.ndarray], Tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,31 @@ class Gait:
     swing: float  # of the arms, radians
     elbow: float
     lean: float
+    low: float = 0.0    # how much lower the hips are than a walker's, metres
+    bob: float = 0.018  # of the hips, metres
+    clear: float = 0.07  # how high a foot swings, metres
+    heel: float = 0.08  # how high the heel goes before the toes leave the ground
+
+    @property
+    def runs(self) -> bool:
+        return self.stance < 0.5
 
 
-def random_gait(rng: np.random.Generator, body: Body) -> Gait:
-    """Mostly walkers, slow to brisk; one in twelve runs."""
-    if rng.random() < 0.08:
-        return Gait(rng.uniform(1.25, 1.45), body.stature * rng.uniform(0.95, 1.2), 0.42, rng.uniform(0.4, 0.8),
-                    rng.uniform(1.2, 1.6), rng.uniform(0.08, 0.2))
-    pace = rng.uniform(0, 1)
+def walking_gait(rng: np.random.Generator, body: Body, pace: Optional[float] = None) -> Gait:
+    """Slow (pace 0) to brisk (1)."""
+    pace = rng.uniform(0, 1) if pace is None else pace
     return Gait(0.7 + 0.4 * pace + rng.normal(0, 0.04), body.stature * (0.52 + 0.33 * pace + rng.normal(0, 0.03)),
                 0.62, rng.uniform(0.0, 0.55), rng.uniform(0.1, 0.7), rng.uniform(0.0, 0.12))
+
+
+def running_gait(rng: np.random.Generator, body: Body) -> Gait:
+    """2.3 to 5 m/s: a jog, a run to the bus, a flight."""
+    pace = rng.uniform(0, 1)
+    cadence = 1.25 + 0.25 * pace + rng.normal(0, 0.04)
+    speed = (2.5 + 2.5 * pace) * (body.stature / 1.75) ** 0.5
+    return Gait(cadence, speed / cadence, 0.38 - 0.1 * pace, rng.uniform(0.45, 0.95), rng.uniform(1.2, 1.75),
+                rng.uniform(0.06, 0.2), rng.uniform(0.03, 0.06), rng.uniform(0.03, 0.05),
+                body.leg * (0.2 + 0.25 * pace + rng.uniform(0, 0.1)), 0.13)
 
 
 def _steps(rng: np.random.Generator, gait: Gait, acts: List[Act], time: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
@@ -70,7 +90,8 @@ def _feet(
     rng: np.random.Generator, body: Body, gait: Gait, phase: np.ndarray, amount: np.ndarray, way: np.ndarray, path: Path
 ) -> np.ndarray:
     """Ankles (T, 2, 3) of someone who walks ``way`` (T,) metres along the path."""
-    width = rng.uniform(0.05, 0.1) + 0.5 * body.hips
+    width = (rng.uniform(0.05, 0.1) + 0.5 * body.hips) * (0.6 if gait.runs else 1.0)
+    ahead_m = -0.05 * gait.stride if gait.runs else 0.0  # runners land nearer to under them than walkers
     ankles = np.empty((len(phase), 2, 3))
     for foot in (0, 1):
         cycle = phase - 0.5 * foot
@@ -78,40 +99,35 @@ def _feet(
         part = cycle - number
         plants = np.arange(number.min(), number.max() + 2)
         # A foot is set down where the body will be in the middle of its stance.
-        place, heading = path(np.interp(plants + 0.5 * foot + gait.stance / 2, phase, way))
+        place, heading = path(np.interp(plants + 0.5 * foot + gait.stance / 2, phase, way) + ahead_m)
         place = place + SIDES[foot] * width * np.stack([-np.sin(heading), np.cos(heading)], -1)
         ahead = np.stack([np.cos(heading), np.sin(heading)], -1)
         index = (number - plants[0]).astype(int)
         swing = np.clip((part - gait.stance) / (1 - gait.stance), 0, 1)
         off = smooth((part - 0.62 * gait.stance) / (0.38 * gait.stance))  # the heel, rolling over the toes
         heel = off * (1 - smooth(swing / 0.8)) * amount
-        moved = smooth(swing)[:, None]
+        moved = smooth(swing ** 0.75 if gait.runs else swing)[:, None]
         ankles[:, foot, :2] = (1 - moved) * place[index] + moved * place[index + 1]
         ankles[:, foot, :2] += 0.05 * heel[:, None] * ahead[index]
-        ankles[:, foot, 2] = body.ankle + 0.08 * heel + 0.07 * np.sin(np.pi * swing) * np.maximum(amount, 0.4)
+        high = np.sin(np.pi * (swing ** 0.7 if gait.runs else swing))
+        ankles[:, foot, 2] = body.ankle + gait.heel * heel + gait.clear * high * np.maximum(amount, 0.4)
     return ankles
 
 
-def _gestures(rng: np.random.Generator, stage: Stage, amount: np.ndarray) -> None:
-    """What people do with their hands and heads, more of it while they stand."""
+def _gestures(rng: np.random.Generator, stage: Stage, amount: np.ndarray, free: np.ndarray) -> None:
+    """What people do with their hands and heads, more of it while they stand; free (T,): 0 for one who has fallen."""
     time = stage.time
     step_s = time[1] - time[0]
-    stage.head += slow_noise(rng, len(time), 2, step_s, 1.5) * np.array([0.35, 0.12]) * stage.calm[:, None]
+    stage.head += slow_noise(rng, len(time), 2, step_s, 1.5) * np.array([0.35, 0.12]) * free[:, None]
     habit = rng.random()
     held = np.array([[rng.uniform(0.0, 0.5), rng.uniform(0.03, 0.2), rng.uniform(0.0, 0.9)]] * 2)
     if habit < 0.2:  # something held to the ear, or before the chest
         held[rng.integers(2)] = [rng.uniform(0.3, 0.9), 0.2, rng.uniform(1.5, 2.4)]
-    stage.raise_arms((1 - 0.8 * amount) * stage.calm, held)
+    stage.raise_arms((1 - 0.8 * amount) * free, held)
     lively = rng.uniform(0.02, 0.35)
-    still = (stage.calm * (1 - 0.7 * amount))[:, None]
+    still = (free * (1 - 0.7 * amount))[:, None]
     stage.arms[..., 0] += lively * slow_noise(rng, len(time), 2, step_s, 0.8) * still
-    stage.arms[..., 2] += np.abs(lively * slow_noise(rng, len(time), 2, step_s, 0.7)) * stage.calm[:, None]
-    if rng.random() < 0.3:  # one arm goes up: a wave, a pointed finger
-        start, arm = rng.uniform(time[0], time[-1]), rng.integers(2)
-        reach = smooth((time - start) / 0.5) * (1 - smooth((time - start - rng.uniform(1, 3)) / 0.6)) * stage.calm
-        raised = np.array([rng.uniform(1.2, 2.9), rng.uniform(0, 0.6), rng.uniform(0.1, 1.0)])
-        stage.arms[:, arm] += reach[:, None] * (raised - stage.arms[:, arm])
-        stage.arms[:, arm, 2] += 0.4 * reach * np.sin(9 * (time - start))
+    stage.arms[..., 2] += np.abs(lively * slow_noise(rng, len(time), 2, step_s, 0.7)) * free[:, None]
 
 
 def _turned(facing: np.ndarray, ahead_left: np.ndarray) -> np.ndarray:
@@ -121,7 +137,7 @@ def _turned(facing: np.ndarray, ahead_left: np.ndarray) -> np.ndarray:
 
 
 def _pelvis(
-    rng: np.random.Generator, stage: Stage, phase: np.ndarray, amount: np.ndarray, place: np.ndarray,
+    rng: np.random.Generator, stage: Stage, gait: Gait, phase: np.ndarray, amount: np.ndarray, place: np.ndarray,
     facing: np.ndarray, ankles: np.ndarray,
 ) -> np.ndarray:
     """(T, 3): as high as the legs reach, less what acts take."""
@@ -131,8 +147,10 @@ def _pelvis(
     sway[:, 1] += 0.02 * np.sin(2 * np.pi * phase) * amount  # over the standing foot
     pelvis = np.empty((count, 3))
     pelvis[:, :2] = place + _turned(facing, stage.shift + sway) + stage.carry
-    height = 0.975 * body.leg + body.ankle - 0.018 * amount * np.cos(4 * np.pi * phase)
-    height = (height + stage.rise) * (1 - stage.drop)
+    # Walkers are highest over the standing foot, runners in the air.
+    top = 0.5 * gait.stance + (0.25 if gait.runs else 0.0)
+    bob = gait.bob * np.cos(4 * np.pi * (phase - top)) - gait.low
+    height = (stand_m(body) + amount * bob + stage.rise) * (1 - stage.drop)
     left = np.stack([-np.sin(facing), np.cos(facing)], -1)
     hips = pelvis[:, None, :2] + SIDES[:, None] * body.hips * left[:, None]
     level = np.sum((ankles[..., :2] - hips) ** 2, -1)
@@ -150,7 +168,9 @@ def _dragged(
     ankles = ankles.copy()
     ankles[..., :2] += (_turned(facing, stage.slide) + stage.carry)[:, None]
     held_up = (ankles[..., 2] - body.ankle) * (1 - smooth(4 * stage.drop))[:, None]
-    ankles[..., 2] = body.ankle + held_up + stage.lift[:, None]
+    ankles[..., 2] = body.ankle + held_up + stage.lift[:, None] + stage.feet[..., 2]
+    for foot in (0, 1):
+        ankles[:, foot, :2] += _turned(facing, stage.feet[:, foot, :2])
     if not stage.drop.any():
         return ankles
     way = stage.tilt / np.maximum(np.hypot(stage.tilt[:, 0], stage.tilt[:, 1]), 1e-6)[:, None]
@@ -163,41 +183,59 @@ def _dragged(
 
 
 def perform(
-    rng: np.random.Generator, body: Body, acts: List[Act], path: Path, start_s: float, end_s: float, fps: float
+    rng: np.random.Generator, body: Body, acts: List[Act], path: Path, start_s: float, end_s: float, fps: float,
+    gait: Optional[Gait] = None, footwork: Optional[Footwork] = None,
 ) -> np.ndarray:
     """The joints of one person from ``start_s`` to ``end_s``: (frames, 18, 3) metres.
 
-    Acts may begin before ``start_s``; they do not overlap. After a fall there is nothing but lying.
+    Acts may begin before ``start_s``; only hands, kicks and lurches may overlap with something else; what follows
+    a fall is lying, or a course that begins on the ground. gait: a random walker's where none
+    is given. footwork: the steps, where they do not follow from walks.
     """
     first = min([start_s] + [act.start_s for act in acts])
     lead = int(np.ceil((start_s - first + _WARM_UP_S) * fps))
     time = start_s + (np.arange(lead + int(round((end_s - start_s) * fps))) - lead) / fps
-    gait, stage = random_gait(rng, body), Stage(body, time)
-    phase, amount = _steps(rng, gait, acts, time)
-    way = np.cumsum(amount * np.gradient(phase)) * gait.stride
-    way -= way[lead]
+    gait, stage = gait or walking_gait(rng, body), Stage(body, time)
+    if footwork is None:
+        phase, amount = _steps(rng, gait, acts, time)
+        way = np.cumsum(amount * np.gradient(phase)) * gait.stride
+        way -= way[lead]
+    else:
+        phase, amount, way = footwork(time)
     place, heading = path(way)
     wander = slow_noise(rng, len(time), 1, 1 / fps, 3.0)[:, 0]
 
+    free = np.ones(len(time))
     for act in acts:
         if act.kind == FALL:
-            stage.calm *= 1 - smooth((time - act.start_s) / 0.5)
+            free *= 1 - smooth((time - act.start_s) / 0.5)
+        elif act.kind == COURSE:
+            free *= 1 - smooth((time - act.start_s) / 0.5) * smooth((act.end_s - time) / 0.5)
     wander *= rng.uniform(0.05, 0.3) * (1 - amount)
-    facing = heading + np.cumsum(np.diff(wander, prepend=wander[:1]) * stage.calm)
+    facing = heading + np.cumsum(np.diff(wander, prepend=wander[:1]) * free)
     stage.arms[..., 0] = gait.swing * (amount * np.cos(2 * np.pi * phase))[:, None] * SIDES  # against the legs
     stage.arms[..., 1] = 0.12
     stage.arms[..., 2] = gait.elbow * (0.3 + 0.7 * amount)[:, None]
-    _gestures(rng, stage, amount)
+    _gestures(rng, stage, amount, free)
     stage.tilt[:, 0] += gait.lean * amount + rng.normal(0.02, 0.03)
     for act in acts:
         at = int(np.clip(np.searchsorted(time, act.start_s), 0, len(time) - 1))
         if act.kind == JUMP:
             play_jump(rng, stage, act.details, act.start_s, np.array([np.cos(facing[at]), np.sin(facing[at])]))
-        elif act.kind == STOOP:
-            play_stoop(stage, act.details, act.start_s, act.end_s)
+        elif act.kind == COURSE:
+            play_course(stage, act.details, act.start_s)
+        elif act.kind == HANDS:
+            play_hands(stage, act.details, act.start_s, act.end_s)
+        elif act.kind == KICK:
+            play_kick(stage, act.details, act.start_s, act.end_s)
+        elif act.kind == LURCH:
+            play_lurch(stage, act.details, act.start_s, act.end_s)
         elif act.kind == FALL:
-            play_fall(rng, stage, act.details, act.start_s, amount[at] ** 2 * gait.cadence * gait.stride)
+            later = [other for other in acts if other.kind == COURSE and other.start_s >= act.end_s]
+            speed = amount[at] ** 2 * gait.cadence * gait.stride
+            play_fall(rng, stage, act.details, act.start_s, speed, later[0] if later else None)
     ankles = _dragged(rng, stage, facing, _feet(rng, body, gait, phase, amount, way, path), place)
-    pelvis = _pelvis(rng, stage, phase, amount, place, facing, ankles)
-    posture = Posture(pelvis, facing, stage.tilt, stage.roll, ankles, stage.arms, stage.head)
+    pelvis = _pelvis(rng, stage, gait, phase, amount, place, facing, ankles)
+    posture = Posture(pelvis, facing, stage.tilt, stage.roll, ankles, stage.arms, stage.hands, stage.grip, stage.head,
+                      stage.apart, stage.floor, 1 - stage.calm)
     return joints(body, posture)[lead:]

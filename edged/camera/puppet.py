@@ -66,7 +66,12 @@ class Posture:
     roll (T,)         turn about the trunk's own axis
     ankles (T, 2, 3)  where the feet want to be: right, left
     arms (T, 2, 3)    right, left: shoulder flexion (0 hangs, pi up), abduction, elbow flexion
+    hands (T, 2, 3)   where the hands want to be: metres ahead, to the left and up from their shoulders
+    grip (T, 2)       how far they get their will: 0 as ``arms`` says .. 1 as ``hands`` says
     head (T, 2)       yaw, nod
+    apart (T,)        how far the knees point aside: 0 ahead, 1 half aside
+    floor (T,)        height of what the person lies or kneels on
+    limp (T,)         0 .. 1 where the arms sink to the floor
     """
 
     pelvis: np.ndarray
@@ -75,7 +80,12 @@ class Posture:
     roll: np.ndarray
     ankles: np.ndarray
     arms: np.ndarray
+    hands: np.ndarray
+    grip: np.ndarray
     head: np.ndarray
+    apart: np.ndarray
+    floor: np.ndarray
+    limp: np.ndarray
 
 
 def _about_z(angle: np.ndarray) -> np.ndarray:
@@ -112,17 +122,35 @@ def _trunk_and_head(body: Body, posture: Posture, frame: np.ndarray) -> Tuple[np
     return placed, placed[:, 4:] + face @ head.transpose(0, 2, 1)
 
 
-def _above_ground(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """``end`` of a bone (T, 2, 3), turned about its start until it lies on the ground where it was below it."""
+def _above_ground(start: np.ndarray, end: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    """``end`` of a bone (T, 2, 3), turned about its start until it lies on the floor (T, 1) where it was below it."""
+    below = end[..., 2] < floor
+    if not below.any():
+        return end
     reach = end - start
     length = np.linalg.norm(reach, axis=-1)
-    fall = np.minimum(start[..., 2] - _FLOOR_M, length)
+    fall = np.minimum(start[..., 2] - floor, length)
     level = np.hypot(reach[..., 0], reach[..., 1])
     grow = np.sqrt(np.maximum(length ** 2 - fall ** 2, 0)) / np.maximum(level, 1e-9)
     laid = np.stack([reach[..., 0] * grow, reach[..., 1] * grow, -fall], -1)
     # A limb that hangs straight down has no side to give way to; it stays, by less than the limb's thickness.
-    below = (end[..., 2] < _FLOOR_M) & (level > 1e-6)
-    return np.where(below[..., None], start + laid, end)
+    return np.where((below & (level > 1e-6))[..., None], start + laid, end)
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9)
+
+
+def _grasping(body: Body, reach: np.ndarray, frame: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Which way upper arms and forearms point for hands that ``reach`` (T, 2, 3); elbows go down, out and back."""
+    length = np.linalg.norm(reach, axis=-1, keepdims=True)
+    along = reach / np.maximum(length, 1e-9)
+    length = np.clip(length, abs(body.upper_arm - body.forearm) + 0.08, 0.995 * (body.upper_arm + body.forearm))
+    part = (body.upper_arm ** 2 - body.forearm ** 2 + length ** 2) / (2 * length)
+    out = np.stack([np.full(2, -0.5), 0.7 * SIDES, np.full(2, -0.8)], -1) @ frame.transpose(0, 2, 1)
+    out = _unit(out - along * np.sum(out * along, -1, keepdims=True))
+    elbow = part * along + np.sqrt(np.maximum(body.upper_arm ** 2 - part ** 2, 0)) * out
+    return _unit(elbow), _unit(length * along - elbow)
 
 
 def _arms(body: Body, posture: Posture, frame: np.ndarray, shoulders: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
@@ -133,8 +161,17 @@ def _arms(body: Body, posture: Posture, frame: np.ndarray, shoulders: np.ndarray
         local = np.stack([np.sin(turn) * np.cos(out), SIDES * np.sin(out), -np.cos(turn) * np.cos(out)], -1)
         return local @ frame.transpose(0, 2, 1)
 
-    elbows = _above_ground(shoulders, shoulders + body.upper_arm * along(flexion, aside))
-    return elbows, _above_ground(elbows, elbows + body.forearm * along(flexion + elbow, 0.5 * aside))
+    upper, lower = along(flexion, aside), along(flexion + elbow, 0.5 * aside)
+    if posture.grip.any():
+        held_upper, held_lower = _grasping(body, posture.hands @ _about_z(-posture.facing), frame)
+        grip = posture.grip[..., None]
+        upper, lower = _unit(upper + grip * (held_upper - upper)), _unit(lower + grip * (held_lower - lower))
+    if posture.limp.any():
+        sink = posture.limp[:, None, None] * np.array([0, 0, 1.6])
+        upper, lower = _unit(upper - sink), _unit(lower - sink)
+    floor = _FLOOR_M + posture.floor[:, None]
+    elbows = _above_ground(shoulders, shoulders + body.upper_arm * upper, floor)
+    return elbows, _above_ground(elbows, elbows + body.forearm * lower, floor)
 
 
 def _one_way(turns: np.ndarray, low: np.ndarray) -> np.ndarray:
@@ -157,30 +194,36 @@ def _eased(turn: np.ndarray) -> np.ndarray:
     return (total[9:] - total[:-9]) / 9
 
 
-def _legs(body: Body, frame: np.ndarray, hips: np.ndarray, wanted: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def _legs(
+    body: Body, posture: Posture, frame: np.ndarray, hips: np.ndarray
+) -> Tuple[np.ndarray, np.ndarray]:
     """Knees and ankles (T, 2, 3): ankles as wanted, or as near as the leg reaches; knees point forward."""
-    thigh, shank = body.thigh, body.shank
-    reach = wanted - hips
+    thigh, shank, floor = body.thigh, body.shank, _FLOOR_M + posture.floor[:, None]
+    reach = posture.ankles - hips
     length = np.maximum(np.linalg.norm(reach, axis=-1, keepdims=True), 1e-9)
     along = reach / length
     length = np.clip(length, 0.25 * body.leg, _STRETCH * body.leg)
-    ankles = _above_ground(hips, hips + along * length)
+    ankles = _above_ground(hips, hips + along * length, floor)
     along = (ankles - hips) / length
-    centre = hips + along * (thigh ** 2 - shank ** 2 + length ** 2) / (2 * length)
-    radius = np.sqrt(np.maximum(thigh ** 2 - np.sum((centre - hips) ** 2, -1), 0))[..., None]
+    part = (thigh ** 2 - shank ** 2 + length ** 2) / (2 * length)
+    centre = hips + along * part
+    radius = np.sqrt(np.maximum(thigh ** 2 - part ** 2, 0))
     # Knees bend ahead of who stands and upwards before who sits or bends down.
-    forward = np.broadcast_to((frame[..., 0] + 0.7 * frame[..., 2])[:, None], along.shape)
-    fore = forward - along * np.sum(forward * along, -1, keepdims=True)
-    fore = fore / np.maximum(np.linalg.norm(fore, axis=-1, keepdims=True), 1e-9)
-    across = np.cross(along, fore)
+    forward = (frame[..., 0] + 0.7 * frame[..., 2])[:, None]
+    if posture.apart.any():
+        forward = forward + (posture.apart[:, None] * SIDES)[..., None] * frame[:, None, :, 1]
+    fore = _unit(forward - along * np.sum(forward * along, -1, keepdims=True))
     # The knee's circle is centre + radius (cos b fore + sin b across); b = 0 unless that is below the ground.
+    low = (centre + radius * fore)[..., 2] < floor
+    if not low.any():
+        return centre + radius * fore, ankles
+    across = np.cross(along, fore)
     rise, side = fore[..., 2], across[..., 2]
     steep = np.maximum(radius[..., 0] * np.hypot(rise, side), 1e-9)
-    open_ = np.arccos(np.clip((_FLOOR_M - centre[..., 2]) / steep, -1, 1))
+    open_ = np.arccos(np.clip((floor - centre[..., 2]) / steep, -1, 1))
     top = np.arctan2(side, rise)
     turns = np.stack([top + open_, top - open_])
     turns = (turns + np.pi) % (2 * np.pi) - np.pi
-    low = (centre + radius * fore)[..., 2] < _FLOOR_M
     turn = _eased(np.where(low, _one_way(turns, low), 0.0))[..., None]
     return centre + radius * (np.cos(turn) * fore + np.sin(turn) * across), ankles
 
@@ -191,10 +234,10 @@ def joints(body: Body, posture: Posture) -> np.ndarray:
     trunk, face = _trunk_and_head(body, posture, frame)
     lowest = np.minimum(trunk[..., 2].min(1), face[..., 2].min(1) + 0.03)
     pelvis = posture.pelvis.copy()
-    pelvis[:, 2] = np.maximum(pelvis[:, 2], _FLOOR_M + 0.02 - lowest)
+    pelvis[:, 2] = np.maximum(pelvis[:, 2], posture.floor + _FLOOR_M + 0.02 - lowest)
     trunk, face = trunk + pelvis[:, None], face + pelvis[:, None]
     elbows, wrists = _arms(body, posture, frame, trunk[:, :2])
-    knees, ankles = _legs(body, frame, trunk[:, 2:4], posture.ankles)
+    knees, ankles = _legs(body, posture, frame, trunk[:, 2:4])
     placed = np.empty((len(pelvis), JOINTS, 3))
     placed[:, [R_SHOULDER, L_SHOULDER, R_HIP, L_HIP, NECK]] = trunk
     placed[:, [NOSE, R_EYE, L_EYE, R_EAR, L_EAR]] = face

@@ -35,6 +35,33 @@ COCO_18 = Skeleton(
 )  # fmt: skip
 
 
+# OpenPose BODY_25: as COCO-18 up to the left wrist (7), 8 middle of the hips, 9-11 right leg, 12-14 left leg, 15-18
+# eyes and ears, 19-21 left foot, 22-24 right foot.
+BODY_25 = Skeleton(
+    name="body25",
+    joints=25,
+    edges=(
+        (1, 8), (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (10, 11), (8, 12), (12, 13),
+        (13, 14), (1, 0), (0, 15), (15, 17), (0, 16), (16, 18), (14, 19), (19, 20), (14, 21), (11, 22), (22, 23),
+        (11, 24),
+    ),
+    centre=1,
+)  # fmt: skip
+
+# Kinect v2, as in NTU RGB+D (Shahroudy et al. 2016, arXiv:1604.02808), counted from 0; 20 is between the shoulders.
+NTU_25 = Skeleton(
+    name="ntu25",
+    joints=25,
+    edges=(
+        (0, 1), (1, 20), (2, 20), (3, 2), (4, 20), (5, 4), (6, 5), (7, 6), (8, 20), (9, 8), (10, 9), (11, 10), (12, 0),
+        (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18), (21, 22), (22, 7), (23, 24), (24, 11),
+    ),
+    centre=20,
+)  # fmt: skip
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO_18, BODY_25, NTU_25)}
+
+
 def binary_tree(joints: int) -> Skeleton:
     """A stand-in skeleton of any size: joint ``i`` hangs from joint ``(i - 1) // 2``."""
     edges = tuple((i, (i - 1) // 2) for i in range(1, joints))

@@ -88,6 +88,52 @@ class Network:
         return self.skeleton.joints
 
 
+def check(network: Network) -> None:
+    """Raise ShapeError, naming the part, unless all parts of a network fit each other."""
+
+    def want(what: str, found: Optional[np.ndarray], *shape: int) -> None:
+        if found is None or found.shape != shape:
+            raise ShapeError("{} is {}, must be {}".format(what, None if found is None else found.shape, shape))
+
+    def want_norm(what: str, norm: Optional[BatchNorm], channels: int) -> None:
+        for part in ("gain", "offset", "mean", "variance"):
+            want("{}.{}".format(what, part), None if norm is None else getattr(norm, part), channels)
+        if norm is not None and not (norm.variance + norm.epsilon > 0).all():
+            raise ShapeError("{}.variance is not positive".format(what))
+
+    if network.persons < 1 or network.frames < 1 or not network.labels or not network.blocks:
+        raise ShapeError("{} persons, {} frames, {} labels, {} blocks: of each at least one".format(
+            network.persons, network.frames, len(network.labels), len(network.blocks)))
+    if len(set(network.labels)) != len(network.labels):
+        raise ShapeError("a label is there twice")
+    joints, channels = network.joints, CHANNELS_IN
+    want_norm("data_norm", network.data_norm, joints * CHANNELS_IN)
+    partitions = network.blocks[0].adjacency.shape[0]
+    for index, block in enumerate(network.blocks):
+        name = "blocks.{}.".format(index)
+        if block.temporal_weight.ndim != 3 or not block.temporal_weight.shape[1] % 2:
+            raise ShapeError("{}temporal_weight is {}, must be (out, an odd number of taps, out)".format(
+                name, block.temporal_weight.shape))
+        out, taps = block.temporal_weight.shape[:2]
+        want(name + "adjacency", block.adjacency, partitions, joints, joints)
+        want(name + "graph_weight", block.graph_weight, partitions * out, channels)
+        want(name + "graph_bias", block.graph_bias, partitions * out)
+        want_norm(name + "graph_norm", block.graph_norm, out)
+        want(name + "temporal_weight", block.temporal_weight, out, taps, out)
+        want(name + "temporal_bias", block.temporal_bias, out)
+        want_norm(name + "temporal_norm", block.temporal_norm, out)
+        if block.residual == CONVOLUTION:
+            want(name + "residual_weight", block.residual_weight, out, channels)
+            want(name + "residual_bias", block.residual_bias, out)
+            want_norm(name + "residual_norm", block.residual_norm, out)
+        elif block.residual == IDENTITY and (out != channels or block.stride != 1):
+            raise ShapeError("{}residual: {} channels at stride {} cannot be added to {}".format(
+                name, channels, block.stride, out))
+        channels = out
+    want("fc_weight", network.fc_weight, len(network.labels), channels)
+    want("fc_bias", network.fc_bias, len(network.labels))
+
+
 def from_fixed_point(clip: np.ndarray, persons: int) -> np.ndarray:
     """An int16 clip (m, T, V, 3), m <= persons, as floats (persons, T, V, 3), absent persons zero."""
     if clip.dtype != np.int16 or clip.ndim != 4 or clip.shape[0] > persons:

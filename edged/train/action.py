@@ -1,33 +1,35 @@
-"""Train the bundled network on generated motion, in PyTorch: `python -m edged.model.train --out FOLDER`.
+"""``edged-owner train action``: the action network, an ST-GCN, on generated and on recorded motion.
 
-Every batch is made for its step from (seed, step), so a run that was interrupted goes on with the same batches, and no
-clip is met twice. Needs torch (2.x, CPU) and NumPy; nothing else in edged does.
+Every batch is made for its step from (seed, step) by a second process, so a run that was interrupted goes on with the
+same batches, and no clip is met twice.
 """
 
 import argparse
-import logging
+import multiprocessing
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from edged.camera import motion
 from edged.camera.clip import fixed_point
 from edged.model import stgcn
-from edged.model.bundled import write_network
+from edged.model.network import write
 from edged.model.skeleton import COCO_18, adjacency
-
-log = logging.getLogger(__name__)
+from edged.train.mixture import Mixture, add_sources, sources
 
 PERSONS, FRAMES, TAPS = 2, 300, 9
-# (out channels, stride): 30 frames a second are more than a fall needs, so time is thinned out early.
-CHANNELS = ((16, 4), (16, 1), (32, 2), (32, 1), (64, 2), (64, 1))
+# (out channels, stride). narrow: 30 frames a second are more than a fall needs, so time is thinned out early.
+WIDTHS = {
+    "narrow": ((24, 4), (24, 1), (48, 2), (48, 1), (96, 2), (96, 1)),
+    "full": stgcn.FULL_CHANNELS,
+}
 
 
 class Block(nn.Module):
@@ -86,14 +88,14 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """As stgcn.Network. Of the absent persons only one is worked out: they are all alike."""
+    """As stgcn.Network, ``width`` of WIDTHS. Of the absent persons only one is worked out: they are all alike."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: str = "narrow") -> None:
         super().__init__()
         base = torch.tensor(adjacency(COCO_18, 3), dtype=torch.float32)
         self.data_norm = nn.BatchNorm1d(COCO_18.joints * stgcn.CHANNELS_IN)
         blocks, channels_in = [], stgcn.CHANNELS_IN
-        for channels, stride in CHANNELS:
+        for channels, stride in WIDTHS[width]:
             blocks.append(Block(base, channels_in, channels, stride, first=not blocks))
             channels_in = channels
         blocks[0].start_from_differences()
@@ -109,7 +111,7 @@ class Network(nn.Module):
         x = self.data_norm(x.reshape(size * frames, -1)).reshape(size, frames, joints, -1).permute(0, 3, 1, 2)
         for block in self.blocks:
             x = block(x)
-        alone = x.mean(dim=(2, 3))
+        alone = x.float().mean(dim=(2, 3))
         total = torch.zeros(clips, alone.shape[1]).index_add(0, owner, alone[:-1])
         absent = PERSONS - torch.bincount(owner, minlength=clips)
         return self.fc((total + absent[:, None] * alone[-1]) / PERSONS)
@@ -123,39 +125,55 @@ class Plan:
     steps: int
     batch: int
     rate: float
+    width: str = "narrow"
 
 
-def batch(seed: int, step: int, size: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """People, the clip each belongs to, and the clips' labels; rounded as the enclave will get them."""
+def batch(mixture: Mixture, seed: int, step: int, size: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """People (B, T, V, 3) float32, the clip each belongs to, and the clips' labels; rounded as the enclave gets them."""
     rng = np.random.default_rng((seed, step))
     labels = rng.permutation(np.arange(size) % len(motion.LABELS))
     people: List[np.ndarray] = []
     owner: List[int] = []
     for index, label in enumerate(labels):
-        found = fixed_point(motion.clip(rng, motion.LABELS[label], PERSONS, FRAMES)).astype(np.float32)
+        found = fixed_point(mixture.clip(rng, motion.LABELS[label])).astype(np.float32)
         people.append(found / stgcn.CLIP_SCALE)
         owner += [index] * len(found)
-    return torch.from_numpy(np.concatenate(people)), torch.tensor(owner), torch.tensor(labels)
+    return np.concatenate(people), np.array(owner), labels
 
 
-def train(plan: Plan, state: Optional[Path] = None, keep_every: int = 100) -> Network:
-    """Run the plan, from where ``state`` left off if that file is there; it is rewritten every ``keep_every`` steps."""
+def _feed(queue: Any, mixture: Mixture, plan: Plan, first: int) -> None:
+    for step in range(first, plan.steps):
+        queue.put(batch(mixture, plan.seed, step, plan.batch))
+
+
+def train(plan: Plan, mixture: Mixture, state: Optional[Path] = None, start: Optional[Path] = None,
+          early: Optional[Path] = None, keep_every: int = 200) -> Network:
+    """Run the plan, from where ``state`` left off if that file is there; it is rewritten every ``keep_every`` steps.
+
+    start : a run's state whose weights this one begins with       early : gets the network as it is by then
+    """
     torch.manual_seed(plan.seed)
-    network = Network()
+    network = Network(plan.width)
+    if start is not None:
+        network.load_state_dict(torch.load(str(start), weights_only=True)["network"])
     optimiser = torch.optim.AdamW(network.parameters(), lr=plan.rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.rate, total_steps=plan.steps, pct_start=0.15)
     first = 0
     if state is not None and state.exists():
-        kept = torch.load(state, weights_only=True)
+        kept = torch.load(str(state), weights_only=True)
         network.load_state_dict(kept["network"])
         optimiser.load_state_dict(kept["optimiser"])
         schedule.load_state_dict(kept["schedule"])
-        torch.set_rng_state(kept["random"])
         first = kept["step"]
+    context = multiprocessing.get_context("fork")
+    queue: Any = context.Queue(8)
+    feeder = context.Process(target=_feed, args=(queue, mixture, plan, first), daemon=True)
+    feeder.start()
     network.train()
-    began, loss_sum, right, seen = time.monotonic(), 0.0, 0, 0
-    for step in range(first, plan.steps):
-        people, owner, labels = batch(plan.seed, step, plan.batch)
+    loss_mean = right_mean = 0.0
+    bar = tqdm(range(first, plan.steps), initial=first, total=plan.steps, desc="action", mininterval=5)
+    for step in bar:
+        people, owner, labels = (torch.from_numpy(part) for part in queue.get())
         logits = network(people, owner, len(labels))
         loss = functional.cross_entropy(logits, labels, label_smoothing=0.02)
         optimiser.zero_grad()
@@ -163,17 +181,20 @@ def train(plan: Plan, state: Optional[Path] = None, keep_every: int = 100) -> Ne
         nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         optimiser.step()
         schedule.step()
-        loss_sum, seen = loss_sum + float(loss.detach()) * len(labels), seen + len(labels)
-        right += int((logits.argmax(1) == labels).sum())
-        if (step + 1) % 50 == 0:
-            log.info("step %d of %d: loss %.3f, right %.3f, %.0f s", step + 1, plan.steps, loss_sum / seen,
-                     right / seen, time.monotonic() - began)
-            loss_sum, right, seen = 0.0, 0, 0
-        if state is not None and (step + 1) % keep_every == 0:
-            fresh = state.with_suffix(".new")
-            torch.save({"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1,
-                        "schedule": schedule.state_dict(), "random": torch.get_rng_state()}, fresh)
-            os.replace(fresh, state)
+        keep = min(0.98, (step - first) / (step - first + 1))
+        loss_mean = keep * loss_mean + (1 - keep) * float(loss.detach())
+        right_mean = keep * right_mean + (1 - keep) * float((logits.argmax(1) == labels).float().mean())
+        bar.set_postfix(loss="{:.3f}".format(loss_mean), right="{:.3f}".format(right_mean), refresh=False)
+        if (step + 1) % keep_every == 0 or step + 1 == plan.steps:
+            if state is not None:
+                fresh = state.with_suffix(".new")
+                torch.save({"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1,
+                            "schedule": schedule.state_dict()}, str(fresh))
+                os.replace(str(fresh), str(state))
+            if early is not None:
+                write(export(network.eval()), early)
+                network.train()
+    feeder.join()
     return network.eval()
 
 
@@ -220,21 +241,29 @@ def export(network: Network) -> stgcn.Network:
     )
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m edged.model.train", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="the folder that gets the weights")
-    parser.add_argument("--state", type=Path, help="where an interrupted run leaves off and goes on")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_sources(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the network, as edged-owner packs it")
+    parser.add_argument("--state", type=Path, metavar="FILE", help="where an interrupted run leaves off and goes on")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="another run's state, whose weights this one refines")
+    parser.add_argument("--width", choices=sorted(WIDTHS), default="narrow", help="full: the published size")
     parser.add_argument("--seed", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=6e-3)
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(given.threads)
-    network = train(Plan(given.seed, given.steps, given.batch, given.rate), given.state)
-    given.out.mkdir(parents=True, exist_ok=True)
-    print(write_network(export(network), given.out))
+
+
+def run(given: argparse.Namespace) -> None:
+    torch.set_num_threads(1)  # the other core makes the clips
+    plan = Plan(given.seed, given.steps, given.batch, given.rate, given.width)
+    network = train(plan, sources(given), given.state, given.start, given.out)
+    print(write(export(network), given.out))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

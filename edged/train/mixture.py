@@ -1,0 +1,62 @@
+"""Where training clips come from: the generator, recorded motion, rag-dolls, real videos; how much of each.
+
+A source gives clips of its labels; where several have a label, one is drawn by weight.
+"""
+
+import argparse
+from typing import Any, NamedTuple, Sequence, Tuple
+
+import numpy as np
+
+from edged.camera import motion
+from edged.camera.viewpoint import random_view
+
+_TRIES = 30
+
+
+class Source(NamedTuple):
+    """clip(rng, label) -> (m, 300, 18, 3), for ``labels``; drawn in proportion to ``weight``."""
+
+    name: str
+    labels: Tuple[str, ...]
+    weight: float
+    clip: Any
+
+
+def generator(weight: float = 1.0) -> Source:
+    return Source("generated", motion.LABELS, weight, motion.clip)
+
+
+def performed(name: str, labels: Sequence[str], weight: float, act: Any) -> Source:
+    """Clips of what ``act(rng, label, view, frames)`` performs, seen as the camera process would."""
+
+    def clip(rng: np.random.Generator, label: str) -> np.ndarray:
+        for _ in range(_TRIES):
+            view = random_view(rng)
+            found = motion.filmed(rng, view, act(rng, label, view, 300))
+            if found is not None:
+                return found
+        return motion.clip(rng, label)  # too much of it is out of every picture
+
+    return Source(name, tuple(labels), weight, clip)
+
+
+class Mixture:
+    """Sources together; every label has one at least."""
+
+    def __init__(self, parts: Sequence[Source]) -> None:
+        self.parts = tuple(parts)
+
+    def clip(self, rng: np.random.Generator, label: str) -> np.ndarray:
+        """(m, 300, 18, 3), m = 1 or 2."""
+        able = [part for part in self.parts if label in part.labels]
+        weight = np.array([part.weight for part in able])
+        return able[int(rng.choice(len(able), p=weight / weight.sum()))].clip(rng, label)
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """The options that name what ``sources`` takes."""
+
+
+def sources(given: argparse.Namespace) -> Mixture:
+    return Mixture([generator()])
