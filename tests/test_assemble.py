@@ -23,6 +23,13 @@ def standing(x=320.0, y=240.0, confidence=0.5):
     return joints
 
 
+def figure(x, y=240.0, tall=100.0):
+    """Somebody upright, ``tall`` pixels of 480."""
+    joints = standing(x, y)
+    joints[:, 1] += np.linspace(-tall / 2, tall / 2, 18)
+    return joints
+
+
 def watched(made, people_at, seconds, fps=30.0, start=START, begin=0.0):
     """Feed frames and return the clips given on the way."""
     clips = []
@@ -180,7 +187,7 @@ def test_other_shapes_of_clips():
 
 def test_those_close_to_each_other_share_a_clip_in_the_order_of_their_numbers():
     def people(at):
-        return [(9, standing(100)), (3, standing(500)), (5, standing(120)), (4, standing(520)), (8, standing(300))]
+        return [(9, figure(100)), (3, figure(500)), (5, figure(120)), (4, figure(518)), (8, figure(300))]
 
     clips = watched(assembler(), people, 3.0)
     assert [clip.tracks for clip in clips[-3:]] == [(3, 4), (5, 9), (8,)]
@@ -189,14 +196,43 @@ def test_those_close_to_each_other_share_a_clip_in_the_order_of_their_numbers():
 
 def test_the_two_closest_are_found_first_whatever_their_numbers():
     def people(at):
-        return [(1, standing(100)), (2, standing(200)), (3, standing(220))]
+        return [(1, figure(100, tall=150)), (2, figure(200, tall=150)), (3, figure(220, tall=150))]
 
     assert [clip.tracks for clip in watched(assembler(), people, 1.0)] == [(2, 3), (1,)]
+    assert [clip.tracks for clip in watched(assembler(persons=3), people, 1.0)] == [(1, 2, 3)]
+
+
+@pytest.mark.parametrize("gap, together", [(90, True), (110, False)])
+def test_people_are_near_within_the_larger_ones_height(gap, together):
+    clips = watched(assembler(), lambda at: [(1, figure(200)), (2, figure(200 + gap, tall=80))], 2.0)
+    assert [clip.tracks for clip in clips[-(2 - together):]] == ([(1, 2)] if together else [(1,), (2,)])
+
+
+def test_who_walks_by_far_behind_is_not_in_the_clip_of_who_falls():
+    """Half as tall, so about twice as far from the camera: in the picture they meet, on the ground they do not."""
+    clips = watched(assembler(), lambda at: [(1, figure(300, 240)), (2, figure(250 + 10 * at, 220, 50))], 10.0)
+    assert {clip.tracks for clip in clips} == {(1,), (2,)}
+
+
+def test_who_met_somebody_and_left_is_alone_again_after_some_seconds():
+    def people(at):
+        return [(1, figure(300)), (2, figure(320 + 60 * max(at - 5, 0)))]
+
+    clips = watched(assembler(), people, 10.0)
+    assert [clip.tracks for clip in clips[:5]] == [(1, 2)] * 5
+    assert [clip.tracks for clip in clips[-2:]] == [(1,), (2,)]
+
+
+def test_a_lying_person_and_who_kneels_beside_share_a_clip():
+    lying = figure(300, 300)
+    lying[:, :2] = np.column_stack([np.linspace(240, 360, 18), np.full(18, 300)])
+    clips = watched(assembler(), lambda at: [(1, lying), (2, figure(370, 270, 75))], 3.0)
+    assert {clip.tracks for clip in clips} == {(1, 2)}
 
 
 def test_distances_are_those_of_the_picture_and_not_of_its_normalised_sides():
     def people(at):
-        return [(1, standing(100, 100)), (2, standing(200, 100)), (3, standing(100, 190))]
+        return [(1, figure(100, 150, 120)), (2, figure(200, 150, 120)), (3, figure(100, 240, 120))]
 
     assert [clip.tracks for clip in watched(assembler(), people, 1.0)] == [(1, 3), (2,)]
 
@@ -211,7 +247,7 @@ def test_in_a_random_scene_every_live_track_is_in_exactly_one_clip_of_a_hop(pers
     seen = {}
     for index in range(71):
         at = index / 10
-        here = [(number, standing(*place)) for number, (begin, length, place) in lives.items()
+        here = [(number, figure(*place, tall=200)) for number, (begin, length, place) in lives.items()
                 if begin <= at <= begin + length]
         for number, _ in here:
             seen.setdefault(number, []).append(at)
@@ -226,15 +262,21 @@ def test_in_a_random_scene_every_live_track_is_in_exactly_one_clip_of_a_hop(pers
         # A second is 30 frames: a track of 29/30 s may fill them, too.
         assert set(live) <= set(shown) <= {number for number, times in seen.items() if times[-1] > hop}
         assert len(shown) == len(set(shown))
-        assert len(clips) == -(-len(shown) // persons)
+        assert all(1 <= len(clip.tracks) <= persons for clip in clips)
+        now = {number for number, _ in here}
+        alone = [lives[clip.tracks[0]][2] for clip in clips if len(clip.tracks) == 1 and clip.tracks[0] in now]
+        assert persons == 1 or all(np.hypot(*(one - other)) > 200 * assemble.NEAR
+                                   for place, one in enumerate(alone) for other in alone[:place])
         assert all(clip.tracks == tuple(sorted(clip.tracks)) for clip in clips)
         assert all(clip.coordinates.shape == (len(clip.tracks), 60, 18, 3) for clip in clips)
 
 
-def test_tracks_that_were_never_seen_together_are_grouped_by_their_last_places():
-    early, late, far = np.zeros((60, 18, 3)), np.zeros((60, 18, 3)), np.zeros((60, 18, 3))
-    early[:30], late[30:], far[30:] = (0.1, 0.1, 0.5), (0.12, 0.1, 0.5), (-0.4, 0.1, 0.5)
-    assert groups({1: early, 2: far, 3: late}, 2, 1.5) == [(1, 3), (2,)]
+def test_tracks_that_were_never_seen_together_have_met_nobody():
+    early, late = np.zeros((60, 18, 3)), np.zeros((60, 18, 3))
+    early[:30] = late[30:] = figure(0.1, 0.1, 0.2)
+    assert groups({1: early, 3: late}, 2, 1.5) == [(1,), (3,)]
+    late[29] = late[30]
+    assert groups({1: early, 3: late}, 2, 1.5) == [(1, 3)]
 
 
 @pytest.mark.parametrize("step", [-100.0, -0.8, 3600.0])

@@ -6,15 +6,16 @@
 - Coordinates are x / width - 0.5, y / height - 0.5 and the confidence.
 - Every ``hop_s`` each track that was seen since the hop before is in exactly one clip, once it fills at least as many
   frames of it as make a second (30). Shorter ones wait; one that ends without ever having been long enough is counted.
-- Tracks that are close to each other share a clip, up to M persons: as few clips as hold all. Within a clip they
-  stand in the order of their numbers. An empty scene gives no clip.
+- People who were near each other in the last three seconds share a clip, up to M persons: what they do, they may do to
+  each other. Everybody else has a clip alone, so that an alert names whom it is about. Within a clip tracks stand in the
+  order of their numbers. An empty scene gives no clip.
 - Time that stands still or goes back a little: the frame is left out. A clock that was set (back, or apart from
   ``steady_s``; without that, forth by more than a window): windows begin anew, and the caller is told.
 - Memory: at most ``TRACKS_MAX`` tracks, those seen last; of each no more than one sighting for half a frame of the
   clip, and none older than the window and the gap that may be bridged into it.
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -25,6 +26,9 @@ GAP_S = 0.5       # farther apart, two sightings say nothing of what lay between
 JUMP_S = 0.5      # what a clock that is merely disciplined never moves at once
 LONG_ENOUGH_S = 1.0
 TRACKS_MAX = 64
+TOGETHER_S = 3.0
+NEAR = 1.0        # bodies between the middles of two people: beyond, neither reaches the other
+ALIKE = 1.7       # times as large in the picture: who is larger is nearer to the camera
 _SAME_S = 1e-5    # Unix time in float64 steps by 2.4e-7 s
 
 
@@ -93,6 +97,7 @@ class Assembler:
         # Ends with 0: the last frame is sampled where it is.
         self._back_s = np.arange(frames - 1, -1, -1) / rate
         self._window_s = frames / rate
+        self._together = int(np.ceil(TOGETHER_S * rate))
         self._apart_s = 0.5 / rate
         self._least = min(frames, int(np.ceil(LONG_ENOUGH_S * rate)))
         self._tracks: Dict[int, _Track] = {}
@@ -159,7 +164,7 @@ class Assembler:
                 track.evaluated = True
                 shown[number] = made
         claimed_ns = int(round((self._origin_s + self._now_s) * 1e9))
-        return [self._clip(group, shown, claimed_ns) for group in groups(shown, self._persons, self._aspect)]
+        return [self._clip(group, shown, claimed_ns) for group in groups(shown, self._persons, self._aspect, self._together)]
 
     def restart(self) -> None:
         """Forget all that was seen; what comes next has no past."""
@@ -211,44 +216,53 @@ class Assembler:
         return Clip(coordinates, tuple(number & 0xFFFFFFFF for number in group), claimed_ns, self._camera)
 
 
-def groups(shown: Dict[int, np.ndarray], persons: int, aspect: float) -> List[Tuple[int, ...]]:
-    """All tracks in groups of up to ``persons``, as few as hold them: the closest two first, then whoever is closest
-    to one of them. ``shown``: (T, V, 3) by track; distances are in heights of the picture."""
+def groups(shown: Dict[int, np.ndarray], persons: int, aspect: float, together: int = 90) -> List[Tuple[int, ...]]:
+    """All tracks in groups of up to ``persons`` of whom each is near another: the closest two first, then whoever is
+    closest to one of them. ``shown``: (T, V, 3) by track; ``together``: of how many last frames nearness is judged."""
     numbers = sorted(shown)
-    if not numbers:
-        return []
-    apart = _distances([_centres(shown[number], aspect) for number in numbers])
+    apart = _apart([_Figure(shown[number][-together:], aspect) for number in numbers])
     left = list(range(len(numbers)))
     made: List[Tuple[int, ...]] = []
     while left:
         group = [left[0]]
-        if persons > 1 and len(left) > 1:
-            inner = apart[np.ix_(left, left)]
+        inner = apart[np.ix_(left, left)]
+        if persons > 1 and inner.min() <= NEAR:
             group = [left[place] for place in np.unravel_index(int(np.argmin(inner)), inner.shape)]
-        while len(group) < min(persons, len(left)):
-            others = [one for one in left if one not in group]
-            group.append(min(others, key=lambda one: min(apart[one, known] for known in group)))
+            while len(group) < min(persons, len(left)):
+                others = [one for one in left if one not in group]
+                gap, closest = min((min(apart[one, known] for known in group), one) for one in others)
+                if gap > NEAR:
+                    break
+                group.append(closest)
         made.append(tuple(numbers[one] for one in sorted(group)))
         left = [one for one in left if one not in group]
     return made
 
 
-def _centres(frames: np.ndarray, aspect: float) -> np.ndarray:
-    """(T, 2): the mean of the joints seen in each frame, NaN where there are none."""
-    seen = frames[..., 2] > 0
-    count = seen.sum(axis=1)
-    made = frames[..., :2].sum(axis=1) / np.where(count > 0, count, np.nan)[:, None]
-    return made * (aspect, 1.0)
+class _Figure:
+    """One person of a clip: the middle of the joints in each frame, NaN where none is seen, and the size, both in
+    heights of the picture. The size is what the joints span, corner to corner: lying, people are as long as standing."""
+
+    def __init__(self, frames: np.ndarray, aspect: float) -> None:
+        seen = frames[..., 2] > 0
+        count = seen.sum(axis=1)
+        places = frames[..., :2] * (aspect, 1.0)
+        self.middle = (places * seen[..., None]).sum(axis=1) / np.where(count > 0, count, np.nan)[:, None]
+        low = np.where(seen[..., None], places, np.inf).min(axis=1)[count > 0]
+        high = np.where(seen[..., None], places, -np.inf).max(axis=1)[count > 0]
+        # Now and then only a part of somebody is found, never more than there is.
+        self.size = float(np.quantile(np.hypot(*(high - low).T), 0.9)) if len(low) else 0.0
 
 
-def _distances(centres: List[np.ndarray]) -> np.ndarray:
-    """(N, N): the mean distance while both are seen, or between their last places; infinite to oneself."""
-    made = np.full((len(centres), len(centres)), np.inf)
-    last: List[Any] = [centre[np.isfinite(centre[:, 0])][-1] for centre in centres]
-    for one in range(len(centres)):
-        for other in range(one):
-            between = np.hypot(*(centres[one] - centres[other]).T)
-            both = np.isfinite(between)
-            distance = between[both].mean() if both.any() else np.hypot(*(last[one] - last[other]))
-            made[one, other] = made[other, one] = distance
+def _apart(figures: List[_Figure]) -> np.ndarray:
+    """(N, N): how many bodies (the larger one's) lie between two people while both are seen, in the median; infinite to
+    oneself, to whom was never seen at the same time, and to whom stands elsewhere behind or before."""
+    made = np.full((len(figures), len(figures)), np.inf)
+    for one, figure in enumerate(figures):
+        for other, second in enumerate(figures[:one]):
+            large, small = max(figure.size, second.size), min(figure.size, second.size)
+            between = np.hypot(*(figure.middle - second.middle).T)
+            between = between[np.isfinite(between)]
+            if len(between) and 0 < large <= ALIKE * small:
+                made[one, other] = made[other, one] = float(np.median(between)) / large
     return made

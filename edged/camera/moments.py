@@ -70,7 +70,7 @@ def fall(rng: np.random.Generator, body: Body, at_s: float, walking: bool) -> Ac
 
 
 def _moved(act: Act, by_s: float) -> Act:
-    return act.__class__(act.kind, act.start_s + by_s, act.end_s + by_s, act.details, act.label)
+    return Act(act.kind, act.start_s + by_s, act.end_s + by_s, act.details, act.label)
 
 
 def _stands(rng: np.random.Generator, body: Body, start_s: float, end_s: float) -> Moment:

@@ -87,7 +87,7 @@ class PoseNetwork:
                 scale = 1.0
             else:
                 scale = math.sqrt(pixels / (width * height))
-            wide, high = (-(-max(1, int(round(side * scale))) // model.stride) * model.stride
+            wide, high = (-(-max(1, int(round(side * scale))) // model.multiple) * model.multiple
                           for side in (width, height))
         else:
             scale = min(wide / width, high / height)

@@ -1,7 +1,8 @@
 """The pose networks that edged knows: each by name, its file pinned by its SHA-256.
 
-The files lie in a folder that the operator names (``models`` of a camera, or ``EDGED_MODELS``). A file of another
-content is refused before any of it is parsed: an importer of OpenCV is no place for bytes of unknown origin.
+The default one comes with edged; the others lie in a folder that the operator names (``models`` of a camera, or
+``EDGED_MODELS``; scripts/fetch-models fills it). A file of another content is refused before any of it is parsed: an
+importer of OpenCV is no place for bytes of unknown origin.
 """
 
 import hashlib
@@ -26,7 +27,8 @@ OPENPOSE_PAF = (
 class PoseModel:
     """One network: ``width`` x ``height`` pixels in, 19 heat maps and 38 affinity fields at ``stride`` pixels out.
 
-    importer : "onnx" or "tensorflow"       any_size : takes other sizes (multiples of ``stride``), too
+    importer : "onnx" or "tensorflow"       any_size : takes other sizes (multiples of ``multiple``), too
+    bundled : the file is a part of edged, in no folder of the operator's
     scale, mean, rgb : the input is (pixel - mean) * scale, in BGR unless ``rgb``
     heat, paf : (output name, first channel) of each      paf_channels : (x, y) of each limb, counted from the first
     """
@@ -45,11 +47,29 @@ class PoseModel:
     mean: Tuple[float, float, float] = (0.0, 0.0, 0.0)
     rgb: bool = False
     paf_channels: Tuple[Tuple[int, int], ...] = OPENPOSE_PAF
+    multiple: int = 8
+    bundled: bool = False
 
 
 MODELS = {
     model.name: model
     for model in (
+        PoseModel(
+            name="edged-pose",
+            file="pose.onnx",
+            sha256="537f92c16c1844d4a75f2eef47d6b077c99dbaa2933689610e2bff8232d9985c",
+            importer="onnx",
+            width=448,
+            height=256,
+            any_size=True,
+            heat=("heat", 0),
+            paf=("paf", 0),
+            scale=1 / 127.5,
+            mean=(127.5, 127.5, 127.5),
+            paf_channels=tuple((2 * limb, 2 * limb + 1) for limb in range(19)),
+            multiple=16,
+            bundled=True,
+        ),
         PoseModel(
             name="human-pose-estimation-0001",
             file="human-pose-estimation-0001.f32.456x256.onnx",
@@ -74,7 +94,8 @@ MODELS = {
         ),
     )
 }
-DEFAULT = "human-pose-estimation-0001"
+DEFAULT = "edged-pose"
+BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
 
 
 def model(name: str) -> PoseModel:
@@ -85,7 +106,7 @@ def model(name: str) -> PoseModel:
 
 
 def find(name: str, folder: Optional[Union[str, Path]] = None) -> Path:
-    """The file of a model in ``folder`` (default: $EDGED_MODELS), its content checked.
+    """The file of a model in ``folder`` (default: $EDGED_MODELS; a bundled one is in none), its content checked.
 
     Raises ConfigError, MissingInput and VerificationFailed as ``read`` does.
     """
@@ -102,6 +123,8 @@ def read(name: str, folder: Optional[Union[str, Path]] = None) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
+        if model(name).bundled:
+            raise MissingInput("{}: {}: install edged again".format(path, error.strerror)) from error
         raise MissingInput("{}: pose model {} cannot be read ({}): put the file there, or name its folder by {} or by "
                            "`models` of the camera".format(path, name, error.strerror, ENVIRONMENT)) from error
     found = hashlib.sha256(content).hexdigest()
@@ -113,6 +136,8 @@ def read(name: str, folder: Optional[Union[str, Path]] = None) -> bytes:
 
 def _path(name: str, folder: Optional[Union[str, Path]]) -> Path:
     file = model(name).file
+    if model(name).bundled:
+        return BUNDLED / file
     named = str(folder) if folder else os.environ.get(ENVIRONMENT, "")
     if not named:
         raise MissingInput("no folder of models is named, and pose model {} needs {}: set {} or `models` of the "

@@ -5,7 +5,7 @@ each tensor it will store, and each that its weights read, is met.
 """
 
 from dataclasses import dataclass, replace
-from typing import Dict, Sequence, Tuple
+from typing import Callable, Dict, Iterator, Sequence, Tuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Seen:
 # Tensors by (block, name): "in", "joined" (order BEFORE), "graph", "residual", "out"; and (-1, "pooled").
 Statistics = Dict[Tuple[int, str], Seen]
 POOLED = (-1, "pooled")
+LOGITS = (-1, "logits")
 
 
 def cheaper_order(channels_in: int, channels_out: int) -> Order:
@@ -64,31 +65,48 @@ def _temporal(block: FoldedBlock, g: np.ndarray) -> np.ndarray:
     )
 
 
-def forward(folded: FoldedNetwork, clips: np.ndarray) -> Tuple[np.ndarray, Statistics]:
-    """clips (N, M, T, V, 3) float -> logits (N, L) and what was seen on the way.  Raises ShapeError."""
+def activations(
+    folded: FoldedNetwork, clips: np.ndarray, kept: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> Iterator[Tuple[Tuple[int, str], np.ndarray]]:
+    """What each layer gives, in order: clips (N, M, T, V, 3) float -> (name, array), at the end LOGITS (N, L).
+
+    kept : what becomes of an activation between its layer and the next, in a narrower arithmetic
+    Raises ShapeError.
+    """
     stgcn.check_clips(folded.source, clips)
     shape = clips.shape
-    seen: Statistics = {}
-    x = (clips * folded.input_gain + folded.input_offset).reshape((-1,) + shape[2:])
+    x = kept((clips * folded.input_gain + folded.input_offset).reshape((-1,) + shape[2:]))
     for index, block in enumerate(folded.blocks):
-        seen[index, "in"] = _see(x)
+        yield (index, "in"), x
         joined = join(block, x)
         if order_of(block) == Order.BEFORE:
-            seen[index, "joined"] = _see(joined)
-        g = stgcn.relu(joined @ before_weights(block).T + block.graph_bias)
-        seen[index, "graph"] = _see(g)
+            joined = kept(joined)
+            yield (index, "joined"), joined
+        g = kept(stgcn.relu(joined @ before_weights(block).T + block.graph_bias))
+        yield (index, "graph"), g
         h = _temporal(block, g)
         if block.residual == stgcn.IDENTITY:
             h = h + x
         elif block.residual == stgcn.CONVOLUTION:
-            r = x[:, :: block.stride] @ block.residual_weight.T + block.residual_bias
-            seen[index, "residual"] = _see(r)
+            r = kept(x[:, :: block.stride] @ block.residual_weight.T + block.residual_bias)
+            yield (index, "residual"), r
             h = h + r
-        x = stgcn.relu(h)
-        seen[index, "out"] = _see(x)
-    pooled = x.reshape(shape[0], -1, x.shape[-1]).mean(axis=1)
-    seen[POOLED] = Seen(float(np.abs(pooled).max()), pooled.mean(axis=0))
-    return pooled @ folded.fc_weight.T + folded.fc_bias, seen
+        x = kept(stgcn.relu(h))
+        yield (index, "out"), x
+    pooled = kept(x.reshape(shape[0], -1, x.shape[-1]).mean(axis=1))
+    yield POOLED, pooled
+    yield LOGITS, pooled @ folded.fc_weight.T + folded.fc_bias
+
+
+def forward(folded: FoldedNetwork, clips: np.ndarray) -> Tuple[np.ndarray, Statistics]:
+    """clips (N, M, T, V, 3) float -> logits (N, L) and what was seen on the way.  Raises ShapeError."""
+    seen: Statistics = {}
+    for name, x in activations(folded, clips):
+        if name == POOLED:
+            seen[name] = Seen(float(np.abs(x).max()), x.mean(axis=0))
+        elif name != LOGITS:
+            seen[name] = _see(x)
+    return x, seen
 
 
 def calibrate(folded: FoldedNetwork, clips: Sequence[np.ndarray]) -> Statistics:

@@ -5,11 +5,11 @@ same batches, and no clip is met twice.
 """
 
 import argparse
-import multiprocessing
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from edged.camera.clip import fixed_point
 from edged.model import stgcn
 from edged.model.network import write
 from edged.model.skeleton import COCO_18, adjacency
+from edged.train.ahead import ahead
 from edged.train.mixture import Mixture, add_sources, sources
 
 PERSONS, FRAMES, TAPS = 2, 300, 9
@@ -141,11 +142,6 @@ def batch(mixture: Mixture, seed: int, step: int, size: int) -> Tuple[np.ndarray
     return np.concatenate(people), np.array(owner), labels
 
 
-def _feed(queue: Any, mixture: Mixture, plan: Plan, first: int) -> None:
-    for step in range(first, plan.steps):
-        queue.put(batch(mixture, plan.seed, step, plan.batch))
-
-
 def train(plan: Plan, mixture: Mixture, state: Optional[Path] = None, start: Optional[Path] = None,
           early: Optional[Path] = None, keep_every: int = 200) -> Network:
     """Run the plan, from where ``state`` left off if that file is there; it is rewritten every ``keep_every`` steps.
@@ -165,15 +161,12 @@ def train(plan: Plan, mixture: Mixture, state: Optional[Path] = None, start: Opt
         optimiser.load_state_dict(kept["optimiser"])
         schedule.load_state_dict(kept["schedule"])
         first = kept["step"]
-    context = multiprocessing.get_context("fork")
-    queue: Any = context.Queue(8)
-    feeder = context.Process(target=_feed, args=(queue, mixture, plan, first), daemon=True)
-    feeder.start()
     network.train()
     loss_mean = right_mean = 0.0
-    bar = tqdm(range(first, plan.steps), initial=first, total=plan.steps, desc="action", mininterval=5)
-    for step in bar:
-        people, owner, labels = (torch.from_numpy(part) for part in queue.get())
+    made = ahead(partial(batch, mixture, plan.seed, size=plan.batch), first, plan.steps)
+    bar = tqdm(made, initial=first, total=plan.steps, desc="action", mininterval=5)
+    for step, found in enumerate(bar, first):
+        people, owner, labels = (torch.from_numpy(part) for part in found)
         logits = network(people, owner, len(labels))
         loss = functional.cross_entropy(logits, labels, label_smoothing=0.02)
         optimiser.zero_grad()
@@ -194,7 +187,6 @@ def train(plan: Plan, mixture: Mixture, state: Optional[Path] = None, start: Opt
             if early is not None:
                 write(export(network.eval()), early)
                 network.train()
-    feeder.join()
     return network.eval()
 
 

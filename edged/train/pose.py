@@ -6,9 +6,8 @@ neither step met. Every batch follows from (seed, step).
 """
 
 import argparse
-import logging
-import multiprocessing
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
@@ -19,20 +18,23 @@ from tqdm import tqdm
 
 from edged.camera import motion, picture
 from edged.camera.pose import LIMBS
+from edged.camera.posenet import PoseNetwork
+from edged.errors import UsageError
 from edged.train import targets, teacher
+from edged.train.agreement import evaluate
+from edged.train.ahead import ahead
 from edged.train.backdrop import random_backdrop
 from edged.train.figures import draw, random_look
 from edged.train.sensor import random_sensor
 from edged.train.student import MEAN, SCALE, Student, exported
 from edged.train.teacher import CELL, Example
 
-log = logging.getLogger(__name__)
-
 SIDE = 256              # pixels of a training crop
 EXPORTED = (448, 256)   # width and height that the file names; it takes others
 DRAWN_OF_A_SCENE = 8
 _MIRROR = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)  # each joint on the other side
 _FOREGROUND = 6.0       # how much more a cell of a person counts
+_INVENTED = 4.0         # ... and one in which something is seen that is not there
 _RENDERED_SHARE = 0.5
 _AVERAGED = 0.998       # of the weights of steps before: the mean is what is exported
 
@@ -46,10 +48,10 @@ LIMB_MIRROR = _mirrored_limbs()
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prepare", action="store_true", help="make the examples, then end")
-    parser.add_argument("--evaluate", metavar="ONNX", help="compare this network with the large one, then end")
+    parser.add_argument("--evaluate", action="store_true", help="compare the bundled network with the large one, then end")
     parser.add_argument("--videos", metavar="FOLDER", type=Path, help="the videos, as edged/train/teacher.py names them")
     parser.add_argument("--models", metavar="FOLDER", help="where the large network lies (default $EDGED_MODELS)")
-    parser.add_argument("--examples", metavar="FOLDER", type=Path, required=True, help="where examples are kept")
+    parser.add_argument("--examples", metavar="FOLDER", type=Path, help="where examples are kept")
     parser.add_argument("--scenes", type=int, default=500, help="of rendered figures, eight pictures each (default 500)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="the network as ONNX")
     parser.add_argument("--state", metavar="FILE", type=Path, help="checkpoint: written now and then, gone on from")
@@ -60,9 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
+    needed = {"videos": given.prepare or given.evaluate, "examples": not given.evaluate,
+              "out": not (given.prepare or given.evaluate)}
+    for name in sorted(needed):
+        if needed[name] and getattr(given, name) is None:
+            raise UsageError("train pose: --{} is needed here".format(name))
     if given.evaluate:
-        from edged.train.agreement import evaluate
-        print(evaluate(Path(given.evaluate), given.videos, given.models))
+        print(evaluate(PoseNetwork("edged-pose"), given.videos, given.models))
     elif given.prepare:
         render(given.examples / "rendered", given.scenes, given.seed)
         teacher.keep(given.examples / "taught", given.videos, given.models, 1, given.seed, tqdm)
@@ -108,7 +114,7 @@ def crop(rng: np.random.Generator, example: Example) -> Tuple[np.ndarray, np.nda
     # More often than not, somebody is in it.
     background = np.asarray(example.maps[18], np.float32)
     there = np.argwhere(background < 0.5)
-    if len(there) and rng.random() < 0.85:
+    if len(there) and rng.random() < 0.65:
         at = there[rng.integers(len(there))] - rng.integers(cells // 5, cells - cells // 5, 2)
     else:
         at = np.array([rng.integers(-2, max(rows - cells + 3, -1)), rng.integers(-2, max(columns - cells + 3, -1))])
@@ -123,7 +129,37 @@ def crop(rng: np.random.Generator, example: Example) -> Tuple[np.ndarray, np.nda
     counts[to] = 1
     image[CELL * to[0].start:CELL * to[0].stop, CELL * to[1].start:CELL * to[1].stop] = \
         example.image[CELL * top:CELL * bottom, CELL * left:CELL * right]
+    if rng.random() < 0.6:
+        image = _cluttered(rng, image, maps)
     return _recoloured(rng, image), maps, counts
+
+
+def _cluttered(rng: np.random.Generator, image: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Poles, signs, bags and stripes where nobody is: what a network that met few places takes for people."""
+    drawn = image.copy()
+    for _ in range(int(rng.integers(1, 7))):
+        at, tall = rng.uniform(0, SIDE, 2), SIDE * rng.uniform(0.04, 0.5)
+        colour = rng.uniform(0, 255, 3) if rng.random() < 0.6 else np.full(3, rng.uniform(0, 255))
+        kind = rng.integers(4)
+        if kind == 0:  # a pole, a rail
+            way = rng.normal(0, 0.12) + (np.pi / 2 if rng.random() < 0.75 else rng.uniform(0, np.pi))
+            end = at + tall * np.array([np.cos(way), np.sin(way)])
+            picture.line(drawn, at, end, tuple(float(one) for one in colour), int(rng.integers(1, 9)))
+        elif kind == 1:
+            corners = at + rng.normal(0, 0.25 * tall, (int(rng.integers(3, 7)), 2)) * [rng.uniform(0.3, 1), 1]
+            picture.fill_hull(drawn, corners, colour)
+        elif kind == 2:
+            picture.disc(drawn, at, rng.uniform(1, 0.12 * tall + 2), tuple(float(one) for one in colour))
+        else:  # something of elsewhere in the picture
+            wide, high = int(rng.integers(8, SIDE // 3)), int(rng.integers(8, SIDE // 2))
+            fro, to = (rng.integers(0, [SIDE - wide, SIDE - high]) for _ in range(2))
+            piece = image[fro[1]:fro[1] + high, fro[0]:fro[0] + wide]
+            empty = maps[18, fro[1] // CELL:(fro[1] + high) // CELL + 1, fro[0] // CELL:(fro[0] + wide) // CELL + 1]
+            if empty.min() > 0.8:
+                drawn[to[1]:to[1] + high, to[0]:to[0] + wide] = piece[::-1] if rng.random() < 0.3 else piece
+    somebody = (np.abs(maps[:18]).max(0) > 0.08) | (np.abs(maps[19:]).max(0) > 0.08)
+    near = picture.averaged(somebody.astype(np.float32), 1) > 0
+    return np.where(near.repeat(CELL, 0).repeat(CELL, 1)[..., None], image, drawn)
 
 
 def _recoloured(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -153,17 +189,12 @@ def batch(seed: int, step: int, size: int, taught: Sequence[Path], rendered: Seq
     return images, maps.astype(np.float16), counts.astype(np.float16)
 
 
-def _feed(queue: Any, seed: int, first: int, last: int, size: int, taught: Sequence[Path],
-          rendered: Sequence[Path]) -> None:
-    for step in range(first, last):
-        queue.put(batch(seed, step, size, taught, rendered))
-
-
 def loss_of(answers: Sequence[torch.Tensor], maps: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Squared error; a cell in which something is, or is wrongly seen, counts more."""
     total = torch.zeros(())
     for answer in answers:
-        weight = counts[:, None] * (1 + _FOREGROUND * (maps.abs() > 0.05))
+        invented = (maps.abs() < 0.02) & (answer.detach().abs() > 0.1)
+        weight = counts[:, None] * (1 + _FOREGROUND * (maps.abs() > 0.05) + _INVENTED * invented)
         total = total + (weight * (answer - maps) ** 2).sum() / counts.sum().clamp(min=1)
     return total
 
@@ -184,15 +215,12 @@ def train(given: argparse.Namespace) -> None:
         optimiser.load_state_dict(kept["optimiser"])
         schedule.load_state_dict(kept["schedule"])
         mean, first = kept["mean"], kept["step"]
-    queue: Any = multiprocessing.get_context("fork").Queue(8)
-    feeder = multiprocessing.get_context("fork").Process(
-        target=_feed, args=(queue, given.seed, first, given.steps, given.batch, taught, rendered), daemon=True)
-    feeder.start()
-    bar = tqdm(range(first, given.steps), initial=first, total=given.steps, desc="pose", mininterval=5)
+    made = ahead(partial(batch, given.seed, size=given.batch, taught=taught, rendered=rendered), first, given.steps)
+    bar = tqdm(made, initial=first, total=given.steps, desc="pose", mininterval=5)
     network.train()
     smooth = 0.0
-    for step in bar:
-        images, maps, counts = (torch.from_numpy(part) for part in queue.get())
+    for step, found in enumerate(bar, first):
+        images, maps, counts = (torch.from_numpy(part) for part in found)
         pictures = ((images.float() - MEAN) * SCALE).permute(0, 3, 1, 2).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             answers = network(pictures)
@@ -212,7 +240,6 @@ def train(given: argparse.Namespace) -> None:
         bar.set_postfix(loss="{:.3f}".format(smooth), refresh=False)
         if (step + 1) % 200 == 0 or step + 1 == given.steps:
             _keep(given, network, mean, optimiser, schedule, step + 1)
-    feeder.join()
 
 
 def _keep(given: argparse.Namespace, network: Student, mean: Dict[str, torch.Tensor], optimiser: Any, schedule: Any,

@@ -1,0 +1,170 @@
+"""The model owner's way from a network to a package, by the commands; whatever is wrong is one line, and nothing is written."""
+
+import json
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edged import owner
+from edged.camera import motion
+from edged.model import network as networks
+from edged.model import stgcn
+from edged.trust import keyring
+
+PASSPHRASE = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch):
+    """scrypt as it is meant costs half a second each time."""
+    monkeypatch.setattr(keyring, "seal", lambda ring, passphrase, seal=keyring.seal: seal(ring, passphrase, 16))
+
+
+@pytest.fixture
+def desk(tmp_path):
+    """A folder with a passphrase, a ring, a small network and clips for it."""
+    (tmp_path / "words").write_text(PASSPHRASE + "\n")
+    (tmp_path / "words").chmod(0o600)
+    small = replace(stgcn.random_network(5, channels=((4, 1), (6, 2)), frames=30, labels=3, taps=3), labels=("a", "b", "c"))
+    networks.write(small, tmp_path / "small.npz")
+    rng = np.random.default_rng(1)
+    clips = np.zeros((4, 2, 30, 18, 3), np.int16)
+    for index in range(4):
+        one = stgcn.random_clip(rng, small, 1 + index % 2)
+        clips[index, :len(one)] = one
+    np.savez(str(tmp_path / "clips.npz"), clips=clips, labels=np.arange(4) % 3)
+    assert owner.main(["keys", "new", str(tmp_path / "ring"), "--passphrase-file", str(tmp_path / "words")]) == 0
+    return tmp_path
+
+
+def packed(desk, *more, network="small.npz", out="package"):
+    return owner.main(["pack", str(desk / network), "--keys", str(desk / "ring"), "--passphrase-file",
+                       str(desk / "words"), "--calibration", str(desk / "clips.npz"), "--out", str(desk / out)] + list(more))
+
+
+def refused(desk, capsys, code, message, *more, **changes):
+    capsys.readouterr()
+    before = sorted(os.listdir(str(desk)))
+    assert packed(desk, *more, **changes) == code
+    said = capsys.readouterr()
+    assert said.out == "" and len(said.err.splitlines()) == 1 and message in said.err
+    assert sorted(os.listdir(str(desk))) == before
+
+
+def test_a_network_becomes_a_package_that_its_report_opens(desk, capsys):
+    assert packed(desk, "--model-id", "shop", "--version", "7", "--placements", "masked,inputs") == 0
+    capsys.readouterr()
+    assert owner.main(["inspect", str(desk / "package")]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["model_id"], shown["version"], shown["placements"]) == ("shop", 7, ["masked", "inputs"])
+    assert shown["key_id"] == keyring.inspect(str(desk / "ring")).key_ids[0].hex()
+    assert owner.main(["report", str(desk / "small.npz"), "--calibration", str(desk / "clips.npz"), "--on",
+                       str(desk / "clips.npz"), "--package", str(desk / "package"), "--keys", str(desk / "ring"),
+                       "--passphrase-file", str(desk / "words"), "--json", "--rivals"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["clips"] == 4 and report["top1_agreement"] == 1
+    assert set(report["rivals"]) == {"two decimals", "int8", "int8, weights per channel"}
+
+
+def test_inspect_tells_nothing_that_is_sealed(desk, capsys):
+    assert packed(desk) == 0
+    capsys.readouterr()
+    owner.main(["inspect", str(desk / "package")])
+    assert set(json.loads(capsys.readouterr().out)) == {
+        "model_id", "version", "form", "skeleton", "persons", "frames", "joints", "partitions", "placements", "key_id",
+        "chunks", "layers", "labels"}
+
+
+def test_an_older_key_is_used_where_it_is_named(desk, capsys):
+    old = keyring.inspect(str(desk / "ring")).key_ids[0].hex()
+    assert owner.main(["keys", "renew", str(desk / "ring"), "--passphrase-file", str(desk / "words")]) == 0
+    capsys.readouterr()
+    for more, expected in (((), keyring.inspect(str(desk / "ring")).key_ids[1].hex()), (("--key-id", old), old)):
+        assert packed(desk, *more, out="package-" + expected) == 0
+        assert expected in capsys.readouterr().out
+    refused(desk, capsys, 77, "the ring has no model key 00", "--key-id", "00" * 16, out="other")
+
+
+def test_a_changed_passphrase_opens_and_the_former_does_not(desk, capsys):
+    (desk / "fresh").write_text("another passphrase\n")
+    (desk / "fresh").chmod(0o600)
+    assert owner.main(["keys", "passphrase", str(desk / "ring"), "--passphrase-file", str(desk / "words"),
+                       "--new-passphrase-file", str(desk / "fresh")]) == 0
+    assert owner.main(["keys", "check", str(desk / "ring"), "--passphrase-file", str(desk / "fresh")]) == 0
+    assert owner.main(["keys", "check", str(desk / "ring"), "--passphrase-file", str(desk / "words")]) == 77
+
+
+def test_a_package_that_is_there_is_not_written_over(desk, capsys):
+    (desk / "package").write_bytes(b"sold")
+    refused(desk, capsys, 77, "is there already")
+    assert (desk / "package").read_bytes() == b"sold"
+
+
+@pytest.mark.parametrize("more, code, message", [
+    (("--placements", "masked,cloud"), 2, "'cloud': choose of enclave, inputs, masked"),
+    (("--version", "-1"), 65, "version"), (("--model-id", "x" * 99), 65, "model_id")])
+def test_what_no_manifest_may_say_is_refused(desk, capsys, more, code, message):
+    refused(desk, capsys, code, message, *more)
+
+
+def test_a_network_that_is_none_and_clips_of_another_are_refused(desk, capsys):
+    (desk / "cut.npz").write_bytes((desk / "small.npz").read_bytes()[:200])
+    refused(desk, capsys, 65, "not a network file", network="cut.npz")
+    refused(desk, capsys, 66, "No such file", network="none.npz")
+    np.savez(str(desk / "clips.npz"), clips=np.zeros((4, 2, 30, 25, 3), np.int16))
+    refused(desk, capsys, 65, "must be int16 (N, 2, 30, 18, 3)")
+
+
+def test_a_network_outside_the_bound_is_refused(desk, capsys):
+    network = networks.read(desk / "small.npz")
+    huge = replace(network.data_norm, offset=network.data_norm.offset + 1e9)
+    networks.write(replace(network, data_norm=huge), desk / "huge.npz")
+    refused(desk, capsys, 65, "not representable", network="huge.npz")
+
+
+def test_a_wrong_passphrase_packs_nothing(desk, capsys):
+    (desk / "words").write_text("not the passphrase\n")
+    refused(desk, capsys, 77, "the passphrase is another one")
+
+
+def test_a_package_of_another_owner_is_not_reported_on(desk, capsys):
+    assert packed(desk) == 0
+    assert owner.main(["keys", "new", str(desk / "other"), "--passphrase-file", str(desk / "words")]) == 0
+    capsys.readouterr()
+    assert owner.main(["report", str(desk / "small.npz"), "--calibration", str(desk / "clips.npz"), "--on",
+                       str(desk / "clips.npz"), "--package", str(desk / "package"), "--keys", str(desk / "other"),
+                       "--passphrase-file", str(desk / "words")]) == 77
+    assert "the ring has no model key" in capsys.readouterr().err
+
+
+def test_generated_clips_are_not_used_for_other_labels(desk, capsys):
+    assert owner.main(["report", str(desk / "small.npz")]) == 2
+    assert "the generator makes other labels" in capsys.readouterr().err
+
+
+def test_the_bundled_network_meets_its_goal_on_some_clips(capsys):
+    """The goal itself is of 1,000 clips: see the slow test."""
+    assert owner.main(["report", "--json", "--clips", "20"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["clips"] == 20 and report["top1_agreement"] == 1
+    assert abs(report["mean_loss_change"]) < 0.01
+    assert len(motion.LABELS) == 10
+
+
+@pytest.mark.slow
+def test_the_bundled_network_meets_its_goal(capsys):
+    assert owner.main(["report", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["clips"] == 1000
+    assert report["top5_agreement"] >= 0.999 and abs(report["mean_loss_change"]) <= 0.001
+
+
+@pytest.mark.parametrize("name", sorted(owner.TRAIN))
+def test_every_tool_of_train_has_its_help(name, capsys):
+    for module in ("torch", "matplotlib", "tqdm", "cv2"):
+        pytest.importorskip(module, reason="training needs it: scripts/test --slow installs it")
+    with pytest.raises(SystemExit) as ended:
+        owner.main(["train", name, "--help"])
+    assert ended.value.code == 0 and "--" in capsys.readouterr().out
