@@ -52,6 +52,9 @@ def configure(site, old, new):
     site.config.write_text(text.replace(old, new))
 
 
+LARGE = "human-pose-estimation-0001"
+
+
 def camera(site, **environment):
     return edged("camera", CAMERA, "--config", site.config, environment=environment)
 
@@ -104,7 +107,7 @@ def test_a_pose_model_that_is_missing(site):
     empty.mkdir()
     video = site.folder / "v.avi"
     video.write_bytes(b"")
-    source(site, video)
+    source(site, video, 'pose = "{}"'.format(LARGE))
     ends(camera(site, EDGED_MODELS=str(empty)), 66, empty)
 
 
@@ -113,11 +116,11 @@ def test_a_pose_model_of_another_hash(site):
     from edged.camera import zoo
     folder = site.folder / "models"
     folder.mkdir()
-    (folder / zoo.MODELS[zoo.DEFAULT].file).write_bytes(b"not the network that was pinned")
+    (folder / zoo.MODELS[LARGE].file).write_bytes(b"not the network that was pinned")
     video = site.folder / "v.avi"
     video.write_bytes(b"")
-    source(site, video)
-    ends(camera(site, EDGED_MODELS=str(folder)), 76, zoo.MODELS[zoo.DEFAULT].file)
+    source(site, video, 'pose = "{}"'.format(LARGE))
+    ends(camera(site, EDGED_MODELS=str(folder)), 76, zoo.MODELS[LARGE].file)
 
 
 def test_a_camera_key_that_is_missing_or_open_or_none(site):

@@ -145,17 +145,20 @@ def test_two_cameras_with_one_key_are_named(node, capsys):
     assert code == 78 and "the same key as that of camera gate" in lines[0]
 
 
+LARGE = "human-pose-estimation-0001"
+
+
 def test_a_model_that_is_missing_or_another_is_named(node, capsys):
     from edged.camera import zoo
 
-    edit(node, 'source = "generator:7"', 'source = "rtsp://camera/"\nmodels = "models"')
+    edit(node, 'source = "generator:7"', 'source = "rtsp://camera/"\nmodels = "models"\npose = "{}"'.format(LARGE))
     code, _, lines = checked(node, capsys)
-    assert code == 66 and ": camera.gate.pose: " in lines[0] and zoo.model(zoo.DEFAULT).file in lines[0]
+    assert code == 66 and ": camera.gate.pose: " in lines[0] and zoo.model(LARGE).file in lines[0]
     (node / "models").mkdir()
-    (node / "models" / zoo.model(zoo.DEFAULT).file).write_bytes(b"another")
+    (node / "models" / zoo.model(LARGE).file).write_bytes(b"another")
     code, _, lines = checked(node, capsys)
     assert code == 76 and "SHA-256" in lines[0]
-    edit(node, 'models = "models"', 'models = "models"\npose = "nose"')
+    edit(node, LARGE, "nose")
     code, _, lines = checked(node, capsys)
     assert code == 78 and "no pose model is called 'nose'" in lines[0]
 

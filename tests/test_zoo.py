@@ -11,12 +11,13 @@ from edged.errors import ConfigError, MissingInput, VerificationFailed
 from pose_fixtures import needs
 
 CONTENT = b"a network"
+LARGE = "human-pose-estimation-0001"
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder that holds a model called "tiny"."""
-    tiny = replace(zoo.MODELS[zoo.DEFAULT], name="tiny", file="tiny.onnx", sha256=hashlib.sha256(CONTENT).hexdigest())
+    tiny = replace(zoo.MODELS[LARGE], name="tiny", file="tiny.onnx", sha256=hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setitem(zoo.MODELS, "tiny", tiny)
     monkeypatch.delenv(zoo.ENVIRONMENT, raising=False)
     (tmp_path / "tiny.onnx").write_bytes(CONTENT)
@@ -69,7 +70,7 @@ def test_no_folder_at_all_is_said(folder):
 
 @pytest.mark.parametrize("name", ["", "../tiny", "tiny.onnx", "TINY"])
 def test_an_unknown_name_is_an_error_of_the_configuration_that_lists_the_names(folder, name):
-    with pytest.raises(ConfigError, match="human-pose-estimation-0001, mobilenet_v2_small"):
+    with pytest.raises(ConfigError, match="edged-pose, human-pose-estimation-0001, mobilenet_v2_small"):
         zoo.find(name, folder)
 
 
@@ -77,10 +78,32 @@ def test_an_unknown_name_is_an_error_of_the_configuration_that_lists_the_names(f
 def test_each_model_has_a_channel_pair_for_each_limb_and_uses_each_channel_once(model):
     assert len(model.paf_channels) == len(LIMBS)
     assert sorted(channel for pair in model.paf_channels for channel in pair) == list(range(38))
-    assert model.width % model.stride == model.height % model.stride == 0
+    assert model.width % model.stride == model.height % model.stride == 0 == model.multiple % model.stride
 
 
 @pytest.mark.parametrize("name", ["human-pose-estimation-0001", "mobilenet_v2_small"])
 def test_the_pinned_hashes_are_those_of_the_files(name):
     folder = needs("pose")
     assert zoo.find(name, folder).parent == folder
+
+
+def test_the_default_one_comes_with_edged_whatever_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.delenv(zoo.ENVIRONMENT, raising=False)
+    found = zoo.find(zoo.DEFAULT)
+    assert found == zoo.find(zoo.DEFAULT, tmp_path) and found.parent == zoo.BUNDLED
+    assert found.stat().st_size <= 4_000_000
+
+
+def test_a_bundled_one_that_was_altered_or_is_gone_is_refused(tmp_path, monkeypatch):
+    whole = zoo.read(zoo.DEFAULT)
+    monkeypatch.setattr(zoo, "BUNDLED", tmp_path)
+    with pytest.raises(MissingInput, match="install edged again"):
+        zoo.read(zoo.DEFAULT)
+    (tmp_path / zoo.MODELS[zoo.DEFAULT].file).write_bytes(whole[:-1])
+    with pytest.raises(VerificationFailed, match="this is not pose model edged-pose"):
+        zoo.read(zoo.DEFAULT)
+
+
+def test_its_card_names_its_hash():
+    card = (zoo.BUNDLED / "POSE.md").read_text("utf-8")
+    assert "sha256: {}\n".format(zoo.MODELS[zoo.DEFAULT].sha256) in card
