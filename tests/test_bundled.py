@@ -1,4 +1,4 @@
-"""The network that comes with edged is the one that its card describes, and knows a fall when it sees one."""
+"""The action network that comes with edged is the one that its card describes, and knows a fall when it sees one."""
 
 import hashlib
 import re
@@ -12,11 +12,12 @@ from edged.camera import motion
 from edged.camera.assemble import Assembler
 from edged.camera.track import Tracker
 from edged.errors import MissingInput, PackageError
-from edged.model import bundled, measure, package, reference, stgcn, tensors
+from edged.model import bundled, heldout, package, reference, stgcn, tensors
+from edged.model.network import read, write
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 FALLING = motion.LABELS.index("falling")
-HELD_OUT = 24
+HELD_OUT = 40
 
 
 @lru_cache(maxsize=None)
@@ -30,8 +31,12 @@ def model():
 
 
 @lru_cache(maxsize=None)
-def figures():
-    return measure.measure(network(), model(), measure.held_out(HELD_OUT))
+def judged():
+    """Of held-out clips: true labels (N,), logits in floating point and in integers, both (N, L)."""
+    clips = [heldout.clip(index) for index in range(HELD_OUT)]
+    return (np.array([heldout.label(index) for index in range(HELD_OUT)]),
+            np.array([stgcn.forward_clip(network(), clip) for clip in clips]),
+            np.array([reference.run(model(), clip)[0] / 65536 for clip in clips]))
 
 
 @pytest.fixture
@@ -48,30 +53,28 @@ def test_the_card_names_the_hash_of_the_weights():
     assert re.findall(r"^sha256: (\w+)$", card, re.MULTILINE) == [found]
 
 
-def test_the_card_says_what_it_was_trained_on_and_what_not():
+def test_the_card_gives_credit_and_says_what_exists_only_as_synthesis():
     card = " ".join((bundled.FOLDER / bundled.CARD).read_text("utf-8").split())
-    assert "generated motion alone" in card
-    assert "never on real people" in card
+    for said in ("exist only as synthesis", "Where it fails", "## How it was made"):
+        assert said in card
 
 
 def test_the_weights_stay_small():
-    assert (bundled.FOLDER / bundled.WEIGHTS).stat().st_size < 700_000
+    assert (bundled.FOLDER / bundled.WEIGHTS).stat().st_size < 2_000_000
 
 
 def test_the_network_is_an_stgcn_for_clips_of_the_camera_process():
     loaded = network()
     assert (loaded.persons, loaded.frames, loaded.joints) == (2, 300, 18)
-    assert loaded.labels == ("standing", "walking", "jumping", "falling")
+    assert loaded.labels == motion.LABELS and len(loaded.labels) >= 10
     assert all(block.adjacency.shape == (3, 18, 18) and block.temporal_weight.shape[1] == 9 for block in loaded.blocks)
     assert {block.residual for block in loaded.blocks} == {"none", "identity", "convolution"}
 
 
 def test_written_again_the_weights_are_the_same_file(tmp_path):
-    again = bundled.write_network(network(), tmp_path)
-    assert again == hashlib.sha256((tmp_path / bundled.WEIGHTS).read_bytes()).hexdigest()
-    with np.load(str(tmp_path / bundled.WEIGHTS)) as ours, np.load(str(bundled.FOLDER / bundled.WEIGHTS)) as theirs:
-        assert sorted(ours.files) == sorted(theirs.files)
-        assert all(np.array_equal(ours[name], theirs[name]) for name in ours.files)
+    again = write(network(), tmp_path / "again.npz")
+    assert again == hashlib.sha256((bundled.FOLDER / bundled.WEIGHTS).read_bytes()).hexdigest()
+    assert read(tmp_path / "again.npz").labels == network().labels
 
 
 @pytest.mark.parametrize("place", [0, 1000, -1])
@@ -80,7 +83,7 @@ def test_weights_with_one_bit_flipped_are_refused(folder, place):
     data = bytearray(path.read_bytes())
     data[place] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(PackageError, match=r"motion.npz: its SHA-256 is \w{64}, the card says \w{64}: it was altered"):
+    with pytest.raises(PackageError, match=r"action.npz: its SHA-256 is \w{64}, the card says \w{64}: it was altered"):
         bundled.load(folder)
 
 
@@ -93,7 +96,7 @@ def test_weights_cut_off_or_with_something_added_are_refused(folder, change):
 
 
 def test_other_weights_in_a_proper_file_are_refused(folder):
-    bundled.write_network(stgcn.random_network(1, ((4, 1),), frames=300), folder)
+    write(stgcn.random_network(1, ((4, 1),), frames=300), folder / bundled.WEIGHTS)
     with pytest.raises(PackageError, match="it was altered"):
         bundled.load(folder)
 
@@ -109,7 +112,7 @@ def test_a_card_without_exactly_one_hash_is_refused(folder, change):
 
 def test_a_card_that_is_no_text_is_refused(folder):
     (folder / bundled.CARD).write_bytes(b"\xff\xfe\xfd")
-    with pytest.raises(PackageError, match="CARD.md: not text"):
+    with pytest.raises(PackageError, match="ACTION.md: not text"):
         bundled.load(folder)
 
 
@@ -121,17 +124,14 @@ def test_a_missing_file_is_named(folder, name):
 
 
 def test_the_integer_network_recognises_people_it_never_saw():
-    assert figures().top1 >= 0.9
-
-
-def test_the_integer_network_finds_every_fall_of_the_batch():
-    assert figures().recall("falling") == 1.0
+    labels, _, integers = judged()
+    assert (integers.argmax(1) == labels).mean() >= 0.6  # chance is 0.1
 
 
 def test_integers_and_floating_point_judge_alike():
-    assert figures().agreement >= 0.95
-    spread = np.exp(figures().float_logits - figures().float_logits.max(1, keepdims=True))
-    assert np.abs(spread / spread.sum(1, keepdims=True) - figures().probabilities).max() < 0.1
+    _, floats, integers = judged()
+    assert (floats.argmax(1) == integers.argmax(1)).all()
+    assert np.abs(floats - integers).max() < 0.05
 
 
 def test_quantised_again_it_is_the_same_model():
@@ -149,23 +149,30 @@ def test_it_is_packed_and_opened_like_any_other_model():
     packed = package.pack(model(), key, owner, model_id=bundled.MODEL_ID)
     manifest, opened = package.open_package(packed, key, owner.public_key())
     assert manifest.labels == motion.LABELS
-    clip = measure.held_out(1)[0][1]
+    clip = heldout.clip(0)
     assert np.array_equal(reference.run(opened, clip)[0], reference.run(model(), clip)[0])
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_recorded_fall_is_found_through_tracker_and_assembler(seed):
-    recording = motion.generate(seed, seconds=20.0, cast=("walking", "falling"))
-    fall, = recording.events
+def highest_falling(seed, cast):
+    """Of a recording's clips through tracker and assembler: the highest probability of falling, and the fall."""
+    recording = motion.generate(seed, seconds=20.0, cast=cast)
+    falls = [event for event in recording.events if event.label == "falling"]
     tracker, assembler, highest = Tracker(), Assembler(bytes(32)), 0.0
     for index, frame in enumerate(recording.frames):
         at_s = index / recording.fps
         people = [(number, frame[place]) for number, place in tracker.update(at_s, frame)]
         assembler.add(at_s, recording.width, recording.height, people)
         for clip in assembler.due(at_s):
-            if fall.end_s < at_s < fall.end_s + 6:
+            if not falls or falls[0].end_s < at_s < falls[0].end_s + 6:
                 highest = max(highest, reference.run(model(), clip.coordinates)[1][FALLING] / 65536)
-    assert highest > 0.8
+    return highest
+
+
+def test_most_recorded_falls_are_found_through_tracker_and_assembler_and_walks_are_none():
+    falls = [highest_falling(seed, ("walking", "falling")) for seed in range(4)]
+    walks = [highest_falling(seed, ("walking", "walking")) for seed in range(4)]
+    assert sum(one > 0.6 for one in falls) >= 3
+    assert sum(one > 0.6 for one in walks) == 0
 
 
 def test_calibration_has_one_and_two_people():

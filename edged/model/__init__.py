@@ -4,8 +4,9 @@
                           ^-- onnx_export                              float, unprotected
     layers <- bounds <- reference <- quantise                          integer
               bounds <- manifest, tensors <- package                   sealed for the enclave
-    stgcn, quantise <- bundled <- train, measure                         the network that comes with edged
+    network, quantise <- bundled                                       the network that comes with edged
+    quantise, calibrate <- report, rivals                              what quantising costs
 
 Arrows point from what imports to what is imported. Nothing here touches a device; only ``package`` imports
-cryptography, only it and ``manifest`` cbor2, only ``onnx_export`` onnx, only ``train`` torch.
+cryptography, only it and ``manifest`` cbor2, only ``onnx_export`` onnx, only ``report`` matplotlib.
 """
