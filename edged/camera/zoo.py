@@ -57,7 +57,7 @@ MODELS = {
         PoseModel(
             name="edged-pose",
             file="pose.onnx",
-            sha256="537f92c16c1844d4a75f2eef47d6b077c99dbaa2933689610e2bff8232d9985c",
+            sha256="d4fd65aee90364648c5db321f1a248268710682e374044747b4adf60b04cf96a",
             importer="onnx",
             width=448,
             height=256,
