@@ -102,7 +102,7 @@ def write(
         raise MissingInput("{}: no folder to write to: {}".format(folder, error.strerror)) from error
     written = Written(os.path.join(folder, FILM), os.path.join(folder, STILL))
     alerts = [clip.at_s for clip in told if clip.alert and clip.began]
-    still_at_s = alerts[0] + 0.2 if alerts else math.inf
+    still_at_s = alerts[0] + 0.01 if alerts else math.inf
     still: Optional[np.ndarray] = None
     film: Optional[picture.Film] = None
     last_s = sightings[-1].at_s if sightings else 0.0

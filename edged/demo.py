@@ -248,7 +248,7 @@ class _Demo:
 
 
 def _verdict(truth: staged.Staged, told: List[Any], sightings: List[Any], centre: Any) -> Dict[str, Any]:
-    """Whether what began as an alert is the fall that the sample holds: then, and of who fell; and how many were not."""
+    """Whether what began as an alert is the fall that the sample holds, then and of who fell; and how many were not."""
     fall = truth.of(FALL)[0]
     made: Dict[str, Any] = {"person": fall.person, "start_s": fall.start_s, "end_s": fall.end_s, "alert_s": None,
                             "tracks": [], "found": False, "other_alerts": 0}

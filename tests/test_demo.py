@@ -117,7 +117,8 @@ def test_real_pedestrians_are_tracked_through_the_enclave(tmp_path):
     if not video.is_file():
         pytest.skip("{}: not here".format(video))
     pytest.importorskip("cv2")
-    lines = [json.loads(line) for line in demo("--json", "--out", str(tmp_path / "out"), str(video)).stdout.splitlines()]
+    said = demo("--json", "--out", str(tmp_path / "out"), str(video)).stdout
+    lines = [json.loads(line) for line in said.splitlines()]
     summary = lines[-1]
     assert summary["rejections"] == 0 and 0 < summary["enclave_peak_bytes"] <= PEAK_MAX
     tracks = {track for line in lines if line["type"] == "record" for track in line.get("tracks") or ()}

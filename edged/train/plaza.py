@@ -6,15 +6,15 @@ from edged.camera.viewpoint import View
 from edged.train.backdrop import Backdrop, Light, Scene
 from edged.train.texture import bands, linear, rough, slabs, windows
 
-VIEW = View(height_m=3.3, pitch=0.34, roll=0.006, focal_px=880.0, barrel=-0.05, width=960, height=540)
+VIEW = View(height_m=3.3, pitch=0.34, roll=0.006, focal_px=940.0, barrel=-0.05, width=960, height=540)
 _FRONT_M = 14.5  # how far the shops are
 
 
 def plaza(view: View = VIEW) -> Backdrop:
     """A bright afternoon, the sun from the left behind the camera."""
     towards = np.array([-0.62, -0.34, 0.71])
-    light = Light(towards / np.linalg.norm(towards), (0.8, 0.74, 0.64), (0.42, 0.46, 0.54), (0.19, 0.18, 0.16), 0.4, 1.1,
-                  0.8)
+    light = Light(towards / np.linalg.norm(towards), (0.8, 0.74, 0.64), (0.42, 0.46, 0.54), (0.19, 0.18, 0.16), 0.4,
+                  1.1, 0.8)
     scene = Scene(view, light)
     scene.sky(linear([205, 214, 226]), linear([135, 170, 220]))
     scene.ground(slabs(linear([150, 143, 133]), linear([92, 87, 80]), 0.6, 0.4, 0.012, 0.5, 0.07, 11), 0.08)

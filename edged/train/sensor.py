@@ -8,7 +8,7 @@ from edged.camera import picture
 
 
 class Sensor(NamedTuple):
-    """gain, gamma : of the brightness      tint : (blue, green, red) factors      grey : 0 colour .. 1 none, as at night
+    """gain, gamma : of the brightness      tint : (blue, green, red) factors      grey : 0 colour .. 1 none, at night
 
     blur : sigma, pixels      smear : pixels and angle of a moved camera      noise : standard deviation, of 255
     vignette : share of light lost in the corners      quality : of JPEG, 0 for none      coarse : pixels are this big

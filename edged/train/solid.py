@@ -21,6 +21,7 @@ import numpy as np
 from edged.camera import picture
 from edged.camera.viewpoint import View
 
+_NEAR_M = 0.1  # who is inside a rod does not see it
 _LEAST_PX = 0.35  # radius: what is thinner is drawn so thin
 
 
@@ -176,7 +177,7 @@ def surface(view: View, solids: Solids, fine: int = 2) -> Optional[Surface]:
             beyond = along / np.linalg.norm(along)
             found[beyond[0] * x + beyond[1] * y + beyond[2] * (found - along[2]) > 0] = np.inf
         found = found / np.float32(each) + np.float32(local[index, 0, 2])
-        nearer = found < depth[here]
+        nearer = (found < depth[here]) & (found > _NEAR_M)
         np.copyto(depth[here], found, where=nearer)
         np.copyto(part[here], np.int16(index), where=nearer)
         for kept, given in zip(normal, facing):
