@@ -14,6 +14,8 @@ from edged.placing import SHARED, Placing
 CLIPS = 1000
 # What `train` offers: the module in edged/train of that name, and what it does.
 TRAIN = {
+    "corpus": "keep the moves of recorded motion in one file, for training",
+    "ragdoll": "make a library of falls by physics, for training",
     "action": "train the action network (ST-GCN)",
     "pose": "prepare examples for, train, or evaluate the small pose network",
     "evaluate": "tables of how well an action network does",

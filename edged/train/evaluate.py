@@ -14,6 +14,7 @@ import numpy as np
 
 from edged.camera import motion
 from edged.camera.assemble import Assembler
+from edged.camera.clip import fixed_point
 from edged.camera.recording import RecordedEvent, Recording
 from edged.camera.track import Tracker
 from edged.model import bundled, heldout, reference, stgcn
@@ -21,10 +22,12 @@ from edged.model.layers import Model
 from edged.model.network import read
 from edged.model.quantise import quantise
 from edged.train import realvideo
+from edged.train.mixture import Source, held_out_sources
 
 RECORDING_SEED = 995000
 THRESHOLDS = (0.5, 0.6, 0.8)
 CLIP_S = 10.0
+SOURCE_CLIPS = 20  # of each label and source
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +159,23 @@ def tables(figures: Figures) -> str:
     return "\n".join(lines)
 
 
+def source_table(model: Model, sources: Sequence[Source], count: int) -> str:
+    """Recall by label of each source's clips, ``count`` of each label that it has, as Markdown."""
+    lines = ["| recall, held out | {} |".format(" | ".join(motion.LABELS)), "|---" * (len(motion.LABELS) + 1) + "|"]
+    for place, source in enumerate(sources):
+        cells = []
+        for index, label in enumerate(motion.LABELS):
+            if label not in source.labels:
+                cells.append("-")
+                continue
+            made = [fixed_point(source.clip(np.random.default_rng((heldout.SEED, place, index, one)), label))
+                    for one in range(count)]
+            right = sum(int(reference.run(model, clip)[0].argmax() == index) for clip in made)
+            cells.append("{} of {}".format(right, count))
+        lines.append("| {} | {} |".format(source.name, " | ".join(cells)))
+    return "\n".join(lines)
+
+
 def real_table(model: Model, videos: Sequence[realvideo.Video]) -> str:
     """What the network says of real people, as Markdown."""
     falling = model.labels.index(motion.FALLING)
@@ -194,6 +214,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", type=Path, metavar="FILE", help="a network file (default: the bundled one)")
     parser.add_argument("--clips", type=int, default=1000, help="held-out generated clips (default 1000)")
     parser.add_argument("--recordings", type=int, default=40, help="pairs of generated recordings (default 40)")
+    parser.add_argument("--corpus", type=Path, metavar="FILE", help="of recorded motion: what is held out of it")
+    parser.add_argument("--falls", type=Path, metavar="FILE", help="of rag-dolls: what is held out of them")
     parser.add_argument("--skeletons", type=Path, metavar="FOLDER", help="of GMDCSA24, see edged/train/realvideo.py")
     parser.add_argument("--tables", type=Path, metavar="FOLDER", help="its tables of what happens when")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the confusion matrix as a picture")
@@ -211,6 +233,9 @@ def run(given: argparse.Namespace) -> None:
         draw_confusion(figures, given.plot)
     if given.recordings:
         print("\n" + alert_table(model, given.recordings))
+    parts = held_out_sources(given.corpus, given.falls)
+    if parts:
+        print("\n" + source_table(model, parts, SOURCE_CLIPS))
     if given.skeletons is not None:
         print("\n" + real_table(model, realvideo.load(given.skeletons, given.tables or given.skeletons)))
     print("\n{:.0f} ms a clip in the NumPy reference".format(1000 * figures.seconds))

@@ -4,14 +4,20 @@ A source gives clips of its labels; where several have a label, one is drawn by 
 """
 
 import argparse
-from typing import Any, NamedTuple, Sequence, Tuple
+from pathlib import Path
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edged.camera import motion
 from edged.camera.viewpoint import random_view
+from edged.train.corpus import Corpus
+from edged.train.ragdoll import Falls
+from edged.train.takes import HELD_OUT, TRAIN
 
 _TRIES = 30
+# Against the generator's 1, where a source has the label.
+RECORDED, RAGDOLLS = 1.0, 1.0
 
 
 class Source(NamedTuple):
@@ -56,7 +62,26 @@ class Mixture:
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """The options that name what ``sources`` takes."""
+    parser.add_argument("--corpus", type=Path, metavar="FILE", help="of recorded motion, from train corpus")
+    parser.add_argument("--falls", type=Path, metavar="FILE", help="of rag-dolls, from train ragdoll")
 
 
 def sources(given: argparse.Namespace) -> Mixture:
-    return Mixture([generator()])
+    """The generator, and what the options name; of that, what is for training alone."""
+    return Mixture([generator()] + _recorded(given.corpus, given.falls, TRAIN))
+
+
+def held_out_sources(corpus: Optional[Path], falls: Optional[Path]) -> List[Source]:
+    """Whole subjects and sources that training does not touch."""
+    return _recorded(corpus, falls, HELD_OUT)
+
+
+def _recorded(corpus: Optional[Path], falls: Optional[Path], split: str) -> List[Source]:
+    parts = []
+    if corpus is not None:
+        takes = Corpus.load(corpus, split)
+        parts.append(performed("recorded", takes.labels, RECORDED, takes.act))
+    if falls is not None:
+        library = Falls.load(falls, split)
+        parts.append(performed("rag-dolls", library.labels, RAGDOLLS, library.act))
+    return parts
