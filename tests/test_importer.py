@@ -11,11 +11,13 @@ torch = pytest.importorskip("torch", reason="import needs torch: scripts/test --
 
 from edged import owner  # noqa: E402
 from edged.errors import MissingInput, PackageError, UsageError  # noqa: E402
-from edged.model import reference, stgcn  # noqa: E402
+from edged.enclave.wire import Placement  # noqa: E402
+from edged.model import reference, report, stgcn  # noqa: E402
 from edged.model import network as networks  # noqa: E402
 from edged.model.importer import import_file  # noqa: E402
 from edged.model.quantise import quantise  # noqa: E402
 from edged.model.skeleton import BODY_25, COCO_18, NTU_25, adjacency  # noqa: E402
+from attacks.node import AttackNode  # noqa: E402
 from torch_stgcn import Model  # noqa: E402
 
 NARROW = ((8, 1), (12, 2), (12, 1))
@@ -121,6 +123,106 @@ def test_the_command_writes_a_network_file(tmp_path, capsys):
                        "--strides", "1,2,1", "--out", str(tmp_path / "network.npz")]) == 0
     assert "3 blocks, channels 8, 12, 12, 5 labels, skeleton coco18" in capsys.readouterr().out
     agree(model, networks.read(tmp_path / "network.npz"), 18)
+
+
+CASES = [
+    ({}, Placement.MASKED), ({"skeleton": BODY_25}, Placement.ENCLAVE), ({"skeleton": NTU_25, "partitions": 2}, Placement.MASKED),
+    ({"partitions": 1, "channels": ((8, 1), (12, 3), (12, 1), (16, 2), (16, 1), (16, 1))}, Placement.INPUTS),
+    ({"importance": False, "bias": False, "steps": 0}, Placement.MASKED),
+    pytest.param({"channels": stgcn.FULL_CHANNELS, "steps": 1}, Placement.MASKED, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("options, placement", CASES, ids=str)
+def test_imported_packed_and_loaded_the_enclave_answers_as_pytorch(tmp_path, options, placement):
+    """The enclave's scores are those of the integer reference, bit for bit; that is as far from PyTorch as its report says."""
+    model = trained(**options)
+    channels = options.get("channels", NARROW)
+    network = import_file(saved(tmp_path, model), LABELS, frames=FRAMES, strides=[stride for _, stride in channels])
+    rng = np.random.default_rng(5)
+    clips = [stgcn.random_clip(rng, network, 1 + index % 2) for index in range(4)]
+    integers = quantise(network, clips)
+    made = report.Report(network, integers)
+    with AttackNode() as node:
+        node.load(integers, placement, "window")
+        camera = node.camera()
+        for clip in clips:
+            node.attempt(camera, node.seal(camera, clip)).finish_exactly(clip)
+            made.add(clip)
+            with torch.no_grad():
+                theirs = model(as_theirs(stgcn.from_fixed_point(clip, 2)[None])).numpy()[0]
+            off = np.abs(reference.run(integers, clip)[0] / 65536 - theirs).max()
+            assert off <= made.figures["largest_logit_error"] + 2e-5 * max(1.0, np.abs(theirs).max())
+    assert made.figures["top1_agreement"] == 1 and made.figures["largest_logit_error"] < 0.02
+
+
+def exported(folder, model, joints=18, frames=FRAMES, **options):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    torch.onnx.export(model, (torch.zeros(1, 3, frames, joints, 2),), str(folder / "model.onnx"), dynamo=False,
+                      **dict({"opset_version": 13}, **options))
+    return str(folder / "model.onnx")
+
+
+KEPT = {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"opset_version": 17}, KEPT], ids=["folded", "opset 17", "norms kept"])
+@pytest.mark.parametrize("more", [{}, {"importance": False}, {"bias": False}, {"partitions": 1}, {"skeleton": NTU_25}],
+                         ids=str)
+def test_as_onnx_it_answers_as_in_pytorch(tmp_path, options, more):
+    model = trained(**more)
+    skeleton = more.get("skeleton", COCO_18)
+    path = exported(tmp_path, model, skeleton.joints, **options)
+    network = import_file(path, LABELS, skeleton=skeleton.name)
+    assert (network.frames, network.persons, network.skeleton) == (FRAMES, 2, skeleton)
+    assert [block.stride for block in network.blocks] == STRIDES
+    agree(model, network, skeleton.joints)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_onnx_file_tells_its_skeleton_where_it_holds_one_adjacency(tmp_path):
+    assert import_file(exported(tmp_path, trained(importance=False))).skeleton == COCO_18
+    refused(exported(tmp_path, trained()), UsageError, "say it by --skeleton")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("change, message", [
+    (lambda model: torch.nn.Sequential(model, torch.nn.Softmax(1)), "Softmax .* where Conv or Gemm was expected"),
+    (lambda model: setattr(model.st_gcn_networks[1].tcn, "1", torch.nn.Sigmoid()) or model, "is not the end of a block"),
+    (lambda model: setattr(model.data_bn, "running_var", model.data_bn.running_var * float("nan")) or model,
+     "data_bn.running_var holds NaN"),
+])
+def test_another_graph_is_refused_by_name(tmp_path, change, message):
+    refused(exported(tmp_path, change(trained(importance=False)).eval()), PackageError, message)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_graph_that_does_more_than_was_read_of_it_is_refused(tmp_path):
+    class Louder(torch.nn.Module):
+        """The mean over time comes from the end of the clip alone: the pattern is the same, the answer is not."""
+
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return self.model(x.flip(3))
+
+    path = exported(tmp_path, Louder(trained(importance=False)).eval())
+    with pytest.raises(PackageError):
+        import_file(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("cut", [2, 100, -50])
+def test_a_damaged_onnx_file_is_refused(tmp_path, cut):
+    path = exported(tmp_path, trained(importance=False))
+    with open(path, "rb") as file:
+        content = file.read()
+    with open(path, "wb") as file:
+        file.write(content[:cut])
+    refused(path, PackageError, "not an ONNX file, or damaged")
 
 
 def refused(path, error, message, **options):

@@ -1,4 +1,4 @@
-"""A trained ST-GCN as its owner has it: a PyTorch state dict with the layer names of the published code.
+"""A trained ST-GCN as its owner has it: a PyTorch state dict with the layer names of the published code, or as ONNX.
 
     A  data_bn  st_gcn_networks.N.{gcn.conv, tcn.0, tcn.2, tcn.3, residual.0, residual.1}  edge_importance.N  fcn
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from edged.command import needs, read_file
 from edged.errors import PackageError, ShapeError, UsageError
-from edged.model import stgcn
+from edged.model import onnx_import, stgcn
 from edged.model.skeleton import SKELETONS, Skeleton, adjacency
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
@@ -34,18 +34,32 @@ def import_file(
     path: str, labels: Optional[Sequence[str]] = None, skeleton: Optional[str] = None, persons: int = 2,
     frames: int = 300, strides: Optional[Sequence[int]] = None,
 ) -> stgcn.Network:
-    """The network of a checkpoint.
+    """The network of a checkpoint; an ONNX file says itself its persons, frames and strides.
 
     labels : in the network's order; "label 0" and so on where nobody says       skeleton : name, where A does not tell
     strides : of the blocks in time; where nobody says, the published ones, if the channels are the published ones
     Raises MissingInput (no file), PackageError (not such a checkpoint, or not representable) and UsageError (what has to
     be said as well).
     """
-    return from_state_dict(_arrays(_load(path), path), path, labels, skeleton, persons, frames, strides)
-
-
-def _load(path: str) -> Any:
     content = read_file(path)
+    if not _is_onnx(content):
+        return from_state_dict(_arrays(_load(content, path), path), path, labels, skeleton, persons, frames, strides)
+    found = onnx_import.read(content, path)
+    if not found.plain and skeleton is None:
+        raise UsageError("{}: its adjacencies hold their edge importance, and do not tell the skeleton: say it by "
+                         "--skeleton".format(path))
+    _require_numbers(found.arrays, path)
+    network = from_state_dict(found.arrays, path, labels, skeleton, found.persons, found.frames, found.strides)
+    onnx_import.check(content, network, path)
+    return network
+
+
+def _is_onnx(content: bytes) -> bool:
+    """A protobuf whose first field is the IR version; PyTorch's files are zip archives or pickles."""
+    return content[:1] == b"\x08"
+
+
+def _load(content: bytes, path: str) -> Any:
     with needs("owner"):
         import torch
     try:
@@ -77,10 +91,14 @@ def _arrays(found: Any, path: str) -> Arrays:
     if unknown:
         raise PackageError("{}: {} cannot be represented{}: only the layers of the published ST-GCN can".format(
             path, unknown[0], " (and {} more)".format(len(unknown) - 1) if len(unknown) > 1 else ""))
-    for name, value in made.items():
+    _require_numbers(made, path)
+    return made
+
+
+def _require_numbers(arrays: Arrays, path: str) -> None:
+    for name, value in arrays.items():
         if not np.isfinite(value).all():
             raise PackageError("{}: {} holds NaN or infinity".format(path, name))
-    return made
 
 
 class _Checkpoint:
