@@ -7,8 +7,8 @@
 - Every ``hop_s`` each track that was seen since the hop before is in exactly one clip, once it fills at least as many
   frames of it as make a second (30). Shorter ones wait; one that ends without ever having been long enough is counted.
 - People who were near each other in the last three seconds share a clip, up to M persons: what they do, they may do to
-  each other. Everybody else has a clip alone, so that an alert names whom it is about. Within a clip tracks stand in the
-  order of their numbers. An empty scene gives no clip.
+  each other. Everybody else has a clip alone, so that an alert names whom it is about. Within a clip tracks stand in
+  the order of their numbers. An empty scene gives no clip.
 - Time that stands still or goes back a little: the frame is left out. A clock that was set (back, or apart from
   ``steady_s``; without that, forth by more than a window): windows begin anew, and the caller is told.
 - Memory: at most ``TRACKS_MAX`` tracks, those seen last; of each no more than one sighting for half a frame of the
@@ -164,7 +164,8 @@ class Assembler:
                 track.evaluated = True
                 shown[number] = made
         claimed_ns = int(round((self._origin_s + self._now_s) * 1e9))
-        return [self._clip(group, shown, claimed_ns) for group in groups(shown, self._persons, self._aspect, self._together)]
+        return [self._clip(group, shown, claimed_ns)
+                for group in groups(shown, self._persons, self._aspect, self._together)]
 
     def restart(self) -> None:
         """Forget all that was seen; what comes next has no past."""
@@ -241,7 +242,8 @@ def groups(shown: Dict[int, np.ndarray], persons: int, aspect: float, together: 
 
 class _Figure:
     """One person of a clip: the middle of the joints in each frame, NaN where none is seen, and the size, both in
-    heights of the picture. The size is what the joints span, corner to corner: lying, people are as long as standing."""
+    heights of the picture. The size is what the joints span, corner to corner: lying, people are as long as standing.
+    """
 
     def __init__(self, frames: np.ndarray, aspect: float) -> None:
         seen = frames[..., 2] > 0

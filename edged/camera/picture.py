@@ -5,7 +5,7 @@ numbers. Colours are (blue, green, red). What is drawn is drawn in place.
 """
 
 import os
-from typing import Any, Iterator, Optional, Sequence, Tuple
+from typing import Any, Sequence, Tuple
 
 import cv2
 import numpy as np

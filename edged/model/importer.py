@@ -38,8 +38,8 @@ def import_file(
 
     labels : in the network's order; "label 0" and so on where nobody says       skeleton : name, where A does not tell
     strides : of the blocks in time; where nobody says, the published ones, if the channels are the published ones
-    Raises MissingInput (no file), PackageError (not such a checkpoint, or not representable) and UsageError (what has to
-    be said as well).
+    Raises MissingInput (no file), PackageError (not such a checkpoint, or not representable) and UsageError (what has
+    to be said as well).
     """
     content = read_file(path)
     if not _is_onnx(content):
@@ -181,8 +181,8 @@ def _skeleton(base: np.ndarray, name: Optional[str], path: str) -> Skeleton:
     for body in SKELETONS.values():
         if base.shape[1:] == (body.joints,) * 2 and np.abs(base - adjacency(body, partitions)).max() < _SAME:
             return body
-    raise PackageError("{}: A ({} x {} x {}) is the adjacency of no skeleton that edged knows ({}): say which one it is "
-                       "by --skeleton".format(path, *(base.shape + (", ".join(sorted(SKELETONS)),))))
+    raise PackageError("{}: A ({} x {} x {}) is the adjacency of no skeleton that edged knows ({}): say which one it "
+                       "is by --skeleton".format(path, *(base.shape + (", ".join(sorted(SKELETONS)),))))
 
 
 def _strides(channels: List[int], said: Optional[Sequence[int]], path: str) -> Tuple[int, ...]:
@@ -192,8 +192,8 @@ def _strides(channels: List[int], said: Optional[Sequence[int]], path: str) -> T
                 ",".join(map(str, said)), path, len(channels)))
         return tuple(said)
     if channels != [out for out, _ in stgcn.FULL_CHANNELS]:
-        raise UsageError("{}: a state dict does not hold strides, and channels {} are not the published ones: say them by "
-                         "--strides, one for each block".format(path, ", ".join(map(str, channels))))
+        raise UsageError("{}: a state dict does not hold strides, and channels {} are not the published ones: say them "
+                         "by --strides, one for each block".format(path, ", ".join(map(str, channels))))
     return tuple(stride for _, stride in stgcn.FULL_CHANNELS)
 
 

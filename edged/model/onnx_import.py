@@ -123,7 +123,8 @@ def read(content: bytes, path: str) -> Imported:
     blocks.reverse()
     for index, (found, _) in enumerate(blocks):
         for name, value in found.items():
-            arrays[("edge_importance.{}" if name == "adjacency" else "st_gcn_networks.{}." + name).format(index)] = value
+            theirs = "edge_importance.{}" if name == "adjacency" else "st_gcn_networks.{}." + name
+            arrays[theirs.format(index)] = value
     spreads = [found["adjacency"] for found, _ in blocks]
     plain = all(np.array_equal(one, spreads[0]) for one in spreads)
     arrays["A"] = spreads[0] if plain else np.ones_like(spreads[0])

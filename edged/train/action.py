@@ -130,7 +130,7 @@ class Plan:
 
 
 def batch(mixture: Mixture, seed: int, step: int, size: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """People (B, T, V, 3) float32, the clip each belongs to, and the clips' labels; rounded as the enclave gets them."""
+    """People (B, T, V, 3) float32, the clip each belongs to, the clips' labels; rounded as the enclave gets them."""
     rng = np.random.default_rng((seed, step))
     labels = rng.permutation(np.arange(size) % len(motion.LABELS))
     people: List[np.ndarray] = []
@@ -237,7 +237,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sources(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the network, as edged-owner packs it")
     parser.add_argument("--state", type=Path, metavar="FILE", help="where an interrupted run leaves off and goes on")
-    parser.add_argument("--start", type=Path, metavar="FILE", help="another run's state, whose weights this one refines")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="another run's state, which this one refines")
     parser.add_argument("--width", choices=sorted(WIDTHS), default="narrow", help="full: the published size")
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--steps", type=int, default=5000)

@@ -90,7 +90,8 @@ def compare(small: PoseNetwork, large: PoseNetwork, frames: Sequence[np.ndarray]
 def evaluate(small: PoseNetwork, videos: Path, models: Any, every: int = 5) -> str:
     """A table of the held-out videos, as Markdown."""
     large = PoseNetwork(teacher.TEACHER, models)
-    lines = ["| video, never trained on | people of the large network found | missed | invented | PCK@0.2 | large / small, time |",
+    lines = ["| video, never trained on | people of the large network found | missed | invented | PCK@0.2 "
+             "| large / small, time |",
              "|---|---|---|---|---|---|"]
     for pattern in teacher.HELD_OUT:
         frames = [frame for path in teacher.videos(videos, (pattern,)) for frame in teacher.frames(path, every)]

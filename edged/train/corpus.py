@@ -9,7 +9,7 @@ it, none more severe; where nothing fits, the pose is held.
 import argparse
 import os
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 

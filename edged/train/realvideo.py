@@ -1,7 +1,7 @@
 """Real falls and real daily life: the skeletons of videos of GMDCSA24, with what their authors say happens when.
 
-Source: Alam et al., "GMDCSA-24: A dataset for human fall detection in videos", MIT licence. The skeletons were extracted
-with a large OpenPose-type network; people are not tracked there, the camera process' own tracker does that.
+Source: Alam et al., "GMDCSA-24: A dataset for human fall detection in videos", MIT licence. The skeletons were
+extracted with a large OpenPose-type network; people are not tracked there, the camera process' own tracker does that.
 """
 
 import csv
@@ -93,5 +93,5 @@ def outcome(videos: Sequence[Video], said: Sequence[Sequence[Tuple[float, float]
             found += any(at_s >= video.fall[0] for at_s in raised)
             quiet_s += video.fall[0]
     low, high = interval(found, falls)
-    return "{} of {} falls ({:.0%} to {:.0%}); {} of {} videos of daily life alarmed, {:.3f} hours without a fall".format(
-        found, falls, low, high, alarmed, quiet, quiet_s / 3600)
+    return ("{} of {} falls ({:.0%} to {:.0%}); {} of {} videos of daily life alarmed, {:.3f} hours without a fall"
+            .format(found, falls, low, high, alarmed, quiet, quiet_s / 3600))

@@ -8,7 +8,7 @@ flight, creeping on the belly, perching on a high stool, takes that stand still 
 vicon_physical_action recordings (tests only).
 """
 
-from typing import Dict, List, NamedTuple, Tuple
+from typing import List, NamedTuple, Tuple
 
 from edged.camera.acts import FALLING, FIGHTING, JUMPING, LYING, RUNNING, SITTING, STANDING, WALKING, WAVING
 

@@ -1,4 +1,4 @@
-"""Maps as the pose network should answer them, from where the joints are: Cao et al., arXiv:1611.08050, section 2.2-2.3.
+"""Maps as the pose network should answer them, from where the joints are (Cao et al., arXiv:1611.08050, 2.2 and 2.3).
 
 A heat map holds a Gaussian for each visible joint, the last one what is left of the background. A part affinity field
 holds the limb's direction in the cells near the line between its joints; where people overlap, the mean.
