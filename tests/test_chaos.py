@@ -86,7 +86,8 @@ class Node:
             self.process.kill()
             self.process.wait()
             raise
-        self._reader.join()
+        self._reader.join(10)
+        assert not self._reader.is_alive(), "a process of the node outlives it"
         return code
 
 

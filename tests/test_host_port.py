@@ -74,7 +74,7 @@ class Application:
     def __init__(self, program, folder):
         self.folder = folder
         self.process = subprocess.Popen(
-            [str(program), "--dir", str(folder), "--die-with-parent"],
+            [str(program), "--dir", str(folder), "--die-with-parent", str(os.getpid())],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -529,11 +529,20 @@ def test_a_file_in_the_way_is_left_alone(build, folder):
     assert path.read_text() == "precious"
 
 
-@pytest.mark.parametrize("arguments", [(), ("--dir",), ("--die", "x"), ("--dir", "/tmp", "extra")])
+@pytest.mark.parametrize("arguments", [(), ("--dir",), ("--die", "x"), ("--dir", "/tmp", "extra"),
+                                       ("--dir", "/tmp", "--die-with-parent")])
 def test_wrong_usage_exits_2(build, arguments):
     result = run(build, *arguments)
     assert result.returncode == 2
     assert "usage" in result.stderr
+
+
+@pytest.mark.parametrize("parent", ["1", "0", "none", str(2 ** 40)])
+def test_whose_parent_ended_before_it_could_watch_it_ends_at_once(build, folder, parent):
+    """Killed between fork and exec, a launcher would leave an application behind that keeps the next one out."""
+    result = run(build, "--dir", folder, "--die-with-parent", parent)
+    assert result.returncode == 69
+    assert "not the parent" in result.stderr and not list(folder.iterdir())
 
 
 def test_a_missing_folder_exits_69(build, folder):

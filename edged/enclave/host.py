@@ -147,7 +147,7 @@ class HostEnclave:
         return self._spawn(artifacts.find(name))
 
     def _spawn(self, program: Path) -> subprocess.Popen:
-        command = self._wrapper + [str(program), "--dir", self.folder, "--die-with-parent"]
+        command = self._wrapper + [str(program), "--dir", self.folder, "--die-with-parent", str(os.getpid())]
         try:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         except OSError as error:

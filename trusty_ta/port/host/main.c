@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -51,9 +53,9 @@ static void on_stop(int signal_number) {
 
 static int usage(int code) {
     fprintf(code == HOST_EXIT_OK ? stdout : stderr,
-            "usage: %s --dir DIR [--die-with-parent]\n"
-            "  DIR                 folder of the sockets and of the emulated device key\n"
-            "  --die-with-parent   stop when the thread that started this one ends\n"
+            "usage: %s --dir DIR [--die-with-parent PID]\n"
+            "  DIR                     folder of the sockets and of the emulated device key\n"
+            "  --die-with-parent PID   stop when the thread of process PID that started this one ends\n"
             "Prints `ready` when it listens. Exit: 0 stopped, 2 usage, 69 unavailable,\n"
             "77 permission, 78 DIR too long for a socket's path. This enclave is emulated: it protects nothing.\n",
             host_application.name);
@@ -118,20 +120,30 @@ static int fail(const char *what, int rc) {
     return exit_of_error(rc);
 }
 
+/* False where it has ended already: nobody would ever stop this one, and its lock would keep the next one out. */
+static bool die_with(const char *parent) {
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    return strtol(parent, NULL, 10) == (long)getppid();
+}
+
 int main(int argc, char **argv) {
-    const char *dir = NULL;
+    const char *dir = NULL, *parent = NULL;
     int rc;
 
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--dir") == 0 && i + 1 < argc)
             dir = argv[++i];
-        else if (strcmp(argv[i], "--die-with-parent") == 0)
-            prctl(PR_SET_PDEATHSIG, SIGTERM);
+        else if (strcmp(argv[i], "--die-with-parent") == 0 && i + 1 < argc)
+            parent = argv[++i];
         else
             return usage(strcmp(argv[i], "--help") == 0 ? HOST_EXIT_OK : HOST_EXIT_USAGE);
     }
     if (dir == NULL)
         return usage(HOST_EXIT_USAGE);
+    if (parent != NULL && !die_with(parent)) {
+        host_log("not the parent of this process, or ended", parent);
+        return HOST_EXIT_UNAVAILABLE;
+    }
 
     clean_descriptors();
     if (strlen(dir) + sizeof("/" LONGEST_SOCKET) > sizeof(((struct sockaddr_un *)NULL)->sun_path)) {
