@@ -23,6 +23,7 @@ from edged.alerts.record import Observation
 from edged.alerts.reports import ONE, Received
 from edged.alerts.screen import Screen
 from edged.alerts.subscriber import Subscriber
+from edged.camera import zoo
 from edged.enclave.wire import MessageType, RecordKind
 from edged.errors import EdgedError, MissingInput, UsageError
 from edged.site import Site, Terms, loopback_address
@@ -50,6 +51,8 @@ class _NodeEnded(EdgedError):
 def main(arguments: Optional[List[str]] = None) -> int:
     parser = command.parser("demo", __doc__)
     parser.add_argument("source", nargs="?", metavar="VIDEO|RTSP-URL|DEVICE", help="instead of the bundled sample")
+    parser.add_argument("--pose", metavar="NAME", help="a pose network (default: of a source of yours the best one in "
+                                                       "$EDGED_MODELS, else the one that comes with edged)")
     parser.add_argument("--people", action="store_true", help="generated keypoints: no picture, no pose network")
     parser.add_argument("--json", action="store_true", help="JSON lines: every record, then a summary")
     parser.add_argument("--seconds", type=float, metavar="N",
@@ -67,6 +70,8 @@ def run(given: argparse.Namespace) -> None:
         raise UsageError("--seconds {:g}: more than 0".format(given.seconds))
     if given.people and given.source is not None:
         raise UsageError("--people takes no source: it makes up its own")
+    if given.people and given.pose is not None:
+        raise UsageError("--people takes no --pose: there is no picture to look at")
     with tempfile.TemporaryDirectory(prefix="edged-demo-") as folder:
         _Demo(given, folder).run()
 
@@ -80,6 +85,7 @@ class _Demo:
         self._json, self._out = given.json, given.out
         self._seconds: Optional[float] = given.seconds
         self._limited = given.seconds is not None
+        self._pose = zoo.DEFAULT
         self._video: Optional[str] = None  # a file that can be looked at again
         self._staged: Optional[staged.Staged] = None
         self._events: Tuple[Any, ...] = ()  # what a recording says of itself
@@ -124,6 +130,9 @@ class _Demo:
             self._events = recording.events
             self._seconds = None  # it ends by itself
             return ["source = {}".format(json.dumps("recording:" + path))]
+        self._pose = given.pose or (zoo.DEFAULT if source is None else zoo.best())
+        zoo.find(self._pose)
+        self._say("looks with pose network {}".format(self._pose))
         if source is None:
             self._staged = staged.load(staged.FOLDER / staged.TRUTH)
             source = str(staged.FOLDER / staged.VIDEO)
@@ -131,7 +140,8 @@ class _Demo:
             if not os.path.exists(source):
                 raise MissingInput("{}: no such video or device".format(source))
             source = os.path.abspath(source)
-        lines = ["source = {}".format(json.dumps(source)), "frames_per_second = {:g}".format(RATE)]
+        lines = ["source = {}".format(json.dumps(source)), "frames_per_second = {:g}".format(RATE),
+                 "pose = {}".format(json.dumps(self._pose))]
         if os.path.isfile(source):
             lines.append("speed = 0")  # every picture counts, however long the pose network takes
             self._video = source
@@ -196,7 +206,7 @@ class _Demo:
             return {}
         self._say("draws what the city was told into {}".format(self._out))
         until_s = told[-1].at_s + 1 if self._limited else math.inf
-        sightings = annotate.look(self._video, PoseNetwork(), RATE, until_s)
+        sightings = annotate.look(self._video, PoseNetwork(self._pose), RATE, until_s)
         written = annotate.write(self._video, sightings, told, self._out, CAMERA, until_s)
         made: Dict[str, Any] = {"annotated": written.film, "picture": written.still}
         if self._staged is not None:

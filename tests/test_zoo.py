@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_a_model_is_found_by_its_name(folder):
     assert zoo.find("tiny", folder) == folder / "tiny.onnx"
-    assert zoo.read("tiny", str(folder)) == CONTENT
+    assert zoo.read("tiny", str(folder)) == (CONTENT,)
 
 
 def test_the_environment_names_the_folder_where_nothing_else_does(folder, monkeypatch):
@@ -70,7 +70,8 @@ def test_no_folder_at_all_is_said(folder):
 
 @pytest.mark.parametrize("name", ["", "../tiny", "tiny.onnx", "TINY"])
 def test_an_unknown_name_is_an_error_of_the_configuration_that_lists_the_names(folder, name):
-    with pytest.raises(ConfigError, match="edged-pose, human-pose-estimation-0001, mobilenet_v2_small"):
+    with pytest.raises(ConfigError, match="edged-pose, human-pose-estimation-0001, human-pose-estimation-0001-fp32, "
+                                        "mobilenet_v2_small"):
         zoo.find(name, folder)
 
 
@@ -95,13 +96,36 @@ def test_the_default_one_comes_with_edged_whatever_folder_is_named(tmp_path, mon
 
 
 def test_a_bundled_one_that_was_altered_or_is_gone_is_refused(tmp_path, monkeypatch):
-    whole = zoo.read(zoo.DEFAULT)
+    whole, = zoo.read(zoo.DEFAULT)
     monkeypatch.setattr(zoo, "BUNDLED", tmp_path)
     with pytest.raises(MissingInput, match="install edged again"):
         zoo.read(zoo.DEFAULT)
     (tmp_path / zoo.MODELS[zoo.DEFAULT].file).write_bytes(whole[:-1])
     with pytest.raises(VerificationFailed, match="this is not pose model edged-pose"):
         zoo.read(zoo.DEFAULT)
+
+
+def test_a_network_in_two_files_is_checked_whole(folder, monkeypatch):
+    pair = replace(zoo.MODELS["tiny"], name="pair", file="pair.xml", weights=("pair.bin", hashlib.sha256(b"w").hexdigest()))
+    monkeypatch.setitem(zoo.MODELS, "pair", pair)
+    (folder / "pair.xml").write_bytes(CONTENT)
+    with pytest.raises(MissingInput, match="pair.bin"):
+        zoo.read("pair", folder)
+    (folder / "pair.bin").write_bytes(b"v")
+    with pytest.raises(VerificationFailed, match="pair.bin"):
+        zoo.read("pair", folder)
+    (folder / "pair.bin").write_bytes(b"w")
+    assert zoo.read("pair", folder) == (CONTENT, b"w") and zoo.find("pair", folder) == folder / "pair.xml"
+
+
+def test_the_best_network_of_a_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv(zoo.ENVIRONMENT, raising=False)
+    assert zoo.best() == zoo.best(tmp_path) == zoo.DEFAULT
+    (tmp_path / zoo.model(LARGE).file).write_bytes(b"")
+    assert zoo.best(tmp_path) == LARGE
+    monkeypatch.setenv(zoo.ENVIRONMENT, str(tmp_path))
+    (tmp_path / zoo.model("human-pose-estimation-0001-fp32").file).write_bytes(b"")
+    assert zoo.best() == "human-pose-estimation-0001-fp32"
 
 
 def test_its_card_names_its_hash():

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from edged.camera import zoo
+from edged.camera.openvino import to_onnx
 from edged.errors import CameraError, PackageError, ShapeError
 
 HEAT_CHANNELS = 19  # 18 keypoints and the background
@@ -58,14 +59,15 @@ class PoseNetwork:
                  threads: Optional[int] = None, detail: float = 1.0) -> None:
         self.model = zoo.model(name)
         self.detail = detail
-        content = np.frombuffer(zoo.read(name, folder), np.uint8)
+        content = zoo.read(name, folder)
         if threads is not None:
             cv2.setNumThreads(threads)
         try:
-            if self.model.importer == "onnx":
-                self._net = cv2.dnn.readNetFromONNX(content)
+            if self.model.importer == "tensorflow":
+                self._net = cv2.dnn.readNetFromTensorflow(np.frombuffer(content[0], np.uint8))
             else:
-                self._net = cv2.dnn.readNetFromTensorflow(content)
+                file = to_onnx(*content) if self.model.importer == "openvino" else content[0]
+                self._net = cv2.dnn.readNetFromONNX(np.frombuffer(file, np.uint8))
         except cv2.error as error:
             raise PackageError("OpenCV {} cannot load pose model {}: {}".format(
                 cv2.__version__, name, _one_line(error))) from error

@@ -27,8 +27,10 @@ OPENPOSE_PAF = (
 class PoseModel:
     """One network: ``width`` x ``height`` pixels in, 19 heat maps and 38 affinity fields at ``stride`` pixels out.
 
-    importer : "onnx" or "tensorflow"       any_size : takes other sizes (multiples of ``multiple``), too
+    importer : "onnx", "tensorflow" or "openvino"       any_size : takes other sizes (multiples of ``multiple``), too
     bundled : the file is a part of edged, in no folder of the operator's
+    weights : (file, its SHA-256) where they are in a file of their own
+    published : where its publisher has the files, without their names, and how many bytes each has
     scale, mean, rgb : the input is (pixel - mean) * scale, in BGR unless ``rgb``
     heat, paf : (output name, first channel) of each      paf_channels : (x, y) of each limb, counted from the first
     """
@@ -49,6 +51,13 @@ class PoseModel:
     paf_channels: Tuple[Tuple[int, int], ...] = OPENPOSE_PAF
     multiple: int = 8
     bundled: bool = False
+    weights: Optional[Tuple[str, str]] = None
+    published: Optional[Tuple[str, Tuple[int, ...]]] = None
+
+    @property
+    def files(self) -> Tuple[Tuple[str, str], ...]:
+        """(file, its SHA-256) of each, the description first."""
+        return ((self.file, self.sha256),) + (() if self.weights is None else (self.weights,))
 
 
 MODELS = {
@@ -81,6 +90,23 @@ MODELS = {
             heat=("Mconv7_stage2_L2", 0),
             paf=("Mconv7_stage2_L1", 0),
         ),
+        # The publisher's own files; the one above was made of its 8-bit version. Source of hashes, sizes and address:
+        # model.yml of human-pose-estimation-0001 in Open Model Zoo (Apache-2.0).
+        PoseModel(
+            name="human-pose-estimation-0001-fp32",
+            file="human-pose-estimation-0001.xml",
+            sha256="a4312443bb77b8528080c75fff2e5b99ad46d660d5c4cc753ee218dd3deb01f5",
+            weights=("human-pose-estimation-0001.bin",
+                     "746bddef69d602945f7db09401d0567176f805fa0ea2086d2b857b459e316254"),
+            published=("https://storage.openvinotoolkit.org/repositories/open_model_zoo/2021.4/models_bin/3/"
+                       "human-pose-estimation-0001/FP32/", (153774, 16394712)),
+            importer="openvino",
+            width=456,
+            height=256,
+            any_size=True,
+            heat=("Mconv7_stage2_L2", 0),
+            paf=("Mconv7_stage2_L1", 0),
+        ),
         PoseModel(
             name="mobilenet_v2_small",
             file="mobilenet_v2_small.448x256.patched.pb",
@@ -95,6 +121,7 @@ MODELS = {
     )
 }
 DEFAULT = "edged-pose"
+PRODUCTION = ("human-pose-estimation-0001-fp32", "human-pose-estimation-0001")  # the better one first
 BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
 
 
@@ -111,35 +138,46 @@ def find(name: str, folder: Optional[Union[str, Path]] = None) -> Path:
     Raises ConfigError, MissingInput and VerificationFailed as ``read`` does.
     """
     read(name, folder)
-    return _path(name, folder)
+    return _folder(name, folder) / model(name).file
 
 
-def read(name: str, folder: Optional[Union[str, Path]] = None) -> bytes:
-    """The bytes of a model, checked: whoever parses these parses what was pinned, whatever happens to the file.
+def best(folder: Optional[Union[str, Path]] = None) -> str:
+    """The name of the best network that ``folder`` (default: $EDGED_MODELS) has a file of; else the default one's."""
+    named = str(folder) if folder else os.environ.get(ENVIRONMENT, "")
+    there = [name for name in PRODUCTION if named and (Path(named) / model(name).file).is_file()]
+    return there[0] if there else DEFAULT
+
+
+def read(name: str, folder: Optional[Union[str, Path]] = None) -> Tuple[bytes, ...]:
+    """The bytes of a model's files, checked: whoever parses these parses what was pinned, whatever happens to them.
 
     Raises ConfigError (no such name), MissingInput (no folder or no file) and VerificationFailed (another content).
     """
-    path = _path(name, folder)
+    place = _folder(name, folder)
+    return tuple(_checked(name, place / file, sha256) for file, sha256 in model(name).files)
+
+
+def _checked(name: str, path: Path, sha256: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
         if model(name).bundled:
             raise MissingInput("{}: {}: install edged again".format(path, error.strerror)) from error
-        raise MissingInput("{}: pose model {} cannot be read ({}): put the file there, or name its folder by {} or by "
-                           "`models` of the camera".format(path, name, error.strerror, ENVIRONMENT)) from error
+        fetch = "" if model(name).published is None else "fetch it (scripts/fetch-models), "
+        raise MissingInput("{}: pose model {} cannot be read ({}): {}put the file there, or name its folder by {} or "
+                           "by `models` of the camera".format(path, name, error.strerror, fetch, ENVIRONMENT)) from error
     found = hashlib.sha256(content).hexdigest()
-    if found != model(name).sha256:
+    if found != sha256:
         raise VerificationFailed("{}: this is not pose model {}: SHA-256 {} instead of {}".format(
-            path, name, found, model(name).sha256))
+            path, name, found, sha256))
     return content
 
 
-def _path(name: str, folder: Optional[Union[str, Path]]) -> Path:
-    file = model(name).file
+def _folder(name: str, folder: Optional[Union[str, Path]]) -> Path:
     if model(name).bundled:
-        return BUNDLED / file
+        return BUNDLED
     named = str(folder) if folder else os.environ.get(ENVIRONMENT, "")
     if not named:
         raise MissingInput("no folder of models is named, and pose model {} needs {}: set {} or `models` of the "
-                           "camera".format(name, file, ENVIRONMENT))
-    return Path(named) / file
+                           "camera".format(name, model(name).file, ENVIRONMENT))
+    return Path(named)
