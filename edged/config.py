@@ -71,7 +71,7 @@ class Camera:
     """kind : rtsp | device | file | recording | generator      source : the address, path or seed, without the kind
     key : file of 32 raw bytes      agreement : one of the enclave's, None where it has one
     models : folder, None where nobody named one      pose : a model's name, or None
-    speed : 1 is real time, 0 as fast as can be"""
+    speed : 1 is real time, 0 as fast as can be      group : near | few, of the people in a clip"""
 
     name: str
     kind: str
@@ -84,6 +84,7 @@ class Camera:
     frames_per_second: float
     loop: bool
     speed: float
+    group: str
 
     @property
     def shown(self) -> str:
@@ -254,6 +255,7 @@ def _camera(name: str, table: strict.Table, enclave: Enclave, models: Optional[P
         frames_per_second=table.number("frames_per_second", 10.0, 1, 120),
         loop=table.flag("loop", False),
         speed=table.number("speed", 1.0, 0, 1000),
+        group=table.text("group", "near", choices=("near", "few")),
     )
 
 

@@ -90,8 +90,9 @@ EVENTS = (
     Event("E311", "clip_sent", logging.INFO, "a clip went to the bridge for the first time in this session", _NONE),
     Event("E312", "clip_done", logging.INFO, "the bridge says that the clip's records are in the spool", _NONE),
     Event("E313", "clip_skipped", logging.WARNING,
-          "more clips than the enclave can judge, or it is away: a waiting one was dropped for a newer one",
-          "often: a longer hop_s, fewer cameras, or a faster accelerator; see `edgectl bench`"),
+          "more clips than the enclave can judge, or it is away: a waiting one was dropped for a newer one; the city "
+          "is told how many, once a minute at most",
+          "often: a longer hop_s, fewer cameras, group = \"few\", or a faster accelerator; see `edgectl bench`"),
     Event("E314", "clip_refused", logging.ERROR, "the enclave refused a clip for good; it is lost",
           "every clip: the camera's key is not of the agreement's data key: `edgectl install` the city's bundle again"),
     Event("E315", "session_lost", logging.INFO, "the camera's session is over; a new one is asked for", _NONE),

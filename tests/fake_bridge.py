@@ -42,7 +42,7 @@ class FakeBridge:
         if isinstance(request, messages.Hello):
             return self._hello(request)
         if isinstance(request, messages.CameraStatus):
-            self.statuses.append((request.state, request.reason))
+            self.statuses.append(request)
             return []
         if self.session is None or request.session != self.sessions:
             return [messages.pack("refused", {"number": request.number, "reason": "no such session", "reopen": True,

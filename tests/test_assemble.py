@@ -223,6 +223,87 @@ def test_who_met_somebody_and_left_is_alone_again_after_some_seconds():
     assert [clip.tracks for clip in clips[-2:]] == [(1,), (2,)]
 
 
+def test_two_who_fight_share_a_clip_whatever_parts_of_them_are_seen():
+    """They come together and apart, lean, and now and then half of one is hidden behind the other."""
+    rng = np.random.default_rng(4)
+
+    def people(at):
+        gap = 30 + 25 * np.sin(5 * at)
+        left, right = figure(300 - gap), figure(300 + gap, tall=90)
+        for one in (left, right):
+            one[:, :2] += rng.normal(0, 4, (18, 2))
+            one[rng.random(18) < 0.4] = 0
+        return [(1, left), (2, right)]
+
+    assert {clip.tracks for clip in watched(assembler(), people, 10.0)} == {(1, 2)}
+
+
+def test_who_falls_in_front_of_a_walker_far_behind_is_alone_all_the_while():
+    """An alert names the tracks of its clip. Lying, one is as long as upright; the walker is seen past him all along."""
+    def people(at):
+        turn = min(max(at - 4.0, 0.0), 0.7) / 0.7 * np.pi / 2
+        faller = figure(300, 300, 150)
+        up = faller[:, 1] - 375
+        faller[:, 0], faller[:, 1] = 300 - up * np.sin(turn), 375 + up * np.cos(turn)
+        return [(2, faller), (4, figure(240 + 12 * at, 280, 60))]
+
+    assert {clip.tracks for clip in watched(assembler(), people, 10.0)} == {(2,), (4,)}
+
+
+def test_two_at_the_edge_of_reach_do_not_change_clips_at_every_hop():
+    rng = np.random.default_rng(2)
+    gaps = rng.normal(100, 8, 40)
+
+    def people(at):
+        return [(1, figure(200)), (2, figure(200 + (40 if at < 4 else gaps[int(at)])))]
+
+    clips = watched(assembler(), people, 39.0)
+    assert {clip.tracks for clip in clips} == {(1, 2)}
+    # Who was never together is not drawn in by it.
+    apart = watched(assembler(), lambda at: [(1, figure(200)), (2, figure(310))], 5.0)
+    assert {clip.tracks for clip in apart} == {(1,), (2,)}
+
+
+def test_a_pair_is_not_broken_up_by_who_passes_a_little_closer():
+    def people(at):
+        return [(1, figure(300)), (2, figure(340)), (3, figure(700 if at < 3 else 265))]
+
+    assert {clip.tracks for clip in watched(assembler(), people, 8.0) if clip.claimed_ns > (START + 3.5) * 1e9} == {
+        (1, 2), (3,)}
+
+
+def test_after_a_break_nobody_shared_a_clip_before():
+    made = assembler()
+    watched(made, lambda at: [(1, figure(200)), (2, figure(240))], 3.0)
+    made.restart()
+    assert {clip.tracks for clip in watched(made, lambda at: [(1, figure(200)), (2, figure(310))], 3.0, begin=60)} == {
+        (1,), (2,)}
+
+
+def test_where_clips_are_dear_all_are_put_into_as_few_as_hold_them_the_closest_together():
+    def people(at):
+        return [(1, figure(100)), (2, figure(600)), (3, figure(560)), (4, figure(300, 200, 40)), (5, figure(320))]
+
+    clips = watched(assembler(near=False), people, 3.0)
+    assert [clip.tracks for clip in clips[-3:]] == [(2, 3), (1, 5), (4,)]
+    assert [len(clip.tracks) for clip in watched(assembler(near=False, persons=4), people, 1.0)] == [4, 1]
+
+
+@pytest.mark.parametrize("persons", [1, 2, 3, 8])
+def test_few_is_as_few_as_can_be_even_of_people_who_never_met(persons):
+    rng = np.random.default_rng(persons)
+    for count in range(12):
+        shown = {}
+        for number in range(count):
+            frames = np.zeros((60, 18, 3))
+            first = rng.integers(0, 40)
+            frames[first:first + 20] = figure(*rng.uniform(-0.5, 0.5, 2), tall=rng.uniform(0.05, 0.6))
+            shown[number] = frames
+        made = groups(shown, persons, 1.5, near=False)
+        assert len(made) == -(-count // persons)
+        assert sorted(number for group in made for number in group) == list(range(count))
+
+
 def test_a_lying_person_and_who_kneels_beside_share_a_clip():
     lying = figure(300, 300)
     lying[:, :2] = np.column_stack([np.linspace(240, 360, 18), np.full(18, 300)])

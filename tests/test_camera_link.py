@@ -340,11 +340,11 @@ def test_the_state_of_the_camera_is_told_when_it_changes_and_after_each_session(
     pass_time(link, clock, 20)
     link.status("lost", "another reason")
     pass_time(link, clock, 20)
-    assert bridge.statuses == [("live", ""), ("lost", "no route to host")]
+    assert bridge.statuses == [("live", "", 0), ("lost", "no route to host", 0)]
     bridge.restart()
     line.answers.append(messages.pack("reopen", {"reason": "anew"}))
     pass_time(link, clock, 20)
-    assert bridge.statuses[2:] == [("lost", "another reason")]
+    assert bridge.statuses[2:] == [("lost", "another reason", 0)]
 
 
 def test_a_camera_that_flickers_does_not_flood_the_city(link, bridge, clock):
@@ -352,6 +352,86 @@ def test_a_camera_that_flickers_does_not_flood_the_city(link, bridge, clock):
         link.status("live" if index % 2 else "lost")
         pass_time(link, clock, 0.25)
     assert 2 <= len(bridge.statuses) <= 50 / link_module.STATUS_S + 1
+
+
+def overload(link, bridge, clips, tracks=(1,)):
+    """Offer so many to a bridge that is at work on what it has: it answers no clip, and hears everything."""
+    bridge.answer = silence
+    for number in range(clips):
+        link.offer(clip(number, tracks))
+        link.serve(0)
+
+
+def test_how_many_clips_were_skipped_is_told_once_a_minute_at_most(link, bridge, clock):
+    link.status("live")
+    link.serve(0)
+    assert bridge.statuses == [("live", "", 0)]
+    overload(link, bridge, OUTSTANDING_MAX + WAITING_MAX + 12)
+    pass_time(link, clock, link_module.SKIPPED_S - 1)
+    assert len(bridge.statuses) == 1
+    pass_time(link, clock, 2)
+    assert bridge.statuses[1:] == [("live", "", 12)]
+    for minute in range(5):  # one more each second
+        for _ in range(60):
+            overload(link, bridge, 1)
+            pass_time(link, clock, 1)
+    told = [status.skipped for status in bridge.statuses[2:]]
+    assert 4 <= len(told) <= 5 and told == sorted(set(told)) and 12 + 300 - 60 <= told[-1] <= 12 + 300
+    pass_time(link, clock, 120)
+    assert bridge.statuses[-1].skipped == link.counts.skipped == 312
+    before = len(bridge.statuses)
+    pass_time(link, clock, 100)  # less than LOST_S in all: silence is not yet taken for a dead bridge
+    assert len(bridge.statuses) == before and bridge.sessions == 1  # no news
+
+
+def test_a_change_of_state_tells_the_number_skipped_at_once(link, bridge, clock):
+    link.status("live")
+    link.serve(0)
+    overload(link, bridge, OUTSTANDING_MAX + WAITING_MAX + 3)
+    link.status("lost", "no picture")
+    pass_time(link, clock, link_module.STATUS_S + 1)
+    assert bridge.statuses == [("live", "", 0), ("lost", "no picture", 3)]
+
+
+def test_what_was_skipped_while_the_bridge_was_away_is_told_when_it_is_back(link, line, bridge, clock):
+    link.status("live")
+    line.cut = True
+    for number in range(WAITING_MAX + 7):
+        link.offer(clip(number))
+        pass_time(link, clock, 1)
+    assert bridge.statuses == [] and link.counts.skipped == 7
+    line.cut = False
+    pass_time(link, clock, 2)
+    assert bridge.statuses == [("live", "", 7)]
+
+
+def test_a_status_that_did_not_get_through_is_told_again(link, line, bridge, clock):
+    link.status("live")
+    link.serve(0)
+    overload(link, bridge, OUTSTANDING_MAX + WAITING_MAX + 3)
+    line.cut = True
+    pass_time(link, clock, link_module.SKIPPED_S + 5)
+    line.cut = False
+    pass_time(link, clock, 1)
+    assert bridge.statuses[-1] == ("live", "", 3)
+
+
+def test_at_the_end_what_was_never_sent_is_counted_and_told_without_delay(link, bridge, clock, caplog):
+    caplog.set_level(logging.INFO)
+    link.status("live")
+    link.serve(0)
+    overload(link, bridge, OUTSTANDING_MAX + 4)
+    assert link.counts.skipped == 0 and link.finish()
+    assert bridge.statuses[-1] == ("live", "", 4) and link.counts.skipped == 4
+    assert {event["reason"] for event in logged(caplog, "clip_skipped")} == {"the camera process ends"}
+    assert not link.finish()  # said already
+
+
+def test_an_end_with_nothing_skipped_says_nothing(link, bridge):
+    link.status("live")
+    link.offer(clip(1))
+    link.serve(0)
+    assert not link.finish() and bridge.statuses == [("live", "", 0)] and bridge.finished == [1]
 
 
 class Enclave:

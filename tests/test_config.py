@@ -63,7 +63,7 @@ def test_a_valid_file_gives_its_values_and_the_defaults(tmp_path):
         "window")
     assert loaded.accelerator == config.Accelerator("cpu", None)
     assert loaded.cameras == (config.Camera(
-        "gate", "generator", "7", tmp_path / "gate.key", None, None, None, 1.0, 10.0, False, 1.0),)
+        "gate", "generator", "7", tmp_path / "gate.key", None, None, None, 1.0, 10.0, False, 1.0, "near"),)
     assert loaded.outbox.key == tmp_path / "curve.key"
     assert loaded.subscribers == (config.Subscriber(
         "city", "tcp://127.0.0.1:5555", SERVER_KEY, bytes.fromhex("00112233445566778899aabbccddeeff")),)
@@ -170,6 +170,8 @@ def test_a_key_in_an_inline_table_has_the_line_of_its_table(tmp_path):
     ('"generator:7"', '"a.mp4"\nloop = true', "camera.gate.loop: not for a source of kind file"),
     ('"generator:7"', '"generator:7"\nloop = 1', "camera.gate.loop: 1: true or false is needed here"),
     ('"generator:7"', '"generator:7"\nhop_s = 0.5', "camera.gate.hop_s: 0.5: from 1 to 10"),
+    ('"generator:7"', '"generator:7"\ngroup = "all"', "camera.gate.group: \"all\": one of \"near\", \"few\""),
+    ('"generator:7"', '"generator:7"\ngroup = 2', "camera.gate.group: 2: a string is needed here"),
     ('"generator:7"', '"generator:7"\nhop_s = nan', "camera.gate.hop_s: nan: a finite number"),
     ('"generator:7"', '"generator:7"\nhop_s = true', "camera.gate.hop_s: true: a number is needed here"),
     ('"generator:7"', '"generator:7"\nspeed = inf', "camera.gate.speed: inf: a finite number"),

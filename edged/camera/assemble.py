@@ -7,15 +7,17 @@
 - Every ``hop_s`` each track that was seen since the hop before is in exactly one clip, once it fills at least as many
   frames of it as make a second (30). Shorter ones wait; one that ends without ever having been long enough is counted.
 - People who were near each other in the last three seconds share a clip, up to M persons: what they do, they may do to
-  each other. Everybody else has a clip alone, so that an alert names whom it is about. Within a clip tracks stand in
-  the order of their numbers. An empty scene gives no clip.
+  each other. Everybody else has a clip alone, so that an alert names whom it is about. Who shared one a hop ago may be
+  a little farther apart: nobody is moved from clip to clip by a shaky joint. Where clips are dear, all may be put into
+  as few as hold them instead, the closest together: then an alert names somebody who was far away, too. Within a clip
+  tracks stand in the order of their numbers. An empty scene gives no clip.
 - Time that stands still or goes back a little: the frame is left out. A clock that was set (back, or apart from
   ``steady_s``; without that, forth by more than a window): windows begin anew, and the caller is told.
 - Memory: at most ``TRACKS_MAX`` tracks, those seen last; of each no more than one sighting for half a frame of the
   clip, and none older than the window and the gap that may be bridged into it.
 """
 
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Collection, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -29,6 +31,8 @@ TRACKS_MAX = 64
 TOGETHER_S = 3.0
 NEAR = 1.0        # bodies between the middles of two people: beyond, neither reaches the other
 ALIKE = 1.7       # times as large in the picture: who is larger is nearer to the camera
+STAY = 0.8        # of both distances, for two who shared a clip a hop ago
+ELSEWHERE = 1e9   # bodies: never seen at the same time, or one far behind the other
 _SAME_S = 1e-5    # Unix time in float64 steps by 2.4e-7 s
 
 
@@ -88,12 +92,15 @@ def _interpolated(times: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.n
 
 
 class Assembler:
-    """One camera's tracks. frames, persons, joints, rate: what the model takes; camera: 32 bytes."""
+    """One camera's tracks. frames, persons, joints, rate: what the model takes; camera: 32 bytes; near: only people
+    near each other share a clip."""
 
     def __init__(self, camera: bytes, frames: int = 300, persons: int = 2, joints: int = 18, rate: float = 30.0,
-                 hop_s: float = 1.0) -> None:
+                 hop_s: float = 1.0, near: bool = True) -> None:
         self._camera, self._persons, self._joints = camera, persons, joints
         self._hop_s = hop_s
+        self._near = near
+        self._groups: List[Tuple[int, ...]] = []  # of the last hop
         # Ends with 0: the last frame is sampled where it is.
         self._back_s = np.arange(frames - 1, -1, -1) / rate
         self._window_s = frames / rate
@@ -164,8 +171,8 @@ class Assembler:
                 track.evaluated = True
                 shown[number] = made
         claimed_ns = int(round((self._origin_s + self._now_s) * 1e9))
-        return [self._clip(group, shown, claimed_ns)
-                for group in groups(shown, self._persons, self._aspect, self._together)]
+        self._groups = groups(shown, self._persons, self._aspect, self._together, self._near, self._groups)
+        return [self._clip(group, shown, claimed_ns) for group in self._groups]
 
     def restart(self) -> None:
         """Forget all that was seen; what comes next has no past."""
@@ -173,6 +180,7 @@ class Assembler:
             self._end(number)
         self._origin_s = self._steady_s = None
         self._now_s, self._hop_from_s = 0.0, -1.0
+        self._groups = []
 
     def _jump_s(self, time_s: float, steady_s: Optional[float]) -> Optional[float]:
         if self._origin_s is None:
@@ -217,22 +225,30 @@ class Assembler:
         return Clip(coordinates, tuple(number & 0xFFFFFFFF for number in group), claimed_ns, self._camera)
 
 
-def groups(shown: Dict[int, np.ndarray], persons: int, aspect: float, together: int = 90) -> List[Tuple[int, ...]]:
+def groups(shown: Dict[int, np.ndarray], persons: int, aspect: float, together: int = 90, near: bool = True,
+           before: Collection[Tuple[int, ...]] = ()) -> List[Tuple[int, ...]]:
     """All tracks in groups of up to ``persons`` of whom each is near another: the closest two first, then whoever is
-    closest to one of them. ``shown``: (T, V, 3) by track; ``together``: of how many last frames nearness is judged."""
+    closest to one of them.
+
+    shown    : (T, V, 3) by track      together : of how many last frames nearness is judged
+    near     : False makes groups as few as hold all, the closest together
+    before   : the groups of a hop ago
+    """
     numbers = sorted(shown)
-    apart = _apart([_Figure(shown[number][-together:], aspect) for number in numbers])
+    shared = {(one, other) for group in before for one in group for other in group}
+    apart = _apart(numbers, [_Figure(shown[number][-together:], aspect) for number in numbers], shared)
+    reach = NEAR if near else ELSEWHERE
     left = list(range(len(numbers)))
     made: List[Tuple[int, ...]] = []
     while left:
         group = [left[0]]
         inner = apart[np.ix_(left, left)]
-        if persons > 1 and inner.min() <= NEAR:
+        if persons > 1 and inner.min() <= reach:
             group = [left[place] for place in np.unravel_index(int(np.argmin(inner)), inner.shape)]
             while len(group) < min(persons, len(left)):
                 others = [one for one in left if one not in group]
                 gap, closest = min((min(apart[one, known] for known in group), one) for one in others)
-                if gap > NEAR:
+                if gap > reach:
                     break
                 group.append(closest)
         made.append(tuple(numbers[one] for one in sorted(group)))
@@ -256,15 +272,21 @@ class _Figure:
         self.size = float(np.quantile(np.hypot(*(high - low).T), 0.9)) if len(low) else 0.0
 
 
-def _apart(figures: List[_Figure]) -> np.ndarray:
-    """(N, N): how many bodies (the larger one's) lie between two people while both are seen, in the median; infinite to
-    oneself, to whom was never seen at the same time, and to whom stands elsewhere behind or before."""
+def _apart(numbers: List[int], figures: List[_Figure], shared: Set[Tuple[int, int]]) -> np.ndarray:
+    """(N, N): how many bodies (the larger one's) lie between two people while both are seen, in the median; ELSEWHERE
+    to whom was never seen at the same time, and to whom stands elsewhere behind or before; infinite to oneself.
+
+    shared : pairs of numbers that were in one clip a hop ago
+    """
     made = np.full((len(figures), len(figures)), np.inf)
     for one, figure in enumerate(figures):
         for other, second in enumerate(figures[:one]):
+            stays = STAY if (numbers[one], numbers[other]) in shared else 1.0
             large, small = max(figure.size, second.size), min(figure.size, second.size)
             between = np.hypot(*(figure.middle - second.middle).T)
             between = between[np.isfinite(between)]
-            if len(between) and 0 < large <= ALIKE * small:
-                made[one, other] = made[other, one] = float(np.median(between)) / large
+            gap = ELSEWHERE
+            if len(between) and 0 < stays * large <= ALIKE * small:
+                gap = stays * float(np.median(between)) / large
+            made[one, other] = made[other, one] = gap
     return made

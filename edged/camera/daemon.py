@@ -42,7 +42,7 @@ def run(config: Config, name: str, stop: Any) -> None:
     notifier = Notifier()
     with open_source(camera) as source, Dealer(config.bridge_address, name.encode("utf-8")) as dealer:
         link = BridgeLink(dealer, camera_id(name), key, agreement)
-        watch = Watch(name, source, link, camera.hop_s, Watchdog(notifier), notifier)
+        watch = Watch(name, source, link, camera.hop_s, Watchdog(notifier), notifier, camera.group == "near")
         log.info("camera %s: %s %s", name, camera.kind, camera.shown)
         notifier.ready("waits for the bridge")
         ended = watch.run(stop)
@@ -57,8 +57,8 @@ class Watch:
     """One camera at work."""
 
     def __init__(self, name: str, source: Source, link: BridgeLink, hop_s: float, watchdog: Watchdog,
-                 notifier: Notifier) -> None:
-        self._name, self._source, self._link, self._hop_s = name, source, link, hop_s
+                 notifier: Notifier, near: bool = True) -> None:
+        self._name, self._source, self._link, self._hop_s, self._near = name, source, link, hop_s, near
         self._watchdog, self._notifier = watchdog, notifier
         self._tracker = Tracker()
         self._assembler: Optional[Assembler] = None
@@ -91,6 +91,8 @@ class Watch:
             self._send(self._rest(), stop)
         while link.busy and not stop.is_set():
             self._serve(POLL_S)
+        if link.finish():
+            link.serve(POLL_S)  # a socket that is closed drops what has not left
         self._tell_counts()
         if source.ended and not stop.is_set():
             events.emit(log, "camera_ended", camera=self._name, done=link.counts.done, skipped=link.counts.skipped)
@@ -132,7 +134,7 @@ class Watch:
             self._shape = shape
             self._tell_counts()
             self._told = Counts()
-            self._assembler = Assembler(camera_id(self._name), *shape, hop_s=self._hop_s)
+            self._assembler = Assembler(camera_id(self._name), *shape, hop_s=self._hop_s, near=self._near)
         return self._assembler
 
     def _send(self, clips: List[Clip], stop: Any) -> None:

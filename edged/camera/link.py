@@ -2,12 +2,13 @@
 
     hello {camera, nonce, agreement}    -> session {session, nonce, epoch, persons, frames, joints} | wait {reason}
     clip {session, number, captured_ns} + sealed   -> done {number, failed} | refused {number, reason, reopen, retry}
-    status {state, reason}              -> -
+    status {state, reason, skipped}     -> -
                                         <- reopen {reason}
 
 A clip is held in clear, in memory, until the bridge says ``done`` or refuses it for good. At most two are
 outstanding; the others wait, and where many do a newer clip takes the place of the waiting one of the same people,
-and at last the oldest goes: each such drop is counted and logged. Outstanding ones are never dropped.
+and at last the oldest goes: each such drop is counted and logged, and the city is told their number in the camera's
+status: nobody is to think that what was not judged was quiet. Outstanding ones are never dropped.
 
 Within a session the same clip is the same sealed bytes, however often it is sent. Under a new session (the bridge
 asks for one, or says nothing for ``LOST_S``) it is sealed again. Numbers rise for as long as the process lives, so an
@@ -38,6 +39,7 @@ AGAIN_S, AGAIN_MAX_S = 3.0, 24.0  # an unanswered clip: a bridge that started me
 LOST_S = 600.0
 RETRY_S, RETRY_MAX_S = 0.5, 10.0  # after a refusal that passes
 STATUS_S = 5.0         # each status becomes a record: a camera that flickers is not to fill the spool
+SKIPPED_S = 60.0       # ... nor one on a node that is too slow all day
 
 
 class Session(NamedTuple):
@@ -64,7 +66,7 @@ class Counts(NamedTuple):
     sent: int = 0
     done: int = 0
     failed: int = 0
-    skipped: int = 0   # dropped while waiting, for a newer one
+    skipped: int = 0   # dropped while waiting: for a newer one, or because the process ends
     refused: int = 0   # for good
     sessions: int = 0
 
@@ -112,9 +114,11 @@ class BridgeLink:
         self._retry_s = RETRY_S
         self._done_number = 0
         self._wait_reason = ""
-        self._status: Dict[str, str] = {}
+        self._status: Dict[str, Any] = {}
         self._status_told = ""
         self._status_due_s = 0.0
+        self._skipped_told = 0
+        self._skipped_due_s = 0.0
         self.counts = Counts()
 
     @property
@@ -142,8 +146,21 @@ class BridgeLink:
             self._skip(self._waiting.popleft().clip, "too many wait")
 
     def status(self, state: str, reason: str = "") -> None:
-        """Tell the bridge whether the camera is "live" or "lost"; told again when it changes."""
+        """Tell the bridge whether the camera is "live" or "lost"; told again when it changes, and when more clips were
+        skipped."""
         self._status = {"state": state, "reason": reason[:200]}
+
+    def finish(self) -> bool:
+        """The process ends: what was not sent is skipped, and the number told now rather than in its time. Whether
+        something was said: it needs a moment to leave."""
+        unsent = [held for held in self._outstanding if held.sent_s is None] + list(self._waiting)
+        self._outstanding = [held for held in self._outstanding if held.sent_s is not None]
+        self._waiting.clear()
+        for held in unsent:
+            self._skip(held.clip, "the camera process ends")
+        if self.session is None or not self._status or self.counts.skipped == self._skipped_told:
+            return False
+        return self._send_status(self._clock())
 
     def serve(self, timeout_s: float) -> None:
         """Send what is due and take the bridge's answers, for so long; 0: only those that are here."""
@@ -193,10 +210,19 @@ class BridgeLink:
             self._hello_due_s, self._hello_s = now_s + RETRY_S, HELLO_S
 
     def _tell_status(self, now_s: float) -> None:
-        changed = self._status and self._status["state"] != self._status_told
-        if changed and now_s >= self._status_due_s and self._send("status", self._status):
-            self._status_told = self._status["state"]
-            self._status_due_s = now_s + STATUS_S
+        if not self._status or now_s < self._status_due_s:
+            return
+        changed = self._status["state"] != self._status_told
+        if changed or self.counts.skipped != self._skipped_told and now_s >= self._skipped_due_s:
+            self._send_status(now_s)
+
+    def _send_status(self, now_s: float) -> bool:
+        skipped = self.counts.skipped
+        if not self._send("status", dict(self._status, skipped=skipped)):
+            return False
+        self._status_told, self._skipped_told = self._status["state"], skipped
+        self._status_due_s, self._skipped_due_s = now_s + STATUS_S, now_s + SKIPPED_S
+        return True
 
     def _send_clip(self, held: _Held, now_s: float) -> bool:
         session = self.session

@@ -77,5 +77,10 @@ class Camera:
         """Something to be sealed, unless it was, and is so still."""
         self.claim = None if said == self.claimed else said
 
+    def claims_state(self, state: str, reason: str = "") -> None:
+        """As ``claims``, of what the bridge knows by itself; how many clips were skipped only the camera knows."""
+        last = self.claim or self.claimed
+        self.claims(CameraStatus(state, reason, 0 if last is None else last.skipped))
+
     def count(self, **more: int) -> None:
         self.tally = self.tally._replace(**{name: getattr(self.tally, name) + n for name, n in more.items()})

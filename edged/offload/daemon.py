@@ -67,7 +67,8 @@ def config_digest(config: Config) -> bytes:
     """SHA-256 of how the cameras are configured: what the node claims of them in each heartbeat."""
     rows = [{"name": camera.name, "kind": camera.kind, "source": camera.shown, "pose": camera.pose,
              "hop_s": camera.hop_s, "frames_per_second": camera.frames_per_second, "loop": camera.loop,
-             "speed": camera.speed} for camera in sorted(config.cameras, key=lambda camera: camera.name)]
+             "speed": camera.speed, "group": camera.group}
+            for camera in sorted(config.cameras, key=lambda camera: camera.name)]
     return hashlib.sha256(cbor2.dumps(rows, canonical=True)).digest()
 
 

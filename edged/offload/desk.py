@@ -22,7 +22,7 @@ from edged.offload.bridge import Outcome
 from edged.offload.cameras import Camera
 from edged.offload.ledger import Ledger
 from edged.offload.link import Link
-from edged.offload.messages import CameraStatus, Hello, Offer
+from edged.offload.messages import Hello, Offer
 from edged.offload.queue import FairQueue
 from edged.offload.sessions import Granted, Sessions
 
@@ -264,7 +264,7 @@ class Desk:
 
     def _refuse(self, camera: Camera, offer: Offer, reason: str) -> None:
         camera.count(refused=1)
-        camera.claims(CameraStatus(REFUSED, reason))  # nothing of it is judged: the city has to know
+        camera.claims_state(REFUSED, reason)  # nothing of it is judged: the city has to know
         emit(log, "clip_refused", camera=camera.name, number=offer.number, reason=reason)
         self._say(camera, "refused", number=offer.number, reason=reason, reopen=False, retry=False)
 
@@ -273,7 +273,7 @@ class Desk:
         camera.count(done=1, failed=int(failed))
         said = camera.claim or camera.claimed
         if said is not None and said.state == REFUSED:
-            camera.claims(CameraStatus("live", ""))
+            camera.claims_state("live")
         self._say(camera, "done", number=number, failed=failed)
 
     def prepare(self, link: Link) -> bool:

@@ -5,7 +5,7 @@
                   clip    {session, number, captured_ns} + sealed clip
                                                             -> done {number, failed}
                                                                | refused {number, reason, reopen, retry}
-                  status  {state: live | lost, reason}      -> nothing: it is sealed as a claim of the node
+                  status  {state: live | lost, reason, skipped}   -> nothing: it is sealed as a claim of the node
     outbox        beacon  {} + struct edged_beacon          -> nothing: its heartbeat goes to the spool
     edgectl       exercise {rule | label [, agreement]}     -> ok {records} | refused {reason}
                   status  {}                                -> status {...} | refused {reason}
@@ -46,8 +46,11 @@ class Offer(NamedTuple):
 
 
 class CameraStatus(NamedTuple):
+    """skipped : clips that the camera's process gave up unjudged since it started"""
+
     state: str
     reason: str
+    skipped: int
 
 
 class Beacon(NamedTuple):
@@ -113,8 +116,10 @@ def from_camera(name: str, frames: Sequence[bytes]) -> Request:
         assert blob is not None
         return Offer(body["session"], body["number"], body["captured_ns"], blob)
     if kind == "status":
-        _require(kind, body, blob, {"state": lambda value: value in ("live", "lost"), "reason": _is_text})
-        return CameraStatus(body["state"], body["reason"].encode("utf-8")[:_REASON_BYTES_MAX].decode("utf-8", "ignore"))
+        _require(kind, body, blob, {"state": lambda value: value in ("live", "lost"), "reason": _is_text,
+                                    "skipped": _uint(64)})
+        reason = body["reason"].encode("utf-8")[:_REASON_BYTES_MAX].decode("utf-8", "ignore")
+        return CameraStatus(body["state"], reason, body["skipped"])
     raise PackageError("{!r}: nothing that a camera says".format(kind[:20]))
 
 

@@ -2,7 +2,7 @@
 
 A claim is the node's own word, and says so; it is CBOR:
 
-    camera    {camera, state: live | lost, reason, time}
+    camera    {camera, state: live | lost | refused, reason, skipped: clips unjudged since its process started, time}
     evicted   {rcpt, time, evicted: [[epoch, first seq, last seq], ...], more: records beyond those}
 
 Times are Unix seconds.
@@ -75,7 +75,8 @@ class Statements:
             camera.claim_due_s = now_s + CLAIM_S
             said = camera.claim
             if self._seal(link, agreement, RecordKind.CAMERA, {"camera": camera.name, "state": said.state,
-                                                               "reason": said.reason, "time": int(time.time())}):
+                                                               "reason": said.reason, "skipped": said.skipped,
+                                                               "time": int(time.time())}):
                 camera.claimed, camera.claim = said, None
             return True
         return False

@@ -58,7 +58,7 @@ def claims(node):
 def test_what_a_camera_says_of_itself_is_sealed_once_for_each_change(node, gate):
     gate.hello()
     for state, reason in (("live", ""), ("live", ""), ("lost", "no pictures: " + "\u00fc" * 300), ("live", "")):
-        gate.say("status", state=state, reason=reason)
+        gate.say("status", state=state, reason=reason, skipped=0)
         until(lambda: claims(node) and claims(node)[-1]["state"] == state)
     assert [claim["state"] for claim in claims(node)] == ["live", "lost", "live"]
     assert claims(node)[1]["camera"] == "gate" and claims(node)[1]["reason"].startswith("no pictures: \u00fc")
@@ -66,10 +66,18 @@ def test_what_a_camera_says_of_itself_is_sealed_once_for_each_change(node, gate)
     assert node.status()["cameras"]["gate"]["state"] == "live"
 
 
+def test_the_city_is_told_how_many_clips_a_camera_skipped(node, gate):
+    gate.hello()
+    for skipped in (0, 12, 12, (1 << 64) - 1):
+        gate.say("status", state="live", reason="x" * 300, skipped=skipped)
+        until(lambda: claims(node) and claims(node)[-1]["skipped"] == skipped)
+    assert [claim["skipped"] for claim in claims(node)] == [0, 12, (1 << 64) - 1]
+
+
 def test_the_city_is_told_of_a_camera_whose_clips_do_not_open_and_of_its_return(node, gate):
     """A mistaken key: the camera is live, and nothing of it is judged."""
     gate.hello()
-    gate.say("status", state="live", reason="")
+    gate.say("status", state="live", reason="", skipped=5)
     for _ in range(2):  # the first time a new session is asked for
         number, sealed = gate.sealed()
         gate.offer(number, sealed[:-1] + bytes([sealed[-1] ^ 1]))
@@ -78,11 +86,12 @@ def test_the_city_is_told_of_a_camera_whose_clips_do_not_open_and_of_its_return(
     assert "seal, number or form" in claims(node)[-1]["reason"]
     gate.deliver()
     until(lambda: claims(node)[-1]["state"] == "live")
+    assert {claim["skipped"] for claim in claims(node)} == {5}
 
 
 def test_a_new_epoch_is_told_again_how_the_camera_is(node, gate):
     gate.hello()
-    gate.say("status", state="lost", reason="dark")
+    gate.say("status", state="lost", reason="dark", skipped=0)
     until(lambda: len(claims(node)) == 1)
     node.restart_eval()
     until(lambda: len(claims(node)) == 2)
@@ -218,13 +227,15 @@ GARBAGE = {
     "fields missing": messages.pack("clip", {"session": 0, "number": 1}, b"x"),
     "a field too many": messages.pack("clip", {"session": 0, "number": 1, "captured_ns": 0, "more": 1}, b"x"),
     "no blob": messages.pack("clip", {"session": 0, "number": 1, "captured_ns": 0}),
-    "a blob too many": messages.pack("status", {"state": "live", "reason": ""}, b"x"),
+    "a blob too many": messages.pack("status", {"state": "live", "reason": "", "skipped": 0}, b"x"),
     "a negative number": messages.pack("clip", {"session": 0, "number": -1, "captured_ns": 0}, b"x"),
     "a number too large": messages.pack("clip", {"session": 1 << 32, "number": 1, "captured_ns": 0}, b"x"),
     "a truth for a number": messages.pack("clip", {"session": False, "number": 1, "captured_ns": 0}, b"x"),
     "a short nonce": messages.pack("hello", {"camera": messages.camera_id("gate"), "nonce": b"", "agreement": b""}),
-    "an unknown state": messages.pack("status", {"state": "asleep", "reason": ""}),
-    "a state that is a list": messages.pack("status", {"state": [], "reason": ""}),
+    "an unknown state": messages.pack("status", {"state": "asleep", "reason": "", "skipped": 0}),
+    "a state that is a list": messages.pack("status", {"state": [], "reason": "", "skipped": 0}),
+    "a negative count": messages.pack("status", {"state": "live", "reason": "", "skipped": -1}),
+    "no count": messages.pack("status", {"state": "live", "reason": ""}),
     "a beacon": messages.pack("beacon", {}, bytes(80)),
 }
 
