@@ -63,7 +63,11 @@ class CurveKeys(NamedTuple):
 
 
 def generate_keys() -> CurveKeys:
-    return CurveKeys(*zmq.curve_keypair())
+    """A new pair; its public half can be an argument of a command: one in 85 would begin as an option does."""
+    while True:
+        keys = CurveKeys(*zmq.curve_keypair())
+        if not keys.public.startswith(b"-"):
+            return keys
 
 
 def public_of(secret: bytes) -> bytes:

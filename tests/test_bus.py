@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+import zmq
 
 from edged import bus
 from edged.bus import CurveKeys, Dealer, Message, Poller, Router, generate_keys, public_of
@@ -66,6 +67,12 @@ def test_a_message_goes_there_and_back(run):
         assert router.receive(PATIENCE_S) == Message(b"north", [b"hello", b"", b"x" * 70000], None)
         assert router.send(b"north", [b"session", b"1"])
         assert dealer.receive(PATIENCE_S) == Message(b"", [b"session", b"1"], None)
+
+
+def test_a_public_key_never_looks_like_an_option(monkeypatch):
+    pairs = [(b"-" * 40, b"a" * 40), (b"b-" * 20, b"-" * 40)]
+    monkeypatch.setattr(zmq, "curve_keypair", lambda: pairs.pop(0))
+    assert bus.generate_keys() == bus.CurveKeys(b"b-" * 20, b"-" * 40) and not pairs
 
 
 def test_with_curve_a_message_tells_its_senders_key(city, node):
