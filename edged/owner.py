@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import os
 import sys
 from typing import Any, Iterable, List, Optional, Sequence, Tuple
 
@@ -12,12 +13,14 @@ from edged.errors import MissingInput, PackageError, UsageError
 from edged.placing import SHARED, Placing
 
 CLIPS = 1000
+PICTURES = (".png", ".svg", ".pdf")
 # What `train` offers: the module in edged/train of that name, and what it does.
 TRAIN = {
     "corpus": "keep the moves of recorded motion in one file, for training",
     "ragdoll": "make a library of falls by physics, for training",
     "action": "train the action network (ST-GCN)",
     "pose": "prepare examples for, train, or evaluate the small pose network",
+    "crossvalidate": "refine it without each subject of the real videos in turn, and judge those",
     "evaluate": "tables of how well an action network does",
     "sample": "render the sample video of the demo",
 }
@@ -57,13 +60,13 @@ def _add_pack(commands: Any) -> None:
     parser.add_argument("file", metavar="NETWORK", help="a network file, of import or train action")
     parser.add_argument("--keys", metavar="RING", required=True)
     parser.add_argument("--passphrase-file", metavar="FILE", required=True)
-    parser.add_argument("--calibration", metavar="CLIPS", help="clips of the kind that it will meet (default: generated "
-                                                               "ones, where the labels are the generator's)")
+    parser.add_argument("--calibration", metavar="CLIPS", help="clips of the kind that it will meet (default: "
+                                                               "generated ones, where the labels are the generator's)")
     parser.add_argument("--model-id", default="stgcn", metavar="TEXT")
     parser.add_argument("--version", type=int, default=1, metavar="N", help="agreements set a least version")
     parser.add_argument("--placements", default="masked,enclave", metavar="LIST",
                         help="where its products may run: masked, inputs, enclave (default masked,enclave)")
-    parser.add_argument("--key-id", type=bytes.fromhex, default=b"", metavar="HEX", help="default: the newest key")
+    parser.add_argument("--key-id", default="", metavar="HEX", help="default: the newest key")
     parser.add_argument("--out", metavar="FILE", required=True)
     parser.set_defaults(run=run_pack)
 
@@ -92,7 +95,7 @@ def _add_report(commands: Any) -> None:
     parser.add_argument("file", nargs="?", metavar="NETWORK", help="a network file")
     parser.add_argument("--calibration", metavar="CLIPS", help="as for pack")
     parser.add_argument("--on", metavar="CLIPS", help="the clips to compare on")
-    parser.add_argument("--package", metavar="PACKAGE", help="what was packed of NETWORK, instead of quantising it again")
+    parser.add_argument("--package", metavar="PACKAGE", help="what was packed of it, instead of quantising it again")
     parser.add_argument("--keys", metavar="RING", help="opens the package")
     parser.add_argument("--passphrase-file", metavar="FILE")
     parser.add_argument("--clips", type=int, default=CLIPS, metavar="N", help="of generated clips (default 1000)")
@@ -151,8 +154,12 @@ def run_pack(given: argparse.Namespace) -> None:
         from edged.model.quantise import quantise
     from edged.trust import keyring
     placements = _placements(given.placements)
+    try:
+        wanted = bytes.fromhex(given.key_id)
+    except ValueError as error:
+        raise UsageError("--key-id {}: must be hexadecimal, as keys show prints it".format(given.key_id)) from error
     ring = keyring.open_ring(given.keys, keyring.read_passphrase(given.passphrase_file))
-    key_id, key = ring.model_key(given.key_id)
+    key_id, key = ring.model_key(wanted)
     original = network.read(given.file)
     model = quantise(original, _calibration(original, given.calibration))
     packed = package.pack(model, key, ring.signing_key, given.model_id, given.version, placements, key_id)
@@ -241,30 +248,39 @@ def run_report(given: argparse.Namespace) -> None:
         from edged.model import bundled, network, package, report, rivals
         from edged.model.quantise import quantise
     original = bundled.load() if given.file is None else network.read(given.file)
-    calibration = _calibration(original, given.calibration)
-    if given.package is None:
-        model = quantise(original, calibration)
-    else:
-        model = _opened(given, package)
+    if given.plot is not None:
+        _require_picture(given.plot)
     clips, labels, count = _compared(original, given)
+    calibration = [] if given.package is not None and not given.rivals else _calibration(original, given.calibration)
+    model = quantise(original, calibration) if given.package is None else _opened(given, package)
     made = report.Report(original, model, labels)
     others = report.compare(made, _progress(clips, count, given.json), rivals.rivals(original, calibration)
                             if given.rivals else [], labels)
     if given.plot is not None:
-        with command.needs("owner"):
-            report.draw(made.figures, made.layers, given.plot)
+        report.draw(made.figures, made.layers, given.plot)
     if given.json:
         print(json.dumps(dict(made.figures, layers=[one._asdict() for one in made.layers], rivals=others), indent=2))
         return
     print(report.as_text(made.figures, made.layers))
-    for name, figures in others.items():
-        print("\n{}\n{}".format(name, report.as_text(figures, []).rsplit("\n\n", 1)[0]))
+    if others:
+        print("\n" + report.as_table(dict({"edged": made.figures}, **others)))
+
+
+def _require_picture(path: str) -> None:
+    """Before minutes are spent on what cannot be drawn."""
+    if not path.endswith(PICTURES):
+        raise UsageError("--plot {}: must end with {}".format(path, ", ".join(PICTURES)))
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise MissingInput("--plot {}: there is no folder {}".format(path, folder))
+    with command.needs("owner"):
+        importlib.import_module("matplotlib")
 
 
 def _opened(given: argparse.Namespace, package: Any) -> Any:
     from edged.trust import keyring
-    if given.file is None or given.keys is None or given.passphrase_file is None:
-        raise UsageError("--package: NETWORK, --keys and --passphrase-file are needed, too")
+    if given.keys is None or given.passphrase_file is None:
+        raise UsageError("--package: --keys and --passphrase-file are needed, too")
     content = command.read_file(given.package)
     ring = keyring.open_ring(given.keys, keyring.read_passphrase(given.passphrase_file))
     _, key = ring.model_key(package.inspect(content).key_id)

@@ -117,11 +117,54 @@ def test_a_network_that_is_none_and_clips_of_another_are_refused(desk, capsys):
     refused(desk, capsys, 65, "must be int16 (N, 2, 30, 18, 3)")
 
 
+def test_a_network_of_no_numbers_is_refused(desk, capsys):
+    with np.load(str(desk / "small.npz")) as found:
+        arrays = dict(found)
+    for name, value in (("fc_weight", np.full_like(arrays["fc_weight"], np.nan)), ("labels", arrays["labels"][:2]),
+                        ("persons", np.int64(1 << 40)), ("strides", np.array("1"))):
+        np.savez(str(desk / "bad.npz"), **dict(arrays, **{name: value}))
+        refused(desk, capsys, 65, "bad.npz: not a network file", network="bad.npz")
+
+
 def test_a_network_outside_the_bound_is_refused(desk, capsys):
     network = networks.read(desk / "small.npz")
     huge = replace(network.data_norm, offset=network.data_norm.offset + 1e9)
     networks.write(replace(network, data_norm=huge), desk / "huge.npz")
     refused(desk, capsys, 65, "not representable", network="huge.npz")
+
+
+def test_a_key_id_that_is_none_is_refused(desk, capsys):
+    refused(desk, capsys, 2, "--key-id zz: must be hexadecimal", "--key-id", "zz")
+
+
+def report(desk, *more):
+    return owner.main(["report", str(desk / "small.npz"), "--on", str(desk / "clips.npz")] + list(more))
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(desk, capsys, monkeypatch):
+    monkeypatch.setattr(owner, "_compared", None)  # nothing is compared
+    for name, code, message in (("report.docx", 2, "must end with .png"), ("none/report.png", 66, "there is no folder")):
+        assert report(desk, "--plot", str(desk / name)) == code
+        said = capsys.readouterr()
+        assert said.out == "" and message in said.err and len(said.err.splitlines()) == 1
+
+
+def test_a_packages_report_needs_no_calibration_but_its_rivals_do(desk, capsys):
+    assert packed(desk) == 0
+    opened = ("--package", str(desk / "package"), "--keys", str(desk / "ring"), "--passphrase-file", str(desk / "words"))
+    capsys.readouterr()
+    assert report(desk, *opened) == 0
+    assert "top5_agreement" in capsys.readouterr().out
+    assert report(desk, "--rivals", *opened) == 2
+    assert "--calibration: this network needs clips of its own" in capsys.readouterr().err
+    assert report(desk, "--package", str(desk / "package")) == 2
+    assert "--keys and --passphrase-file are needed" in capsys.readouterr().err
+
+
+def test_rivals_are_printed_as_a_table(desk, capsys):
+    assert report(desk, "--rivals", "--calibration", str(desk / "clips.npz")) == 0
+    rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("|")]
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["edged", "two decimals", "int8", "int8, weights per channel"]
 
 
 def test_a_wrong_passphrase_packs_nothing(desk, capsys):

@@ -142,3 +142,13 @@ def test_an_adjacency_of_zeros_is_refused():
     cut = replace(network, blocks=(network.blocks[0], block) + network.blocks[2:])
     with pytest.raises(PackageError, match="adjacency"):
         quantise.quantise(cut, clips_of(network, 1))
+
+
+def test_pooled_features_have_room_for_twice_what_calibration_met():
+    network = stgcn.random_network(2, ((8, 1), (12, 2)), frames=24, labels=10)
+    clips = clips_of(network, 8, 2)
+    model = quantise.quantise(network, clips)
+    pooled = [list(reference.steps(model, clip))[-2] for clip in clips]
+    met = max(int(np.abs(step.output).max()) for step in pooled)
+    assert pooled[0].layer.row.kind == Kind.POOL
+    assert 2 * met < pooled[0].layer.row.out_max

@@ -69,6 +69,30 @@ def test_the_figures_are_what_their_names_say():
     assert figures["mean_loss_change"] == pytest.approx(losses[1].mean() / losses[0].mean() - 1)
 
 
+def test_accuracies_are_of_the_true_labels():
+    made = report.Comparison([4, 6])
+    for _ in range(2):
+        made.add(np.array([4.0, 3, 2, 1, 0, -1, -2]), np.array([4.0, 3, 2, 1, -1, 0, -2]))
+    figures = made.figures
+    assert (figures["top5_accuracy_original"], figures["top5_accuracy_quantised"]) == (0.5, 0.0)
+
+
+def test_a_clip_beyond_the_calibrated_range_is_counted_where_it_is_clipped(network, model, some_clips):
+    made, _ = filled(network, model, some_clips)
+    assert all(layer.clipped == 0 for layer in made.layers)
+    narrow = quantise(network, some_clips[:6], margin=0.2)
+    made, _ = filled(network, narrow, some_clips)
+    assert max(layer.clipped for layer in made.layers) == len(some_clips)
+
+
+def test_a_table_has_a_row_for_each_arithmetic(network, model, some_clips):
+    made, others = filled(network, model, some_clips, None, rivals.rivals(network, some_clips[:6]))
+    rows = report.as_table(dict({"edged": made.figures}, **others)).splitlines()
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["edged"] + list(others)
+    assert "100.0%" in rows[2] and rows[2].endswith("| - |")  # no labels, no accuracy
+    assert len({row.count("|") for row in rows}) == 1
+
+
 def test_rivals_with_fewer_bits_are_farther_off_than_edged(network, model, some_clips):
     made, others = filled(network, model, some_clips, None, rivals.rivals(network, some_clips[:6]))
     assert list(others) == ["two decimals", "int8", "int8, weights per channel"]
@@ -114,7 +138,7 @@ def test_clips_are_read_without_those_who_are_absent(tmp_path, network):
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"clips": None}, "must hold clips"), ({"more": np.zeros(1)}, "must hold clips"),
+    ({"clips": None}, "clips is missing"), ({"more": np.zeros(1)}, "unknown more"),
     ({"clips": np.zeros((3, 2, 20, 7, 3))}, "must be int16"), ({"clips": np.zeros((3, 2, 20, 8, 3), np.int16)}, "must be"),
     ({"clips": np.zeros((0, 2, 20, 7, 3), np.int16)}, "must be"), ({"labels": np.array([0, 1, 7])}, "one of 0..6"),
     ({"labels": np.array([0, 1])}, "one of 0..6"), ({"labels": np.array([0.0, 1, 2])}, "one of 0..6"),
@@ -122,6 +146,31 @@ def test_clips_are_read_without_those_who_are_absent(tmp_path, network):
 def test_a_bad_file_of_clips_is_refused(tmp_path, network, changes, message):
     with pytest.raises(PackageError, match=message):
         clipfile.read(saved(tmp_path, network, **changes), network)
+
+
+def test_clips_damaged_anywhere_are_refused_or_the_same(tmp_path, network):
+    path = saved(tmp_path, network)
+    whole, (expected, _) = path.read_bytes(), clipfile.read(path, network)
+    rng = np.random.default_rng(4)
+    refused = 0
+    for _ in range(300):
+        content = bytearray(whole)
+        at = int(rng.integers(len(content)))
+        content[at if rng.integers(2) else at % 400 - 200] ^= 1 << int(rng.integers(8))  # half of them in the zip's frame
+        path.write_bytes(bytes(content))
+        try:
+            found, _ = clipfile.read(path, network)
+        except PackageError:
+            refused += 1
+        else:
+            assert all((one == other).all() for one, other in zip(found, expected))
+    assert refused > 100
+
+
+def test_clips_that_unpack_to_more_than_their_limit_are_refused(tmp_path, network, monkeypatch):
+    monkeypatch.setattr(clipfile, "SIZE_MAX", 1000)
+    with pytest.raises(PackageError, match="at most 0 are read"):
+        clipfile.read(saved(tmp_path, network), network)
 
 
 def test_no_file_of_clips_and_a_cut_one_are_named(tmp_path, network):

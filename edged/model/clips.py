@@ -4,29 +4,30 @@ An .npz with ``clips`` int16 (N, M, T, V, 3), Q1.14 fixed point, absent persons 
 ``labels`` (N,) integers. No pickle.
 """
 
-import zipfile
 from pathlib import Path
 from typing import List, Optional, Tuple, Union
 
 import numpy as np
 
 from edged.errors import MissingInput, PackageError, ShapeError
-from edged.model import stgcn
+from edged.model import npz, stgcn
+
+SIZE_MAX = 8 << 30
 
 
 def read(path: Union[str, Path], network: stgcn.Network) -> Tuple[List[np.ndarray], Optional[List[int]]]:
     """Clips (m, T, V, 3) of the people who are there, and labels. Raises MissingInput, PackageError, ShapeError."""
     try:
-        with np.load(str(path), allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
+        file = open(str(path), "rb")
     except OSError as error:
-        raise MissingInput("{}: {}".format(path, error.strerror or error)) from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise PackageError("{}: not a file of clips".format(path)) from error
+        raise MissingInput("{}: {}".format(path, error.strerror)) from error
+    with file:
+        arrays = npz.read(file, "{}: not a file of clips".format(path), SIZE_MAX)
     clips, labels = arrays.get("clips"), arrays.get("labels")
     if clips is None or set(arrays) - {"clips", "labels"}:
-        raise PackageError("{}: holds {}, must hold clips and may hold labels".format(
-            path, ", ".join(sorted(arrays)) or "nothing"))
+        others = sorted(set(arrays) - {"clips", "labels"})
+        raise PackageError("{}: not a file of clips: {}".format(
+            path, "clips is missing" if clips is None else "unknown {}".format(others[0])))
     wanted = (network.persons, network.frames, network.joints, stgcn.CHANNELS_IN)
     if clips.dtype != np.int16 or clips.ndim != 5 or clips.shape[1:] != wanted or not len(clips):
         raise ShapeError("{}: clips are {} {}, must be int16 (N, {}, {}, {}, {})".format(

@@ -6,15 +6,16 @@ The same network gives the same bytes, so that a card can name their SHA-256.
 import hashlib
 import io
 import os
-import zipfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, List, Union
 
 import numpy as np
 
-from edged.errors import MissingInput, PackageError, ShapeError
-from edged.model import stgcn
+from edged.errors import MissingInput, PackageError
+from edged.model import npz, stgcn
+from edged.model.bounds import check_shape
+from edged.model.layers import Shape
 from edged.model.skeleton import SKELETONS
 
 FORMAT = "edged-network-1"
@@ -67,6 +68,8 @@ def write(network: stgcn.Network, path: Union[str, Path]) -> str:
             file.write(packed)
         os.replace(part, str(path))
     except OSError as error:
+        if os.path.isfile(part):
+            os.unlink(part)
         raise MissingInput("{}: cannot be written: {}".format(path, error.strerror)) from error
     return hashlib.sha256(packed).hexdigest()
 
@@ -83,13 +86,10 @@ def read(path: Union[str, Path]) -> stgcn.Network:
 
 def from_bytes(packed: bytes, what: str) -> stgcn.Network:
     """The network in ``packed``, weights in float64; raises PackageError, which begins with ``what``."""
+    arrays = npz.read(io.BytesIO(packed), "{}: not a network file".format(what), SIZE_MAX)
     try:
-        if len(packed) > SIZE_MAX:
-            raise ValueError("over {} MiB".format(SIZE_MAX >> 20))
-        with np.load(io.BytesIO(packed), allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
         return _network(arrays)
-    except (ValueError, KeyError, EOFError, ShapeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, IndexError, PackageError) as error:
         reason = "{} is missing".format(error) if isinstance(error, KeyError) else " ".join(str(error).split())
         raise PackageError("{}: not a network file: {}".format(what, reason)) from error
 
@@ -124,6 +124,8 @@ def _network(arrays: Dict[str, np.ndarray]) -> stgcn.Network:
     if unknown:
         raise ValueError("unknown {}".format(", ".join(unknown)))
     stgcn.check(made)
+    partitions = made.blocks[0].adjacency.shape[0]
+    check_shape(Shape(made.persons, made.frames, made.joints, partitions), len(made.labels))
     return made
 
 

@@ -17,6 +17,9 @@ from edged.model.reference import check_bounds, empty_person
 from edged.model.scale import WORD_LIMIT, Tensor, activation_high, fit, multipliers, spread, tensor, words
 
 MARGIN = 1.5  # clipping set the error floor in measurements; half a bit of resolution buys it off
+# Pooled features are one number a clip, where the others are thousands: calibration meets less of their tail. Measured
+# on 1,500 generated clips (seed 770077): at 1.5 three clips left the range, and a logit was off by 0.2; worst seen 1.6.
+POOLED_MARGIN = 4.0
 _LOGIT_SCALE = 1.0 / 65536
 _RESIDUALS = {
     stgcn.NO_RESIDUAL: Residual.NONE,
@@ -153,10 +156,10 @@ def _path(folded: FoldedNetwork, seen: Statistics, margin: float) -> List[Tensor
 
 
 def _head(
-    folded: FoldedNetwork, seen: Statistics, last: Tensor, positions: int, margin: float
+    folded: FoldedNetwork, seen: Statistics, last: Tensor, positions: int
 ) -> Tuple[PoolLayer, FcLayer]:
     """``positions`` = persons * frames * joints at this depth. The empty person is not known yet."""
-    pooled = tensor(seen[POOLED], activation_high(folded.fc_weight), margin)
+    pooled = tensor(seen[POOLED], activation_high(folded.fc_weight), POOLED_MARGIN)
     labels, channels = folded.fc_weight.shape
     mult, shift = multipliers(np.array([last.scale / pooled.scale / positions]), "pool")
     row = Row(Kind.POOL, cin=channels, cout=channels, in_max=last.high, out_max=pooled.high, shift=shift)
@@ -168,7 +171,8 @@ def _head(
 
 
 def quantise(network: stgcn.Network, calibration_clips: Sequence[np.ndarray], margin: float = MARGIN) -> Model:
-    """The integer model of a network; its ranges are those of int16 clips (m <= M, T, V, 3), times ``margin``.
+    """The integer model of a network; its ranges are those of int16 clips (m <= M, T, V, 3), times ``margin``
+    (POOLED_MARGIN for what pooling gives).
 
     Raises MissingInput without clips, ShapeError for clips of another shape, PackageError for a network that the
     format cannot hold.
@@ -181,7 +185,7 @@ def quantise(network: stgcn.Network, calibration_clips: Sequence[np.ndarray], ma
     for index, block in enumerate(folded.blocks):
         layers += _block(folded, index, seen, path[index], path[index + 1], margin)
         frames = frames_after(frames, block.stride)
-    pool, fc = _head(folded, seen, path[-1], network.persons * frames * network.joints, margin)
+    pool, fc = _head(folded, seen, path[-1], network.persons * frames * network.joints)
 
     shape = Shape(network.persons, network.frames, network.joints, network.blocks[0].adjacency.shape[0])
     model = Model(network.skeleton.name, shape, network.labels, tuple(layers) + (pool, fc))

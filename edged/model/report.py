@@ -1,9 +1,11 @@
 """How far a quantised network answers as its original does: what a model owner reads before selling it.
 
 top-1 and top-5 agreement: the share of the clips for which both name the same label first, and for which the five
-likeliest labels are the same five. Mean loss change: of the cross-entropy against the true labels, relative to the
-original's own; without labels, against what the original says is likeliest. A layer's error is the root mean square of
-what it is off, relative to the original's activations, in the scale that fits best.
+likeliest labels are the same five, whatever their order. Mean loss change: of the mean cross-entropy against the true
+labels, (integer - original) / original; without labels, against what the original says is likeliest. Top-1 and top-5
+accuracy: the share for which the true label is the likeliest, or one of the five. A layer's error is the root mean
+square of what it is off, relative to the original's activations, in the scale that fits best; clipped are the clips in
+which it met the end of its range, which calibration on other clips would have made wider.
 """
 
 from dataclasses import dataclass, field
@@ -23,13 +25,15 @@ TOP = 5
 
 
 class LayerError(NamedTuple):
-    """weight_bits, activation_bits : widths of what the product reads; bound_used : of 2^31, in the worst case"""
+    """weight_bits, activation_bits : widths of what the product reads; bound_used : of 2^31, in the worst case
+    clipped : clips"""
 
     name: str
     weight_bits: int
     activation_bits: int
     bound_used: float
     error: float
+    clipped: int
 
 
 @dataclass
@@ -49,19 +53,20 @@ class Comparison:
         """By name, as the JSON report has them."""
         original, other = np.array(self.original), np.array(self.other)
         top = min(TOP, original.shape[1])
-        first = [np.sort(np.argsort(-logits, axis=1, kind="stable")[:, :top], axis=1) for logits in (original, other)]
+        first = [np.argsort(-logits, axis=1, kind="stable")[:, :top] for logits in (original, other)]
         labels = original.argmax(1) if self.labels is None else np.asarray(self.labels)
         losses = [_losses(logits, labels).mean() for logits in (original, other)]
         found = {
             "clips": len(original),
             "top1_agreement": float((original.argmax(1) == other.argmax(1)).mean()),
-            "top5_agreement": float((first[0] == first[1]).all(1).mean()),
+            "top5_agreement": float((np.sort(first[0]) == np.sort(first[1])).all(1).mean()),
             "mean_loss_change": float((losses[1] - losses[0]) / max(losses[0], 1e-12)),
             "largest_logit_error": float(np.abs(original - other).max()),
         }
         if self.labels is not None:
-            for name, logits in (("original", original), ("quantised", other)):
-                found["top1_accuracy_" + name] = float((logits.argmax(1) == labels).mean())
+            for name, best in zip(("original", "quantised"), first):
+                found["top1_accuracy_" + name] = float((best[:, 0] == labels).mean())
+                found["top5_accuracy_" + name] = float((best == labels[:, None]).any(1).mean())
         return found
 
 
@@ -83,6 +88,7 @@ class Report:
         self._comparison = Comparison(labels)
         # Of each layer: sums of original * integer, of integer^2 and of original^2.
         self._sums = np.zeros((len(model.layers), 3))
+        self._clipped = np.zeros(len(model.layers), int)
 
     def add(self, clip: np.ndarray) -> np.ndarray:
         """One int16 clip (m, T, V, 3); returns the original's logits. Raises ShapeError."""
@@ -92,6 +98,7 @@ class Report:
             found = step.output.astype(np.float64)
             theirs = original[:len(found)] if found.ndim == 4 else original[0]
             self._sums[index] += (theirs * found).sum(), (found ** 2).sum(), (theirs ** 2).sum()
+            self._clipped[index] += bool((np.abs(step.output) >= step.layer.row.out_max).any())
         self._comparison.add(original[0], found / LOGIT_ONE)
         return original[0]
 
@@ -105,17 +112,17 @@ class Report:
     @property
     def layers(self) -> List[LayerError]:
         made = []
-        for layer, (both, ours, theirs) in zip(self._model.layers, self._sums):
+        for layer, (both, ours, theirs), clipped in zip(self._model.layers, self._sums, self._clipped):
             rest = theirs - both * both / ours if ours else theirs
             error = float(np.sqrt(max(rest, 0.0) / theirs)) if theirs else 0.0
             kind = Kind(layer.row.kind).name.lower()
-            made.append(LayerError("{} {}".format(len(made), kind), *_widths(layer), error))
+            made.append(LayerError("{} {}".format(len(made), kind), *_widths(layer), error, int(clipped)))
         return made
 
 
 def _by_layer(folded: FoldedNetwork, clips: np.ndarray) -> List[np.ndarray]:
     """The original's output of each layer of the integer model, in its order."""
-    made, later = [], None  # type: List[np.ndarray], Optional[np.ndarray]
+    made: List[np.ndarray] = []
     for (index, name), x in activations(folded, clips):
         if (index, name) == (0, "in") or name in ("graph", "residual", "out", "pooled") or (index, name) == LOGITS:
             made.append(x)
@@ -140,10 +147,23 @@ def _bits(largest: int) -> int:
 def as_text(figures: Dict[str, Any], layers: Sequence[LayerError]) -> str:
     lines = ["{:<24} {}".format(name, "{:.6g}".format(value) if isinstance(value, float) else value)
              for name, value in figures.items()]
-    lines += ["", "{:<14} {:>8} {:>12} {:>12} {:>10}".format("layer", "weights", "activations", "bound used", "error")]
-    lines += ["{:<14} {:>8} {:>12} {:>12} {:>10.2e}".format(
-        one.name, one.weight_bits or "-", one.activation_bits, "{:.0%}".format(one.bound_used) if one.weight_bits else "-",
-        one.error) for one in layers]
+    lines += ["", "{:<14} {:>8} {:>12} {:>12} {:>10} {:>8}".format(
+        "layer", "weights", "activations", "bound used", "error", "clipped")]
+    lines += ["{:<14} {:>8} {:>12} {:>12} {:>10.2e} {:>8}".format(
+        one.name, one.weight_bits or "-", one.activation_bits,
+        "{:.0%}".format(one.bound_used) if one.weight_bits else "-", one.error, one.clipped) for one in layers]
+    return "\n".join(lines)
+
+
+def as_table(compared: Dict[str, Dict[str, Any]]) -> str:
+    """Figures of several arithmetics on the same clips, by name, as Markdown."""
+    lines = ["| arithmetic | top-1 agreement | top-5 agreement | mean loss change | largest logit error "
+             "| top-1 accuracy |", "|---|---|---|---|---|---|"]
+    for name, figures in compared.items():
+        accuracy = figures.get("top1_accuracy_quantised")
+        lines.append("| {} | {:.1%} | {:.1%} | {:+.3%} | {:.2g} | {} |".format(
+            name, figures["top1_agreement"], figures["top5_agreement"], figures["mean_loss_change"],
+            figures["largest_logit_error"], "-" if accuracy is None else "{:.1%}".format(accuracy)))
     return "\n".join(lines)
 
 
@@ -166,7 +186,8 @@ def draw(figures: Dict[str, Any], layers: Sequence[LayerError], path: str) -> No
     sheet.savefig(path, dpi=100)
 
 
-def compare(report: Report, clips: Iterable[np.ndarray], others: Sequence[Tuple[str, Callable[[np.ndarray], np.ndarray]]],
+def compare(report: Report, clips: Iterable[np.ndarray],
+            others: Sequence[Tuple[str, Callable[[np.ndarray], np.ndarray]]],
             labels: Optional[Sequence[int]] = None) -> Dict[str, Dict[str, Any]]:
     """Feed the report; figures of rivals (rivals.py) on the same clips, by their names."""
     made = {name: Comparison(labels) for name, _ in others}
