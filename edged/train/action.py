@@ -238,6 +238,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the network, as edged-owner packs it")
     parser.add_argument("--state", type=Path, metavar="FILE", help="where an interrupted run leaves off and goes on")
     parser.add_argument("--start", type=Path, metavar="FILE", help="another run's state, which this one refines")
+    add_plan(parser)
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """The options of ``plan_of``."""
     parser.add_argument("--width", choices=sorted(WIDTHS), default="narrow", help="full: the published size")
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--steps", type=int, default=5000)
@@ -245,10 +250,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=6e-3)
 
 
+def plan_of(given: argparse.Namespace) -> Plan:
+    return Plan(given.seed, given.steps, given.batch, given.rate, given.width)
+
+
 def run(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)  # the other core makes the clips
-    plan = Plan(given.seed, given.steps, given.batch, given.rate, given.width)
-    network = train(plan, sources(given), given.state, given.start, given.out)
+    network = train(plan_of(given), sources(given), given.state, given.start, given.out)
     print(write(export(network), given.out))
 
 

@@ -22,7 +22,7 @@ from edged.model.layers import Model
 from edged.model.network import read
 from edged.model.quantise import quantise
 from edged.train import realvideo
-from edged.train.mixture import Source, held_out_sources
+from edged.train.mixture import Source, add_sources, held_out_sources, real_videos
 
 RECORDING_SEED = 995000
 THRESHOLDS = (0.5, 0.6, 0.8)
@@ -176,11 +176,14 @@ def source_table(model: Model, sources: Sequence[Source], count: int) -> str:
     return "\n".join(lines)
 
 
-def real_table(model: Model, videos: Sequence[realvideo.Video]) -> str:
-    """What the network says of real people, as Markdown."""
+def falling_in(model: Model, video: realvideo.Video) -> List[Tuple[float, float]]:
+    """(seconds, probability of falling) of every clip that the camera process would make of it."""
     falling = model.labels.index(motion.FALLING)
-    said = [[(at_s, float(probabilities[falling])) for at_s, probabilities in judged(model, video.recording)]
-            for video in videos]
+    return [(at_s, float(probabilities[falling])) for at_s, probabilities in judged(model, video.recording)]
+
+
+def real_table(videos: Sequence[realvideo.Video], said: Sequence[Sequence[Tuple[float, float]]]) -> str:
+    """What was said of real people, as Markdown; ``said`` as realvideo.outcome takes it."""
     lines = ["| real videos, falling at | |", "|---|---|"]
     lines += ["| {} | {} |".format(threshold, realvideo.outcome(videos, said, threshold)) for threshold in THRESHOLDS]
     return "\n".join(lines)
@@ -214,10 +217,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", type=Path, metavar="FILE", help="a network file (default: the bundled one)")
     parser.add_argument("--clips", type=int, default=1000, help="held-out generated clips (default 1000)")
     parser.add_argument("--recordings", type=int, default=40, help="pairs of generated recordings (default 40)")
-    parser.add_argument("--corpus", type=Path, metavar="FILE", help="of recorded motion: what is held out of it")
-    parser.add_argument("--falls", type=Path, metavar="FILE", help="of rag-dolls: what is held out of them")
-    parser.add_argument("--skeletons", type=Path, metavar="FOLDER", help="of GMDCSA24, see edged/train/realvideo.py")
-    parser.add_argument("--tables", type=Path, metavar="FOLDER", help="its tables of what happens when")
+    add_sources(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the confusion matrix as a picture")
 
 
@@ -237,7 +237,8 @@ def run(given: argparse.Namespace) -> None:
     if parts:
         print("\n" + source_table(model, parts, SOURCE_CLIPS))
     if given.skeletons is not None:
-        print("\n" + real_table(model, realvideo.load(given.skeletons, given.tables or given.skeletons)))
+        videos = real_videos(given)
+        print("\n" + real_table(videos, [falling_in(model, video) for video in videos]))
     print("\n{:.0f} ms a clip in the NumPy reference".format(1000 * figures.seconds))
 
 

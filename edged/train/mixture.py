@@ -11,13 +11,16 @@ import numpy as np
 
 from edged.camera import motion
 from edged.camera.viewpoint import random_view
+from edged.train import realvideo
 from edged.train.corpus import Corpus
+from edged.train.footage import Footage
 from edged.train.ragdoll import Falls
 from edged.train.takes import HELD_OUT, TRAIN
 
 _TRIES = 30
 # Against the generator's 1, where a source has the label.
 RECORDED, RAGDOLLS = 1.0, 1.0
+REAL = 0.5  # three people in a few rooms
 
 
 class Source(NamedTuple):
@@ -64,11 +67,25 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     """The options that name what ``sources`` takes."""
     parser.add_argument("--corpus", type=Path, metavar="FILE", help="of recorded motion, from train corpus")
     parser.add_argument("--falls", type=Path, metavar="FILE", help="of rag-dolls, from train ragdoll")
+    parser.add_argument("--skeletons", type=Path, metavar="FOLDER", help="of GMDCSA24, see edged/train/realvideo.py")
+    parser.add_argument("--tables", type=Path, metavar="FOLDER", help="its tables of what happens when")
 
 
-def sources(given: argparse.Namespace) -> Mixture:
-    """The generator, and what the options name; of that, what is for training alone."""
-    return Mixture([generator()] + _recorded(given.corpus, given.falls, TRAIN))
+def sources(given: argparse.Namespace, without: Optional[int] = None) -> Mixture:
+    """The generator, and what the options name; of that, what is for training alone.
+
+    without : a subject whose real videos are left out
+    """
+    parts = [generator()] + _recorded(given.corpus, given.falls, TRAIN)
+    videos = [video for video in real_videos(given) if video.subject != without]
+    if videos:
+        footage = Footage(videos)
+        parts.append(Source("real videos", footage.labels, REAL, footage.clip))
+    return Mixture(parts)
+
+
+def real_videos(given: argparse.Namespace) -> List[realvideo.Video]:
+    return [] if given.skeletons is None else realvideo.load(given.skeletons, given.tables or given.skeletons)
 
 
 def held_out_sources(corpus: Optional[Path], falls: Optional[Path]) -> List[Source]:
