@@ -34,7 +34,8 @@ EXPORTED = (448, 256)   # width and height that the file names; it takes others
 DRAWN_OF_A_SCENE = 8
 _MIRROR = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)  # each joint on the other side
 _FOREGROUND = 6.0       # how much more a cell of a person counts
-_INVENTED = 4.0         # ... and one in which something is seen that is not there
+_INVENTED = 8.0         # ... and one in which something is seen that is not there
+_SCRAMBLED_SHARE = 0.12  # crops of what is in pictures, in an order in which it is nobody
 _RENDERED_SHARE = 0.5
 _AVERAGED = 0.998       # of the weights of steps before: the mean is what is exported
 
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenes", type=int, default=500, help="rendered, eight pictures each (default 500)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="the network as ONNX")
     parser.add_argument("--state", metavar="FILE", type=Path, help="checkpoint: written now and then, gone on from")
+    parser.add_argument("--start", metavar="FILE", type=Path, help="another run's state, which this one refines")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--batch", type=int, default=16)
@@ -129,15 +131,30 @@ def crop(rng: np.random.Generator, example: Example) -> Tuple[np.ndarray, np.nda
     counts[to] = 1
     image[CELL * to[0].start:CELL * to[0].stop, CELL * to[1].start:CELL * to[1].stop] = \
         example.image[CELL * top:CELL * bottom, CELL * left:CELL * right]
-    if rng.random() < 0.6:
+    chance = rng.random()
+    if chance < _SCRAMBLED_SHARE:
+        image, maps = _scrambled(rng, image), np.zeros_like(maps)
+        maps[18] = 1
+    elif chance < 0.7:
         image = _cluttered(rng, image, maps)
     return _recoloured(rng, image), maps, counts
+
+
+def _scrambled(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """The same colours, edges and textures, of real places too, in tiles too small for a body."""
+    side = int(rng.choice((8, 16, 32)))
+    many = SIDE // side
+    tiles = image.reshape(many, side, many, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
+    tiles = tiles[rng.permutation(len(tiles))]
+    if rng.random() < 0.5:
+        tiles = tiles.swapaxes(1, 2)
+    return np.ascontiguousarray(tiles.reshape(many, many, side, side, 3).swapaxes(1, 2).reshape(SIDE, SIDE, 3))
 
 
 def _cluttered(rng: np.random.Generator, image: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """Poles, signs, bags and stripes where nobody is: what a network that met few places takes for people."""
     drawn = image.copy()
-    for _ in range(int(rng.integers(1, 7))):
+    for _ in range(int(rng.integers(1, 13))):
         at, tall = rng.uniform(0, SIDE, 2), SIDE * rng.uniform(0.04, 0.5)
         colour = rng.uniform(0, 255, 3) if rng.random() < 0.6 else np.full(3, rng.uniform(0, 255))
         kind = rng.integers(4)
@@ -205,6 +222,8 @@ def train(given: argparse.Namespace) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     taught, rendered = (teacher.kept(given.examples / name) for name in ("taught", "rendered"))
     network = Student().to(memory_format=torch.channels_last)
+    if given.start is not None:
+        network.load_state_dict(torch.load(str(given.start), weights_only=True)["mean"])
     mean: Dict[str, torch.Tensor] = {name: value.clone() for name, value in network.state_dict().items()}
     optimiser = torch.optim.AdamW(network.parameters(), lr=given.rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, given.rate, total_steps=given.steps, pct_start=0.1)
