@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from contextlib import contextmanager
-from typing import Iterator, List, Optional
+from typing import Callable, Iterator, List, Optional
 
 from edged import __version__
 from edged.errors import EdgedError, EnclaveError, KeyRefused, MissingInput
@@ -28,6 +28,20 @@ def parser(program: str, description: Optional[str]) -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version="%(prog)s " + __version__)
     made.add_argument("-v", "--verbose", action="store_true", help="log changes of state")
     return made
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """A type of arguments: whole numbers from ``low`` on."""
+    def number(text: str) -> int:
+        try:
+            found = int(text)
+        except ValueError:
+            found = low - 1
+        if found < low:
+            raise argparse.ArgumentTypeError("{!r}: a whole number, at least {}, is needed".format(text, low))
+        return found
+
+    return number
 
 
 def run(made: argparse.ArgumentParser, arguments: Optional[List[str]]) -> int:

@@ -123,7 +123,10 @@ def _add_train(commands: Any, given: Sequence[str]) -> None:
 
 
 def _numbers(text: str) -> Tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError("{!r}: numbers with commas between them are needed".format(text)) from None
 
 
 def run_import(given: argparse.Namespace) -> None:
@@ -134,7 +137,13 @@ def run_import(given: argparse.Namespace) -> None:
         labels = _lines(given.labels)
     made = importer.import_file(given.file, labels=labels, skeleton=given.skeleton, persons=given.persons,
                                 frames=given.frames, strides=given.strides)
-    network.write(made, given.out)
+    try:
+        content = network.to_bytes(made)
+    except PackageError as error:
+        raise PackageError("{}: {}".format(given.file, error)) from error
+    placing = Placing()
+    placing.add(given.out, content, SHARED)
+    placing.commit()
     print("{}: {} blocks, channels {}, {} labels, skeleton {}".format(
         given.out, len(made.blocks), ", ".join(str(block.channels_out) for block in made.blocks), len(made.labels),
         made.skeleton.name))
@@ -142,10 +151,10 @@ def run_import(given: argparse.Namespace) -> None:
 
 def _lines(path: str) -> List[str]:
     try:
-        text = command.read_file(path).decode("utf-8")
+        text = command.read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PackageError("{}: not a list of labels in UTF-8".format(path)) from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip(" \t\r") for line in text.split("\n") if line.strip(" \t\r")]
 
 
 def run_pack(given: argparse.Namespace) -> None:
@@ -155,19 +164,30 @@ def run_pack(given: argparse.Namespace) -> None:
     from edged.trust import keyring
     placements = _placements(given.placements)
     try:
+        network.check_text(given.model_id, "--model-id")
+    except PackageError as error:
+        raise UsageError(str(error)) from error
+    try:
         wanted = bytes.fromhex(given.key_id)
     except ValueError as error:
         raise UsageError("--key-id {}: must be hexadecimal, as keys show prints it".format(given.key_id)) from error
     ring = keyring.open_ring(given.keys, keyring.read_passphrase(given.passphrase_file))
     key_id, key = ring.model_key(wanted)
     original = network.read(given.file)
-    model = quantise(original, _calibration(original, given.calibration))
+    model = _quantised(quantise, original, _calibration(original, given.calibration), given.file)
     packed = package.pack(model, key, ring.signing_key, given.model_id, given.version, placements, key_id)
     placing = Placing()
     placing.add(given.out, packed, SHARED)
     placing.commit()
     print("{}: {} {} for {}, key {}, {} bytes".format(
         given.out, given.model_id, given.version, given.placements, key_id.hex(), len(packed)))
+
+
+def _quantised(quantise: Any, original: Any, calibration: List[Any], path: Optional[str]) -> Any:
+    try:
+        return quantise(original, calibration)
+    except PackageError as error:
+        raise PackageError("{}: {}".format(path or "the bundled network", error)) from error
 
 
 def _placements(text: str) -> int:
@@ -252,7 +272,7 @@ def run_report(given: argparse.Namespace) -> None:
         _require_picture(given.plot)
     clips, labels, count = _compared(original, given)
     calibration = [] if given.package is not None and not given.rivals else _calibration(original, given.calibration)
-    model = quantise(original, calibration) if given.package is None else _opened(given, package)
+    model = _opened(given, package) if given.package else _quantised(quantise, original, calibration, given.file)
     made = report.Report(original, model, labels)
     others = report.compare(made, _progress(clips, count, given.json), rivals.rivals(original, calibration)
                             if given.rivals else [], labels)

@@ -32,5 +32,6 @@ def read_secret(path: str, sizes: Collection[int], owners: Optional[Collection[i
     finally:
         os.close(handle)
     if len(key) not in sizes:
-        raise KeyRefused("{}: not a key of {} raw bytes".format(path, " or ".join(map(str, sorted(sizes)))))
+        wanted = " or ".join(map(str, sorted(sizes))) if len(sizes) < 5 else "{} to {}".format(min(sizes), max(sizes))
+        raise KeyRefused("{}: not a key of {} raw bytes".format(path, wanted))
     return key

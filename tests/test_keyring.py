@@ -113,6 +113,14 @@ def test_a_renewed_ring_keeps_the_older_keys(path, ring):
         again.model_key(bytes(16))
 
 
+def test_a_ring_behind_a_link_stays_the_one_ring(path, ring, tmp_path):
+    link = str(tmp_path / "link")
+    os.symlink(path, link)
+    keyring.replace(link, ring.renewed(), PASSPHRASE)
+    assert os.path.islink(link) and keyring.open_ring(path, PASSPHRASE) == keyring.open_ring(link, PASSPHRASE)
+    assert len(keyring.inspect(path).key_ids) == len(ring.public.key_ids) + 1
+
+
 def test_what_an_earlier_try_left_is_not_written_over(path, ring):
     open(path + ".new", "w").close()
     with pytest.raises(UsageError, match="is left of an earlier try"):

@@ -104,7 +104,7 @@ def test_a_package_that_is_there_is_not_written_over(desk, capsys):
 
 @pytest.mark.parametrize("more, code, message", [
     (("--placements", "masked,cloud"), 2, "'cloud': choose of enclave, inputs, masked"),
-    (("--version", "-1"), 65, "version"), (("--model-id", "x" * 99), 65, "model_id")])
+    (("--version", "-1"), 65, "version"), (("--model-id", "x" * 99), 2, "1 to 64 bytes")])
 def test_what_no_manifest_may_say_is_refused(desk, capsys, more, code, message):
     refused(desk, capsys, code, message, *more)
 
@@ -131,6 +131,34 @@ def test_a_network_outside_the_bound_is_refused(desk, capsys):
     huge = replace(network.data_norm, offset=network.data_norm.offset + 1e9)
     networks.write(replace(network, data_norm=huge), desk / "huge.npz")
     refused(desk, capsys, 65, "not representable", network="huge.npz")
+
+
+def test_logits_that_the_enclave_cannot_tell_apart_are_refused(desk, capsys):
+    network = networks.read(desk / "small.npz")
+    networks.write(replace(network, fc_bias=network.fc_bias + 2e4), desk / "loud.npz")
+    refused(desk, capsys, 65, "loud.npz: its logits reach 2e+04 on the calibration clips", network="loud.npz")
+
+
+def test_clips_without_anybody_calibrate_and_compare_nothing(desk, capsys):
+    np.savez(str(desk / "clips.npz"), clips=np.zeros((4, 2, 30, 18, 3), np.int16))
+    refused(desk, capsys, 65, "clips.npz: nobody is in any of the 4 clips")
+    assert report(desk, "--calibration", str(desk / "clips.npz")) == 65
+
+
+def test_the_package_of_another_network_is_not_reported_on(desk, capsys):
+    assert packed(desk) == 0
+    other = stgcn.random_network(6, channels=((4, 1), (8, 2)), frames=30, labels=3, taps=3)
+    networks.write(replace(other, labels=("a", "b", "c")), desk / "other.npz")
+    capsys.readouterr()
+    assert owner.main(["report", str(desk / "other.npz"), "--on", str(desk / "clips.npz"), "--package",
+                       str(desk / "package"), "--keys", str(desk / "ring"), "--passphrase-file", str(desk / "words")]) == 65
+    said = capsys.readouterr().err
+    assert "the package is of another network: sizes" in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["a\x1b[31m", "a\nb", "\udcff", "", " a", "\u202e"])
+def test_a_model_id_that_a_screen_would_not_show_as_it_is_is_refused(desk, capsys, text):
+    refused(desk, capsys, 2, "must be 1 to 64 bytes of printable text", "--model-id", text)
 
 
 def test_a_key_id_that_is_none_is_refused(desk, capsys):

@@ -26,7 +26,7 @@ class Seen:
     mean: np.ndarray
 
 
-# Tensors by (block, name): "in", "joined" (order BEFORE), "graph", "residual", "out"; and (-1, "pooled").
+# Tensors by (block, name): "in", "joined" (order BEFORE), "graph", "residual", "out"; and of a clip (-1, "pooled") and (-1, "logits").
 Statistics = Dict[Tuple[int, str], Seen]
 POOLED = (-1, "pooled")
 LOGITS = (-1, "logits")
@@ -102,9 +102,9 @@ def forward(folded: FoldedNetwork, clips: np.ndarray) -> Tuple[np.ndarray, Stati
     """clips (N, M, T, V, 3) float -> logits (N, L) and what was seen on the way.  Raises ShapeError."""
     seen: Statistics = {}
     for name, x in activations(folded, clips):
-        if name == POOLED:
+        if name in (POOLED, LOGITS):
             seen[name] = Seen(float(np.abs(x).max()), x.mean(axis=0))
-        elif name != LOGITS:
+        else:
             seen[name] = _see(x)
     return x, seen
 

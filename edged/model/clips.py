@@ -38,4 +38,6 @@ def read(path: Union[str, Path], network: stgcn.Network) -> Tuple[List[np.ndarra
             raise ShapeError("{}: labels must be one of 0..{} for each of the {} clips".format(
                 path, len(network.labels) - 1, len(clips)))
         labels = [int(label) for label in labels]
+    if not clips.any():
+        raise ShapeError("{}: nobody is in any of the {} clips".format(path, len(clips)))
     return [clip[clip.any(axis=(1, 2, 3))] for clip in clips], labels

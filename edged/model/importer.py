@@ -10,12 +10,14 @@ Source of the names: the code to Yan, Xiong, Lin, AAAI 2018, arXiv:1801.07455.
 import io
 import pickle
 import re
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+import warnings
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
 from edged.command import needs, read_file
 from edged.errors import PackageError, ShapeError, UsageError
+from edged.model import network as networks
 from edged.model import onnx_import, stgcn
 from edged.model.skeleton import SKELETONS, Skeleton, adjacency
 
@@ -26,6 +28,9 @@ _PARTS = r"(gcn\.conv|tcn\.2|residual\.0)\.(weight|bias)|(tcn\.[03]|residual\.1)
 _BLOCK = re.compile(r"st_gcn_networks\.(\d+)\.({})".format(_PARTS))
 _OTHER = re.compile(r"A|data_bn\.({})|edge_importance\.(\d+)|fcn\.(weight|bias)".format("|".join(_NORM)))
 _SAME = 1e-4  # between a published adjacency and a checkpoint's own, in float32
+_SAME_HALF = 4e-3  # ... where it was saved in 16 bits
+_WRAPPED_MOST = 4
+_VALUES_MOST = 1 << 27
 
 Arrays = Dict[str, np.ndarray]
 
@@ -63,22 +68,29 @@ def _load(content: bytes, path: str) -> Any:
     with needs("owner"):
         import torch
     try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an error below says it in one line
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise PackageError("{}: not a plain state dict: it holds code, which is not run, or is damaged: save "
                            "model.state_dict() again".format(path)) from error
-    except (RuntimeError, OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # a damaged file is one of a dozen kinds of error
         raise PackageError("{}: not a PyTorch checkpoint, or damaged".format(path)) from error
 
 
 def _arrays(found: Any, path: str) -> Arrays:
     """The tensors by their published names, float64; whatever wraps them is taken off."""
-    while isinstance(found, dict) and any(isinstance(found.get(name), dict) for name in _WRAPPERS):
+    for _ in range(_WRAPPED_MOST):
+        if not isinstance(found, dict) or not any(isinstance(found.get(name), dict) for name in _WRAPPERS):
+            break
         found = next(found[name] for name in _WRAPPERS if isinstance(found.get(name), dict))
     if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found):
         raise PackageError("{}: holds no state dict".format(path))
     made: Arrays = {}
+    values = 0
     for name, value in found.items():
+        if not name.isprintable():
+            raise PackageError("{}: {}: a name of no layer".format(path, ascii(name[:80])))
         for prefix in _PREFIXES:
             if name.startswith(prefix):
                 name = name[len(prefix):]
@@ -86,13 +98,36 @@ def _arrays(found: Any, path: str) -> Arrays:
             continue
         if not hasattr(value, "detach"):
             raise PackageError("{}: {} is no tensor".format(path, name))
-        made[name] = value.detach().to("cpu").double().numpy()
+        if name in made:
+            raise PackageError("{}: {} is there twice, with a prefix and without".format(path, name))
+        values += value.numel()
+        made[name] = _numbers(value, values, "{}: {}".format(path, name))
     unknown = sorted(name for name in made if not (_BLOCK.fullmatch(name) or _OTHER.fullmatch(name)))
     if unknown:
         raise PackageError("{}: {} cannot be represented{}: only the layers of the published ST-GCN can".format(
             path, unknown[0], " (and {} more)".format(len(unknown) - 1) if len(unknown) > 1 else ""))
     _require_numbers(made, path)
     return made
+
+
+def _numbers(tensor: Any, values: int, where: str) -> np.ndarray:
+    """float64; ``values``: of the whole checkpoint so far. Raises PackageError unless it holds all of its numbers."""
+    plain = str(tensor.layout) == "torch.strided" and tensor.device.type == "cpu" and not tensor.is_quantized \
+        and not tensor.is_nested
+    if not plain or tensor.is_complex() or tensor.element_size() * tensor.numel() > tensor.untyped_storage().nbytes():
+        raise PackageError("{} is no plain tensor of real numbers ({}, {}): save it dense, unquantised and in full"
+                           .format(where, str(tensor.dtype).replace("torch.", ""), tensor.layout))
+    if values > _VALUES_MOST:
+        raise PackageError("{}: more than {} values by then: no ST-GCN that the enclave takes".format(
+            where, _VALUES_MOST))
+    found = tensor.detach().double().numpy()
+    if tensor.element_size() == 2:
+        found = found.view(_Half)
+    return found
+
+
+class _Half(np.ndarray):
+    """Was saved in 16 bits."""
 
 
 def _require_numbers(arrays: Arrays, path: str) -> None:
@@ -106,6 +141,7 @@ class _Checkpoint:
 
     def __init__(self, arrays: Arrays, path: str) -> None:
         self.arrays, self.path = arrays, path
+        self._taken: Set[str] = set()
 
     def take(self, name: str, *shape: Optional[int]) -> np.ndarray:
         if name not in self.arrays:
@@ -114,12 +150,20 @@ class _Checkpoint:
         if found.ndim != len(shape) or any(want is not None and want != have for want, have in zip(shape, found.shape)):
             raise PackageError("{}: {} is {}, must be ({})".format(
                 self.path, name, found.shape, ", ".join("any" if want is None else str(want) for want in shape)))
+        self._taken.add(name)
         return found
+
+    def require_all_taken(self) -> None:
+        """What the network would not have is not left out silently."""
+        left = sorted(set(self.arrays) - self._taken)
+        if left:
+            raise PackageError("{}: {}{} belongs to no layer that is there".format(
+                self.path, left[0], " (and {} more)".format(len(left) - 1) if len(left) > 1 else ""))
 
     def norm(self, name: str, channels: int) -> stgcn.BatchNorm:
         made = stgcn.BatchNorm(**{ours: self.take("{}.{}".format(name, theirs), channels)
                                   for theirs, ours in _NORM.items()})
-        if not (made.variance + made.epsilon > 0).all():
+        if not (made.variance >= 0).all() or not (made.variance + made.epsilon > 0).all():
             raise PackageError("{}: {}.running_var is negative".format(self.path, name))
         return made
 
@@ -161,26 +205,33 @@ def from_state_dict(
         fc_weight=file.take("fcn.weight", classes, channels_in, 1, 1)[:, :, 0, 0],
         fc_bias=file.take("fcn.bias", classes),
     )
+    file.require_all_taken()
     try:
-        stgcn.check(network)
-    except ShapeError as error:
+        networks.check(network)
+    except PackageError as error:
         raise PackageError("{}: {}".format(path, error)) from error
     return network
 
 
 def _skeleton(base: np.ndarray, name: Optional[str], path: str) -> Skeleton:
-    """The one whose adjacency it is; a named one is taken at its word."""
-    partitions, joints = base.shape[:2]
+    """The one whose adjacency it is; a named one is taken at its word where it is nobody's."""
+    partitions = base.shape[0]
+    if not partitions or not base.any():
+        raise PackageError("{}: A ({}) joins nothing".format(path, " x ".join(map(str, base.shape))))
+    alike = _SAME_HALF if isinstance(base, _Half) else _SAME
+    told = [body for body in SKELETONS.values()
+            if base.shape[1:] == (body.joints,) * 2 and np.abs(base - adjacency(body, partitions)).max() < alike]
     if name is not None:
         if name not in SKELETONS:
             raise UsageError("--skeleton {}: choose of {}".format(name, ", ".join(sorted(SKELETONS))))
         if base.shape[1:] != (SKELETONS[name].joints,) * 2:
             raise PackageError("{}: A is {}, {} has {} joints".format(
                 path, base.shape, name, SKELETONS[name].joints))
+        if told and SKELETONS[name] not in told:
+            raise PackageError("{}: A is the adjacency of {}, not of {}".format(path, told[0].name, name))
         return SKELETONS[name]
-    for body in SKELETONS.values():
-        if base.shape[1:] == (body.joints,) * 2 and np.abs(base - adjacency(body, partitions)).max() < _SAME:
-            return body
+    if told:
+        return told[0]
     raise PackageError("{}: A ({} x {} x {}) is the adjacency of no skeleton that edged knows ({}): say which one it "
                        "is by --skeleton".format(path, *(base.shape + (", ".join(sorted(SKELETONS)),))))
 
@@ -209,7 +260,7 @@ def _block(file: _Checkpoint, index: int, base: np.ndarray, channels_in: int, ou
         raise PackageError("{}: {}tcn.2 has {} taps: only an odd number can be represented".format(
             file.path, name, temporal.shape[2]))
     importance = np.ones_like(base)
-    if file.has("edge_importance.{}".format(index)):
+    if any(other.startswith("edge_importance.") for other in file.arrays):  # of all blocks, or of none
         importance = file.take("edge_importance.{}".format(index), partitions, joints, joints)
     around = file.has(name + "residual.0.weight")
     if not around and index and (channels_in != out or stride != 1):

@@ -14,8 +14,9 @@ import numpy as np
 
 from edged.errors import MissingInput, PackageError
 from edged.model import npz, stgcn
-from edged.model.bounds import check_shape
+from edged.model.bounds import CHANNELS_MAX, LAYERS_MAX, STRIDE_MAX, TAPS_MAX, check_shape
 from edged.model.layers import Shape
+from edged.model.manifest import TEXT_MAX
 from edged.model.skeleton import SKELETONS
 
 FORMAT = "edged-network-1"
@@ -38,8 +39,34 @@ def _put(arrays: Dict[str, np.ndarray], name: str, value: Any) -> None:
             _put(arrays, "{}.{}".format(name, field.name), getattr(value, field.name))
 
 
+def check(network: stgcn.Network) -> None:
+    """Raise ShapeError unless its parts fit each other, PackageError unless the enclave takes its sizes and texts."""
+    stgcn.check(network)
+    check_shape(Shape(network.persons, network.frames, network.joints, network.blocks[0].adjacency.shape[0]),
+                len(network.labels))
+    for label in network.labels:
+        check_text(label, "label")
+    for index, block in enumerate(network.blocks):
+        for what, found, most in (("channels", block.channels_out, CHANNELS_MAX), ("stride", block.stride, STRIDE_MAX),
+                                  ("taps", block.temporal_weight.shape[1], TAPS_MAX)):
+            if found > most:
+                raise PackageError("block {} has {} {}, the enclave takes at most {}".format(index, what, found, most))
+    layers = 3 + 2 * len(network.blocks) + sum(block.residual == stgcn.CONVOLUTION for block in network.blocks)
+    if layers > LAYERS_MAX:
+        raise PackageError("{} blocks make {} layers, the enclave takes at most {}".format(
+            len(network.blocks), layers, LAYERS_MAX))
+
+
+def check_text(text: str, what: str) -> None:
+    """Raise PackageError for what a screen would not show as it is: it is signed, and read by people."""
+    if not text.isprintable() or text != text.strip() or not 1 <= len(text.encode("utf-8", "replace")) <= TEXT_MAX:
+        raise PackageError("{} {}: must be 1 to {} bytes of printable text".format(what, ascii(text[:80]), TEXT_MAX))
+
+
 def to_bytes(network: stgcn.Network) -> bytes:
-    """Raises PackageError for a skeleton that the format has no name for, and for weights that are no numbers."""
+    """Raises as ``check``, and PackageError for a skeleton that the format has no name for and for weights that are no
+    numbers."""
+    check(network)
     if SKELETONS.get(network.skeleton.name) != network.skeleton:
         raise PackageError("skeleton {}: a network file knows {}".format(
             network.skeleton.name, ", ".join(sorted(SKELETONS))))
@@ -49,8 +76,9 @@ def to_bytes(network: stgcn.Network) -> bytes:
         "strides": np.array([block.stride for block in network.blocks], np.int64),
         "residuals": np.array([block.residual for block in network.blocks]),
     }
-    for name in ("data_norm", "blocks", "fc_weight", "fc_bias"):
-        _put(arrays, name, getattr(network, name))
+    with np.errstate(over="ignore"):  # said below
+        for name in ("data_norm", "blocks", "fc_weight", "fc_bias"):
+            _put(arrays, name, getattr(network, name))
     for name, value in arrays.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise PackageError("{}: holds what is not a finite float32".format(name))
@@ -60,15 +88,22 @@ def to_bytes(network: stgcn.Network) -> bytes:
 
 
 def write(network: stgcn.Network, path: Union[str, Path]) -> str:
-    """Whole or not at all; returns the file's SHA-256. Raises as ``to_bytes``, and MissingInput for a bad path."""
+    """Whole or not at all, in the place of an earlier one; returns the file's SHA-256.
+
+    Raises as ``to_bytes``, and MissingInput for a bad path.
+    """
     packed = to_bytes(network)
-    part = str(path) + ".part"
+    part = "{}.part-{}".format(path, os.getpid())
+    made = False
     try:
-        with open(part, "wb") as file:
+        if os.path.lexists(str(path)) and (os.path.islink(str(path)) or not os.path.isfile(str(path))):
+            raise OSError(0, "is there, and no plain file")
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
+            made = True
             file.write(packed)
         os.replace(part, str(path))
     except OSError as error:
-        if os.path.isfile(part):
+        if made:
             os.unlink(part)
         raise MissingInput("{}: cannot be written: {}".format(path, error.strerror)) from error
     return hashlib.sha256(packed).hexdigest()
@@ -123,9 +158,7 @@ def _network(arrays: Dict[str, np.ndarray]) -> stgcn.Network:
     unknown = sorted(set(arrays) - known)
     if unknown:
         raise ValueError("unknown {}".format(", ".join(unknown)))
-    stgcn.check(made)
-    partitions = made.blocks[0].adjacency.shape[0]
-    check_shape(Shape(made.persons, made.frames, made.joints, partitions), len(made.labels))
+    check(made)
     return made
 
 

@@ -18,6 +18,7 @@ _POOLING = ("ReduceMean", "GlobalAveragePool", "AveragePool")
 _EPSILON = 1e-5  # of stgcn.BatchNorm
 _EINSUM = "nkctv,kvw->nctw"
 _CLOSE = 1e-3
+_BATCH_MOST = 256
 
 
 class Imported(NamedTuple):
@@ -98,9 +99,18 @@ class _Graph:
 
 def read(content: bytes, path: str) -> Imported:
     """Raises PackageError for any other graph, MissingInput where onnx is not installed."""
-    graph = _Graph(content, path)
+    try:
+        return _imported(_Graph(content, path))
+    except (LookupError, ValueError, TypeError, AttributeError) as error:  # of a node unlike any that PyTorch writes
+        raise PackageError("{}: a node of it is damaged, or unlike PyTorch's: {}".format(
+            path, ascii(str(error))[:120])) from error
+
+
+def _imported(graph: _Graph) -> Imported:
     if len(graph.input_shape) != 5 or graph.input_shape[1] != stgcn.CHANNELS_IN or min(graph.input_shape[2:]) < 1:
         raise graph.refuse("input {}, must be (N, 3, frames, joints, persons)".format(graph.input_shape))
+    if graph.input_shape[0] > _BATCH_MOST:
+        raise graph.refuse("input {}: more than {} clips at once".format(graph.input_shape, _BATCH_MOST))
     _, _, frames, joints, persons = graph.input_shape
     arrays: Dict[str, np.ndarray] = {}
     node = graph.want(graph.before(graph.graph.output[0].name), "Conv", "Gemm")
@@ -230,7 +240,9 @@ def check(content: bytes, network: stgcn.Network, path: str) -> None:
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
-        theirs = session.run(None, {name: clip.transpose(3, 1, 2, 0)[None].astype(np.float32)})[0].reshape(-1)
+        many = session.get_inputs()[0].shape[0]
+        fed = np.repeat(clip.transpose(3, 1, 2, 0)[None].astype(np.float32), many if isinstance(many, int) else 1, 0)
+        theirs = session.run(None, {name: fed})[0].reshape(len(fed), -1)[0]
     except Exception as error:  # of onnxruntime's own kinds
         raise PackageError("{}: cannot be run: {}".format(path, " ".join(str(error).split())[:200])) from error
     ours = stgcn.forward(network, clip[None])[0]

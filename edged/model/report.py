@@ -83,6 +83,9 @@ class Report:
         if network.labels != model.labels:
             raise ShapeError("the package has labels {}, its original {}".format(
                 ", ".join(model.labels), ", ".join(network.labels)))
+        if _sizes(model) != _sizes_of(network):
+            raise ShapeError("the package is of another network: sizes {}, its original's are {}".format(
+                _sizes(model), _sizes_of(network)))
         reference.check_bounds(model)
         self._network, self._model, self._folded = network, model, fold(network)
         self._comparison = Comparison(labels)
@@ -118,6 +121,22 @@ class Report:
             kind = Kind(layer.row.kind).name.lower()
             made.append(LayerError("{} {}".format(len(made), kind), *_widths(layer), error, int(clipped)))
         return made
+
+
+def _sizes(model: Model) -> Tuple[int, ...]:
+    """Persons, frames, joints, partitions, then channels and stride of each block."""
+    made = [model.shape.persons, model.shape.frames, model.shape.joints, model.shape.partitions]
+    for layer in model.layers:
+        if isinstance(layer, TemporalLayer):
+            made += [layer.row.cout, layer.row.stride]
+    return tuple(made)
+
+
+def _sizes_of(network: stgcn.Network) -> Tuple[int, ...]:
+    made = [network.persons, network.frames, network.joints, network.blocks[0].adjacency.shape[0]]
+    for block in network.blocks:
+        made += [block.channels_out, block.stride]
+    return tuple(made)
 
 
 def _by_layer(folded: FoldedNetwork, clips: np.ndarray) -> List[np.ndarray]:

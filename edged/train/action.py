@@ -5,8 +5,7 @@ same batches, and no clip is met twice.
 """
 
 import argparse
-import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import List, Optional, Tuple
@@ -17,11 +16,13 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from edged import command
 from edged.camera import motion
 from edged.camera.clip import fixed_point
 from edged.model import stgcn
 from edged.model.network import write
 from edged.model.skeleton import COCO_18, adjacency
+from edged.train import state as states
 from edged.train.ahead import ahead
 from edged.train.mixture import Mixture, add_sources, sources
 
@@ -151,12 +152,13 @@ def train(plan: Plan, mixture: Mixture, state: Optional[Path] = None, start: Opt
     torch.manual_seed(plan.seed)
     network = Network(plan.width)
     if start is not None:
-        network.load_state_dict(torch.load(str(start), weights_only=True)["network"])
+        states.fill(network, states.load(start)["network"], start)
+    said = dict(asdict(plan), sources=[part.name for part in mixture.parts])
     optimiser = torch.optim.AdamW(network.parameters(), lr=plan.rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.rate, total_steps=plan.steps, pct_start=0.15)
     first = 0
-    if state is not None and state.exists():
-        kept = torch.load(str(state), weights_only=True)
+    kept = states.resumed(state, said)
+    if kept is not None:
         network.load_state_dict(kept["network"])
         optimiser.load_state_dict(kept["optimiser"])
         schedule.load_state_dict(kept["schedule"])
@@ -179,11 +181,8 @@ def train(plan: Plan, mixture: Mixture, state: Optional[Path] = None, start: Opt
         right_mean = keep * right_mean + (1 - keep) * float((logits.argmax(1) == labels).float().mean())
         bar.set_postfix(loss="{:.3f}".format(loss_mean), right="{:.3f}".format(right_mean), refresh=False)
         if (step + 1) % keep_every == 0 or step + 1 == plan.steps:
-            if state is not None:
-                fresh = state.with_suffix(".new")
-                torch.save({"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1,
-                            "schedule": schedule.state_dict()}, str(fresh))
-                os.replace(str(fresh), str(state))
+            states.keep(state, said, step + 1, network=network.state_dict(), optimiser=optimiser.state_dict(),
+                        schedule=schedule.state_dict())
             if early is not None:
                 write(export(network.eval()), early)
                 network.train()
@@ -244,9 +243,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_plan(parser: argparse.ArgumentParser) -> None:
     """The options of ``plan_of``."""
     parser.add_argument("--width", choices=sorted(WIDTHS), default="narrow", help="full: the published size")
-    parser.add_argument("--seed", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--seed", type=command.at_least(0), default=20)
+    parser.add_argument("--steps", type=command.at_least(2), default=5000)
+    parser.add_argument("--batch", type=command.at_least(2), default=32)
     parser.add_argument("--rate", type=float, default=6e-3)
 
 
@@ -256,6 +255,7 @@ def plan_of(given: argparse.Namespace) -> Plan:
 
 def run(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)  # the other core makes the clips
+    states.require_folder(given.out)
     network = train(plan_of(given), sources(given), given.state, given.start, given.out)
     print(write(export(network), given.out))
 

@@ -12,6 +12,7 @@ from typing import List, Sequence, Tuple
 
 import numpy as np
 
+from edged import command
 from edged.camera import motion
 from edged.camera.assemble import Assembler
 from edged.camera.clip import fixed_point
@@ -215,8 +216,8 @@ def draw_confusion(figures: Figures, path: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", type=Path, metavar="FILE", help="a network file (default: the bundled one)")
-    parser.add_argument("--clips", type=int, default=1000, help="held-out generated clips (default 1000)")
-    parser.add_argument("--recordings", type=int, default=40, help="pairs of generated recordings (default 40)")
+    parser.add_argument("--clips", type=command.at_least(1), default=1000, help="held-out generated clips (default 1000)")
+    parser.add_argument("--recordings", type=command.at_least(0), default=40, help="pairs of generated recordings (default 40)")
     add_sources(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the confusion matrix as a picture")
 

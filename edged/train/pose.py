@@ -9,17 +9,19 @@ import argparse
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
+from edged import command
 from edged.camera import motion, picture
 from edged.camera.pose import LIMBS
 from edged.camera.posenet import PoseNetwork
 from edged.errors import UsageError
+from edged.train import state as states
 from edged.train import targets, teacher
 from edged.train.agreement import evaluate
 from edged.train.ahead import ahead
@@ -53,13 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--videos", metavar="FOLDER", type=Path, help="the videos, as teacher.py names them")
     parser.add_argument("--models", metavar="FOLDER", help="where the large network lies (default $EDGED_MODELS)")
     parser.add_argument("--examples", metavar="FOLDER", type=Path, help="where examples are kept")
-    parser.add_argument("--scenes", type=int, default=500, help="rendered, eight pictures each (default 500)")
+    parser.add_argument("--scenes", type=command.at_least(1), default=500, help="rendered, eight pictures each (default 500)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="the network as ONNX")
     parser.add_argument("--state", metavar="FILE", type=Path, help="checkpoint: written now and then, gone on from")
     parser.add_argument("--start", metavar="FILE", type=Path, help="another run's state, which this one refines")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=7000)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--seed", type=command.at_least(0), default=1)
+    parser.add_argument("--steps", type=command.at_least(2), default=7000)
+    parser.add_argument("--batch", type=command.at_least(2), default=16)
     parser.add_argument("--rate", type=float, default=2e-3)
 
 
@@ -218,18 +220,20 @@ def loss_of(answers: Sequence[torch.Tensor], maps: torch.Tensor, counts: torch.T
 
 def train(given: argparse.Namespace) -> None:
     """Write the network to ``given.out``, every 200 steps and at the end."""
+    states.require_folder(given.out)
     torch.manual_seed(given.seed)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     taught, rendered = (teacher.kept(given.examples / name) for name in ("taught", "rendered"))
     network = Student().to(memory_format=torch.channels_last)
     if given.start is not None:
-        network.load_state_dict(torch.load(str(given.start), weights_only=True)["mean"])
+        states.fill(network, states.load(given.start).get("mean", {}), given.start)
+    plan = {"seed": given.seed, "steps": given.steps, "batch": given.batch, "rate": given.rate}
     mean: Dict[str, torch.Tensor] = {name: value.clone() for name, value in network.state_dict().items()}
     optimiser = torch.optim.AdamW(network.parameters(), lr=given.rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, given.rate, total_steps=given.steps, pct_start=0.1)
     first = 0
-    if given.state is not None and given.state.exists():
-        kept = torch.load(str(given.state), weights_only=True)
+    kept = states.resumed(given.state, plan)
+    if kept is not None:
         network.load_state_dict(kept["network"])
         optimiser.load_state_dict(kept["optimiser"])
         schedule.load_state_dict(kept["schedule"])
@@ -258,22 +262,18 @@ def train(given: argparse.Namespace) -> None:
         smooth = float(loss.detach()) if step == first else 0.98 * smooth + 0.02 * float(loss.detach())
         bar.set_postfix(loss="{:.3f}".format(smooth), refresh=False)
         if (step + 1) % 200 == 0 or step + 1 == given.steps:
-            _keep(given, network, mean, optimiser, schedule, step + 1)
+            states.keep(given.state, plan, step + 1, network=network.state_dict(), mean=mean,
+                        optimiser=optimiser.state_dict(), schedule=schedule.state_dict())
+            _export(mean, given.out)
 
 
-def _keep(given: argparse.Namespace, network: Student, mean: Dict[str, torch.Tensor], optimiser: Any, schedule: Any,
-          step: int) -> None:
-    if given.state is not None:
-        part = str(given.state) + ".part"
-        torch.save({"network": network.state_dict(), "mean": mean, "optimiser": optimiser.state_dict(),
-                    "schedule": schedule.state_dict(), "step": step}, part)
-        os.replace(part, str(given.state))
+def _export(mean: Dict[str, torch.Tensor], path: Path) -> None:
     averaged = Student()
     averaged.load_state_dict(mean)
-    part = str(given.out) + ".part"
+    part = str(path) + ".part"
     with open(part, "wb") as file:
         file.write(exported(averaged, *EXPORTED))
-    os.replace(part, str(given.out))
+    os.replace(part, str(path))
 
 
 def main() -> None:

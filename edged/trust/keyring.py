@@ -157,6 +157,7 @@ def create(path: str, ring: Keyring, passphrase: bytes) -> None:
 
 def replace(path: str, ring: Keyring, passphrase: bytes) -> None:
     """Put a ring that was opened from ``path`` there again; at any moment the old or the new one is whole."""
+    path = os.path.realpath(path)  # behind a link is the ring, of which there has to be one
     part = path + ".new"
     if os.path.lexists(part):
         raise UsageError("{}: is left of an earlier try: look at it and remove it".format(part))
