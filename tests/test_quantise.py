@@ -84,8 +84,8 @@ def test_every_weight_row_uses_its_share_of_the_budget():
         assert ((full > 0.98) | (rows.max(axis=1) == 32767)).all()
 
 
-def test_activation_bits_are_half_the_budget_and_one():
-    assert activation_high(np.ones((1, 2048))) == 2**11  # budget 20
+def test_activation_bits_are_half_the_budget_and_two():
+    assert activation_high(np.ones((1, 2048))) == 2**12  # budget 20
     assert activation_high(np.ones((4, 2))) == 32767  # int16 holds no more
     assert activation_high(np.zeros((4, 2048))) == 32767  # rows of zeros read nothing
     assert activation_high() == 32767

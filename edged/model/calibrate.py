@@ -4,8 +4,8 @@ Follows the integer model's order of operations (adjacency before the weights wh
 each tensor it will store, and each that its weights read, is met.
 """
 
-from dataclasses import dataclass, replace
-from typing import Callable, Dict, Iterator, Sequence, Tuple
+from dataclasses import dataclass
+from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -17,19 +17,23 @@ from edged.model.layers import Order
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """``largest`` magnitude of a tensor; ``mean`` over persons and frames, (V, C), or (C,) of pooled features.
+    """``largest`` magnitude of a tensor; ``mean`` over persons and frames, (V, C), or (C,) of pooled features;
+    ``moment``, (K, K), the mean of input times input of the K values that a row of its weights reads.
 
-    How rounding shifts the sum that a weight row makes is known on average only: through the mean.
+    How rounding shifts the sum that a weight row makes is known on average only: through these.
     """
 
     largest: float
     mean: np.ndarray
+    moment: Optional[np.ndarray] = None
 
 
-# Tensors by (block, name): "in", "joined" (order BEFORE), "graph", "residual", "out"; and of a clip (-1, "pooled") and (-1, "logits").
+# Tensors by (block, name): "in", "joined" (order BEFORE), "graph", "residual", "out"; and of a clip
+# (-1, "pooled") and (-1, "logits").
 Statistics = Dict[Tuple[int, str], Seen]
 POOLED = (-1, "pooled")
 LOGITS = (-1, "logits")
+SAMPLED = 400  # places of a clip that a moment is taken of
 
 
 def cheaper_order(channels_in: int, channels_out: int) -> Order:
@@ -109,6 +113,23 @@ def forward(folded: FoldedNetwork, clips: np.ndarray) -> Tuple[np.ndarray, Stati
     return x, seen
 
 
+def _inputs(folded: FoldedNetwork, name: Tuple[int, str], x: np.ndarray) -> np.ndarray:
+    """(n, K): what rows of the weights behind an activation read at some places of it, drawn alike for each clip."""
+    index, what = name
+    if name == POOLED:
+        return x
+    rng = np.random.default_rng(index)
+    size, frames, joints, _ = x.shape
+    person, joint = rng.integers(0, size, SAMPLED), rng.integers(0, joints, SAMPLED)
+    if what != "graph":
+        return x[person, rng.integers(0, frames, SAMPLED), joint]
+    taps, stride = folded.blocks[index].temporal_weight.shape[1], folded.blocks[index].stride
+    pad = (taps - 1) // 2
+    padded = np.pad(x, ((0, 0), (pad, pad), (0, 0), (0, 0)))
+    first = rng.integers(0, -(-frames // stride), SAMPLED) * stride
+    return np.stack([padded[person, first + tap, joint] for tap in range(taps)], 1).reshape(SAMPLED, -1)
+
+
 def calibrate(folded: FoldedNetwork, clips: Sequence[np.ndarray]) -> Statistics:
     """Widest ranges and means over int16 clips (m <= M, T, V, 3), one at a time.
 
@@ -119,9 +140,16 @@ def calibrate(folded: FoldedNetwork, clips: Sequence[np.ndarray]) -> Statistics:
         raise MissingInput("no calibration clips")
     found: Statistics = {}
     for clip in clips:
-        _, seen = forward(folded, stgcn.from_fixed_point(clip, folded.source.persons)[None])
-        for name, one in seen.items():
-            share = Seen(one.largest, one.mean / len(clips))
-            before = found.get(name, replace(share, mean=np.zeros_like(one.mean)))
-            found[name] = Seen(max(before.largest, share.largest), before.mean + share.mean)
+        for name, x in activations(folded, stgcn.from_fixed_point(clip, folded.source.persons)[None]):
+            one = _see(x) if x.ndim == 4 else Seen(float(np.abs(x).max()), x.mean(axis=0))
+            share, moment = one.mean / len(clips), None
+            if name[1] in ("in", "joined", "graph", "pooled"):
+                inputs = _inputs(folded, name, x)
+                moment = inputs.T @ inputs / (len(inputs) * len(clips))
+            before = found.get(name)
+            if before is not None:
+                one = Seen(max(before.largest, one.largest), one.mean)
+                share = share + before.mean
+                moment = None if moment is None or before.moment is None else moment + before.moment
+            found[name] = Seen(one.largest, share, moment)
     return found

@@ -216,8 +216,10 @@ def draw_confusion(figures: Figures, path: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", type=Path, metavar="FILE", help="a network file (default: the bundled one)")
-    parser.add_argument("--clips", type=command.at_least(1), default=1000, help="held-out generated clips (default 1000)")
-    parser.add_argument("--recordings", type=command.at_least(0), default=40, help="pairs of generated recordings (default 40)")
+    parser.add_argument("--clips", type=command.at_least(1), default=1000, metavar="N",
+                        help="held-out generated clips (default 1000)")
+    parser.add_argument("--recordings", type=command.at_least(0), default=40, metavar="N",
+                        help="pairs of generated recordings (default 40)")
     add_sources(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the confusion matrix as a picture")
 

@@ -55,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--videos", metavar="FOLDER", type=Path, help="the videos, as teacher.py names them")
     parser.add_argument("--models", metavar="FOLDER", help="where the large network lies (default $EDGED_MODELS)")
     parser.add_argument("--examples", metavar="FOLDER", type=Path, help="where examples are kept")
-    parser.add_argument("--scenes", type=command.at_least(1), default=500, help="rendered, eight pictures each (default 500)")
+    parser.add_argument("--scenes", type=command.at_least(1), default=500, metavar="N",
+                        help="rendered, eight pictures each (default 500)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="the network as ONNX")
     parser.add_argument("--state", metavar="FILE", type=Path, help="checkpoint: written now and then, gone on from")
     parser.add_argument("--start", metavar="FILE", type=Path, help="another run's state, which this one refines")
