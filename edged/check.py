@@ -6,6 +6,7 @@ those of all of them.
 
 import os
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -197,10 +198,14 @@ def _placement(placement: str, seen: _Seen) -> None:
 
 
 def _accelerator(config: Config) -> None:
-    if config.accelerator.kind == "cpu":
+    if config.accelerator.kind != "numpy":
         with command.needs("node"):
+            from edged.offload import chosen
             from edged.offload.cpu import LIBRARY
         artifacts.find(LIBRARY)
+        if config.accelerator.kind == "cuda":
+            with ExitStack() as stack:
+                chosen.chosen(config.accelerator, stack)
 
 
 def _camera_key(camera: Camera, seen: _Seen) -> None:

@@ -60,10 +60,11 @@ class Enclave:
 
 @dataclass(frozen=True)
 class Accelerator:
-    """kind : cpu | numpy      threads : None is one for each core"""
+    """kind : auto | cuda | cpu | numpy      threads : of the CPU, None is one for each core      device : the GPU's number"""
 
     kind: str
     threads: Optional[int]
+    device: int
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,8 @@ def _enclave(root: strict.Table, node: Node) -> Enclave:
 
 def _accelerator(root: strict.Table) -> Accelerator:
     table = root.table("accelerator", _keys(Accelerator), optional=True)
-    return Accelerator(kind=table.text("kind", "cpu", choices=("cpu", "numpy")),
-                       threads=table.integer("threads", None, 1, 1024))
+    return Accelerator(kind=table.text("kind", "auto", choices=("auto", "cuda", "cpu", "numpy")),
+                       threads=table.integer("threads", None, 1, 1024), device=table.integer("device", 0, 0, 63))
 
 
 def _cameras(root: strict.Table, enclave: Enclave, environment: Mapping[str, str]) -> Tuple[Camera, ...]:

@@ -72,6 +72,10 @@ EVENTS = (
     Event("E115", "records_evicted", logging.ERROR,
           "the spool was at its caps, and records went that no subscriber had acknowledged; the city is told which",
           "see why the subscriber is away; larger outbox.max_rows, max_bytes, max_age_s"),
+    Event("E116", "accelerator_taken", logging.INFO, "who computes the masked products from now on", _NONE),
+    Event("E117", "accelerator_degraded", logging.WARNING,
+          "the GPU is not used, for the reason named: the CPU computes the same products, more slowly",
+          "see the reason; the GPU is tried again by itself, with growing pauses"),
     # The enclave.
     Event("E201", "enclave_ready", logging.INFO, "both applications of the host port run and hold their keys", _NONE),
     Event("E202", "enclave_unprotected", logging.WARNING,

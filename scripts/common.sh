@@ -14,7 +14,7 @@ as_root() {
 
 # To build and run; libgl1 and libglib2.0-0 are what opencv-python's wheel links to.
 APT_TO_RUN="gcc make pkg-config libssl-dev libseccomp-dev python3-venv libgl1 libglib2.0-0"
-APT_TO_TEST="clang llvm valgrind gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+APT_TO_TEST="g++ clang llvm valgrind gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     gcc-arm-linux-gnueabi libc6-dev-armel-cross qemu-user systemd"
 # Installed where the distribution has them. Debian splits clang's sanitizer runtime off; Ubuntu 22.04 does not
 # know the name. BoringSSL is for tests/test_build.py, which skips without it.

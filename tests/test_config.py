@@ -61,7 +61,7 @@ def test_a_valid_file_gives_its_values_and_the_defaults(tmp_path):
     assert loaded.enclave == config.Enclave(
         "host", "/run/edged/enclave", tmp_path / "slots", tmp_path / "model.pkg", (tmp_path / "a.cose",), "masked",
         "window")
-    assert loaded.accelerator == config.Accelerator("cpu", None)
+    assert loaded.accelerator == config.Accelerator("auto", None, 0)
     assert loaded.cameras == (config.Camera(
         "gate", "generator", "7", tmp_path / "gate.key", None, None, None, 1.0, 10.0, False, 1.0, "near"),)
     assert loaded.outbox.key == tmp_path / "curve.key"

@@ -126,7 +126,7 @@ def node(tmp_path_factory):
     return config.Config(
         folder / "edged.toml", config.Node("n1", folder, folder / "run", "text"),
         config.Enclave("host", str(folder / "run" / "enclave"), folder / "slots", folder / "p", (), "masked", "window"),
-        config.Accelerator("cpu", None), (), config.Outbox(folder / "k", 1, 65536, 1), ())
+        config.Accelerator("cpu", None, 0), (), config.Outbox(folder / "k", 1, 65536, 1), ())
 
 
 class Running(threading.Thread):

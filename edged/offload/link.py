@@ -14,7 +14,6 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from edged.alerts.spool import Spool
 from edged.command import read_file
-from edged.config import Accelerator as AcceleratorConfig
 from edged.config import Config
 from edged.enclave import tipc, wire
 from edged.enclave.client import Emitted, EvalClient, KeyClient
@@ -23,8 +22,7 @@ from edged.enclave.wire import KeyKind, Status
 from edged.errors import ConfigError, EnclaveError, KeyRefused, PackageError, VerificationFailed
 from edged.events import emit
 from edged.offload.bridge import Bridge
-from edged.offload.cpu import CpuAccelerator
-from edged.offload.product import Accelerator, NumpyAccelerator
+from edged.offload.chosen import chosen
 from edged.trust.agreement import Agreement, open_agreement
 
 log = logging.getLogger(__name__)
@@ -162,9 +160,8 @@ class Link:
     def _load(self, kinds: bytes) -> None:
         enclave = self._config.enclave
         placement = wire.Placement[enclave.placement.upper()]
-        self.accelerator = _accelerator(self._config.accelerator)
-        self._stack.callback(self.accelerator.close)
-        self.bridge = Bridge(self.client, self.accelerator, enclave.transport)
+        self.accelerator, spare = chosen(self._config.accelerator, self._stack)
+        self.bridge = Bridge(self.client, self.accelerator, enclave.transport, spare)
         self._stack.callback(_detach, self.bridge)
         refused: Optional[EnclaveError] = None
         for slot in _of_kind(kinds, KeyKind.MODEL):
@@ -192,10 +189,6 @@ def _candidates(kinds: bytes, recipients: int) -> Iterator[Tuple[int, int, Seque
     alerts = itertools.product(_of_kind(kinds, KeyKind.ALERT), repeat=recipients)
     for chosen, data, model in itertools.product(alerts, _of_kind(kinds, KeyKind.DATA), _of_kind(kinds, KeyKind.MODEL)):
         yield model, data, chosen
-
-
-def _accelerator(config: AcceleratorConfig) -> Accelerator:
-    return NumpyAccelerator() if config.kind == "numpy" else CpuAccelerator(config.threads)
 
 
 def _detach(bridge: Bridge) -> None:

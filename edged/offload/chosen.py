@@ -1,0 +1,45 @@
+"""The accelerator that a node's configuration asks for, and the one that steps in for it."""
+
+import importlib.util
+import logging
+from contextlib import ExitStack
+from typing import Tuple
+
+from edged import artifacts
+from edged.config import Accelerator as Config
+from edged.events import emit
+from edged.offload.cpu import CpuAccelerator
+from edged.offload.cuda import CudaAccelerator
+from edged.offload.guard import GuardedAccelerator
+from edged.offload.product import Accelerator, NumpyAccelerator
+
+log = logging.getLogger(__name__)
+
+CUBINS = "cuda"  # in the build folder
+_NO_PYCUDA = "no pycuda: pip install 'edged[gpu]' where there is a GPU"
+
+
+def chosen(config: Config, stack: ExitStack) -> Tuple[Accelerator, Accelerator]:
+    """(the one that computes, the one for last attempts); ``stack`` closes them.
+
+    Of kind "auto" it is the GPU where pycuda is installed, watched, with the CPU to step in. Raises MissingInput where
+    the CPU's library was not built, AcceleratorError where the GPU is required and cannot be had.
+    """
+    if config.kind == "numpy":
+        made: Accelerator = NumpyAccelerator()
+        _tell(made.name, "")
+        return made, made
+    spare = CpuAccelerator(config.threads)
+    stack.callback(spare.close)
+    if config.kind == "cpu" or config.kind == "auto" and importlib.util.find_spec("pycuda") is None:
+        emit(log, "accelerator_taken", accelerator=spare.name, reason="" if config.kind == "cpu" else _NO_PYCUDA)
+        return spare, spare
+    folder = artifacts.build_folder() / CUBINS
+    guarded = GuardedAccelerator(lambda: CudaAccelerator(folder, config.device), spare, _tell,
+                                 required=config.kind == "cuda")
+    stack.callback(guarded.close)
+    return guarded, spare
+
+
+def _tell(name: str, reason: str) -> None:
+    emit(log, "accelerator_degraded" if reason else "accelerator_taken", accelerator=name, reason=reason)

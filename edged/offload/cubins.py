@@ -1,0 +1,76 @@
+"""The compiled kernels: one file for each architecture, and what it was made of.
+
+``kernels.sm_87.cubin`` lies beside ``kernels.sm_87.json``: {"arch", "source", "cubin", "compiler"}, source and cubin
+being SHA-256. What was made of another source than the one beside this file is refused: it would compute something
+else.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import List, NamedTuple
+
+from edged.errors import AcceleratorError
+
+SOURCE = Path(__file__).with_name("kernels.cu")
+# Xavier, Orin, Hopper, Thor: the least compute capability for each, newest last.
+ARCHITECTURES = ("sm_72", "sm_87", "sm_90", "sm_110")
+
+
+class Kernel(NamedTuple):
+    """threads : of a block      pixels, rows : that it computes"""
+
+    threads: int
+    pixels: int
+    rows: int
+
+
+# As in kernels.cu; tests compare.
+KERNELS = {"direct": Kernel(128, 128, 64), "dots": Kernel(256, 64, 64), "tensor": Kernel(256, 128, 64)}
+# Of taps * channels: beyond, a sum of products of bytes might not fit 31 bits.
+SUM_MAX = ((1 << 31) - 1) // (4 * 255 * 255)
+
+
+def source_digest() -> str:
+    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+
+
+def write(folder: Path, arch: str, cubin: bytes, compiler: str) -> Path:
+    """Keep a compiled file and what it was made of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "kernels.{}.cubin".format(arch)
+    path.write_bytes(cubin)
+    path.with_suffix(".json").write_text(json.dumps({
+        "arch": arch, "source": source_digest(), "cubin": hashlib.sha256(cubin).hexdigest(), "compiler": compiler,
+    }, indent=2) + "\n", "utf-8")
+    return path
+
+
+def read(folder: Path, capability: int) -> bytes:
+    """The file for a device of this compute capability (87 is 8.7). Raises AcceleratorError, saying what to do.
+
+    A cubin runs on devices of its own major number, and of at least its minor one.
+    """
+    fits = [arch for arch in ARCHITECTURES if int(arch[3:]) // 10 == capability // 10 and int(arch[3:]) <= capability]
+    if not fits:
+        raise AcceleratorError("no kernels are built for compute capability {}.{}: only for {}".format(
+            capability // 10, capability % 10, ", ".join(ARCHITECTURES)))
+    path = folder / "kernels.{}.cubin".format(fits[-1])
+    try:
+        cubin = path.read_bytes()
+        made_of = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        source, digest = str(made_of["source"]), str(made_of["cubin"])
+    except FileNotFoundError as error:
+        raise AcceleratorError("{}: is not there: run scripts/build-kernels".format(error.filename)) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AcceleratorError("{}: damaged: run scripts/build-kernels again".format(path)) from error
+    if digest != hashlib.sha256(cubin).hexdigest():
+        raise AcceleratorError("{}: damaged: run scripts/build-kernels again".format(path))
+    if source != source_digest():
+        raise AcceleratorError("{}: made of another source: run scripts/build-kernels again".format(path))
+    return cubin
+
+
+def able(taps: int, channels: int) -> List[str]:
+    """The kernels that are exact for a product of this depth."""
+    return [name for name in KERNELS if name == "direct" or taps * channels <= SUM_MAX]

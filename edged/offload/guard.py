@@ -1,0 +1,243 @@
+"""An accelerator that may fail, hang or be absent, watched: the identical product is then made on another one.
+
+The watched one works in a thread of its own. One that has not answered in time is left alone with its thread and its
+memory, for a device that hangs cannot be told to stop; nothing it writes later is looked at. From then on the spare one
+computes, and every now and then, with growing pauses, a new thread opens the device anew and makes a product that is
+known. Only when that is right does the device get work again.
+"""
+
+import logging
+import queue
+import threading
+import time
+from typing import Any, Callable, List, NamedTuple, Optional
+
+import numpy as np
+
+from edged.errors import AcceleratorError
+from edged.offload.product import Accelerator, convolution_shape, masked_convolution, require_out
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 10.0   # for one product, or to take one product's weights over
+OPEN_S = 30.0      # to open the device, kernels compiled and measured
+FIRST_S, LAST_S = 5.0, 600.0  # before the device is tried again
+
+
+class _Handle:
+    """Weights, as both accelerators hold them; the watched one's belong to one opening of it."""
+
+    def __init__(self, w_bar: np.ndarray) -> None:
+        self.w_bar = w_bar
+        self.spare: Any = None
+        self.device: Any = None
+        self.opening = -1
+
+
+class _Job(NamedTuple):
+    act: Callable[[Accelerator], Any]
+    done: "queue.Queue[Any]"
+
+
+class _Worker:
+    """A thread that opens an accelerator and does jobs on it, one after the other, until it is told to end."""
+
+    def __init__(self, opened: Callable[[], Accelerator]) -> None:
+        self._opened = opened
+        self._jobs: "queue.Queue[Optional[_Job]]" = queue.Queue()
+        self.ready: "queue.Queue[Any]" = queue.Queue()
+        self.name = ""
+        self._thread = threading.Thread(target=self._run, name="accelerator", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            accelerator = self._opened()
+            prove(accelerator)
+        except Exception as error:  # whatever a driver's binding raises
+            self.ready.put(error)
+            return
+        self.name = accelerator.name
+        self.ready.put(None)
+        while True:
+            job = self._jobs.get()
+            if job is None:
+                accelerator.close()
+                return
+            try:
+                found = job.act(accelerator)
+            except Exception as error:
+                found = error
+            job.done.put(found)
+
+    def do(self, act: Callable[[Accelerator], Any], timeout_s: float) -> Any:
+        """What ``act`` returns. Raises AcceleratorError where it fails, or has not ended in time."""
+        job = _Job(act, queue.Queue())
+        self._jobs.put(job)
+        try:
+            found = job.done.get(timeout=timeout_s)
+        except queue.Empty:
+            raise AcceleratorError("no answer within {:g} s".format(timeout_s)) from None
+        if isinstance(found, Exception):
+            raise _explained(found) from found
+        return found
+
+    def end(self, timeout_s: float) -> None:
+        self._jobs.put(None)
+        self._thread.join(timeout_s)
+
+
+def prove(accelerator: Accelerator) -> None:
+    """One small product of every kind of word. Raises AcceleratorError where it is wrong."""
+    rng = np.random.default_rng(20)
+    w_bar = rng.integers(0, 1 << 32, (5, 3, 7), dtype=np.uint32)
+    x_bar = rng.integers(0, 1 << 32, (2, 9, 3, 7), dtype=np.uint32)
+    w_bar[0], x_bar[0, 0] = 0xFFFFFFFF, 0xFFFFFFFF
+    weights = accelerator.weights(w_bar)
+    try:
+        if not np.array_equal(accelerator.convolve(weights, x_bar, 2, 1), masked_convolution(w_bar, x_bar, 2, 1)):
+            raise AcceleratorError("a known product came out wrong")
+    finally:
+        accelerator.release(weights)
+
+
+class GuardedAccelerator(Accelerator):
+    """``opened`` opens the device, and may raise or hang; ``spare`` computes meanwhile, and belongs to the caller.
+
+    changed : told the accelerator's name and, where it is the spare one, why
+    required : raise AcceleratorError where the device cannot be opened at the start
+    """
+
+    def __init__(self, opened: Callable[[], Accelerator], spare: Accelerator,
+                 changed: Callable[[str, str], None] = lambda name, reason: None, required: bool = False,
+                 timeout_s: float = TIMEOUT_S, open_s: float = OPEN_S, first_s: float = FIRST_S,
+                 last_s: float = LAST_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._opened, self._spare, self._changed, self._clock = opened, spare, changed, clock
+        self._timeout_s, self._open_s, self._first_s, self._last_s = timeout_s, open_s, first_s, last_s
+        self._worker: Optional[_Worker] = None
+        self._trial: Optional[_Worker] = None  # on its way
+        self._trial_until_s = self._due_s = 0.0
+        self._pause_s = first_s
+        self._opening = 0
+        self._handles: List[_Handle] = []
+        self.reason = ""
+        self._try()
+        assert self._trial is not None
+        self._await(self._trial, open_s)
+        if self._worker is None and required:
+            raise AcceleratorError(self.reason)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Of whoever computes now."""
+        return self._spare.name if self._worker is None else self._worker.name
+
+    def weights(self, w_bar: np.ndarray) -> _Handle:
+        handle = _Handle(w_bar)
+        self._handles.append(handle)
+        if self._worker is not None:
+            try:
+                self._on_device(self._worker, handle)
+            except AcceleratorError as error:
+                self._give_up(error)
+        if self._worker is None:
+            handle.spare = self._spare.weights(w_bar)
+        return handle
+
+    def convolve(self, weights: _Handle, x_bar: np.ndarray, stride: int, pad: int,
+                 subtract: Optional[np.ndarray] = None, out: Optional[np.ndarray] = None) -> np.ndarray:
+        shape = convolution_shape(weights.w_bar, x_bar, stride, pad, subtract)
+        if out is not None:
+            require_out(out, shape)
+        self._look()
+        if self._worker is not None:
+            try:
+                device = self._on_device(self._worker, weights)
+                # Never into ``out``: a device that answers too late writes into what is its own.
+                found = self._worker.do(
+                    lambda accelerator: accelerator.convolve(device, x_bar, stride, pad, subtract), self._timeout_s)
+            except AcceleratorError as error:
+                self._give_up(error)
+            else:
+                if out is None:
+                    return np.array(found)
+                out[...] = found
+                return out
+        if weights.spare is None:
+            weights.spare = self._spare.weights(weights.w_bar)
+        return self._spare.convolve(weights.spare, x_bar, stride, pad, subtract, out)
+
+    def release(self, weights: _Handle) -> None:
+        self._handles.remove(weights)
+        if weights.spare is not None:
+            self._spare.release(weights.spare)
+        if self._worker is not None and weights.opening == self._opening:
+            try:
+                self._worker.do(lambda accelerator: accelerator.release(weights.device), self._timeout_s)
+            except AcceleratorError as error:
+                self._give_up(error)
+
+    def close(self) -> None:
+        """Of the device; the spare one stays its owner's."""
+        for worker in (self._worker, self._trial):
+            if worker is not None:
+                worker.end(self._timeout_s)
+        self._worker = self._trial = None
+
+    def _on_device(self, worker: _Worker, handle: _Handle) -> Any:
+        if handle.opening != self._opening:
+            handle.device = worker.do(lambda accelerator: accelerator.weights(handle.w_bar), self._timeout_s)
+            handle.opening = self._opening
+        return handle.device
+
+    def _give_up(self, error: AcceleratorError) -> None:
+        """The device is not asked again before its time; its thread ends when, and if, it ever comes to it."""
+        assert self._worker is not None
+        self._worker.end(0)
+        self._worker = None
+        self._later(str(error))
+
+    def _later(self, reason: str) -> None:
+        self.reason = reason
+        self._due_s = self._clock() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, self._last_s)
+        log.warning("%s computes: %s; the device is tried again in %.0f s", self._spare.name, reason,
+                    self._due_s - self._clock())
+        self._changed(self._spare.name, reason)
+
+    def _look(self) -> None:
+        """Between two products: is the device back, or is it time to try?"""
+        if self._worker is not None:
+            return
+        if self._trial is not None:
+            self._await(self._trial, 0)
+        elif self._clock() >= self._due_s:
+            self._try()
+
+    def _try(self) -> None:
+        self._trial = _Worker(self._opened)
+        self._trial_until_s = self._clock() + self._open_s
+
+    def _await(self, trial: _Worker, wait_s: float) -> None:
+        try:
+            found = trial.ready.get(timeout=wait_s) if wait_s else trial.ready.get_nowait()
+        except queue.Empty:
+            if wait_s or self._clock() >= self._trial_until_s:
+                self._trial = None
+                trial.end(0)
+                self._later("the device cannot be opened within {:g} s".format(self._open_s))
+            return
+        self._trial = None
+        if found is not None:
+            self._later(str(_explained(found)))
+            return
+        self._worker, self.reason = trial, ""
+        self._opening += 1
+        self._pause_s = self._first_s
+        self._changed(trial.name, "")
+
+
+def _explained(error: Exception) -> AcceleratorError:
+    if isinstance(error, AcceleratorError):
+        return error
+    return AcceleratorError("{}: {}".format(type(error).__name__, " ".join(str(error).split()) or "no reason given"))

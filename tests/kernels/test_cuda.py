@@ -1,0 +1,207 @@
+"""cuda.py with a driver that is none: its products are exact in whatever order the streams get on, whatever fails is one
+line, and nothing of the device is left behind.
+"""
+
+import sys
+
+import numpy as np
+import pytest
+
+from kernels.fake_pycuda import Error
+from edged.errors import AcceleratorError
+from edged.offload import cubins, cuda
+from edged.offload.cuda import CudaAccelerator
+from edged.offload.product import masked_convolution
+
+CASES = [((5, 1, 3), (2, 7, 3, 3), 1, 0), ((70, 9, 20), (2, 33, 5, 20), 2, 4), ((64, 9, 64), (1, 40, 18, 64), 1, 4),
+         ((129, 3, 33), (3, 12, 7, 33), 3, 2), ((1, 1, 1), (1, 1, 1, 1), 1, 0)]
+
+
+def words(seed, *shape):
+    return np.random.default_rng(seed).integers(0, 1 << 32, shape, dtype=np.uint32)
+
+
+@pytest.fixture
+def gpu(device, folder):
+    made = CudaAccelerator(folder)
+    yield made
+    made.close()
+    assert not device.allocations and device.current == 0
+
+
+@pytest.mark.parametrize("subtracts", [False, True], ids=["plain", "less U"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_products_are_exact(gpu, case, subtracts, monkeypatch):
+    monkeypatch.setattr(cuda, "PIECE_BYTES", 2000)  # several pieces of these small products, too
+    shape, input_shape, stride, pad = case
+    w, x = words(1, *shape), words(2, *input_shape)
+    expected = masked_convolution(w, x, stride, pad)
+    u = words(3, *expected.shape) if subtracts else None
+    expected = expected - u if subtracts else expected
+    weights = gpu.weights(w)
+    for _ in range(3):  # buffers are used again
+        assert np.array_equal(gpu.convolve(weights, x, stride, pad, u), expected)
+        out = np.empty_like(expected)
+        assert gpu.convolve(weights, x, stride, pad, u, out) is out and np.array_equal(out, expected)
+    gpu.release(weights)
+
+
+def test_products_of_changing_sizes_are_exact(gpu, monkeypatch):
+    monkeypatch.setattr(cuda, "PIECE_BYTES", 1000)
+    held = [gpu.weights(words(seed, *case[0])) for seed, case in enumerate(CASES)]
+    rng = np.random.default_rng(5)
+    for step in range(25):
+        index = int(rng.integers(len(CASES)))
+        shape, input_shape, stride, pad = CASES[index]
+        x = words(100 + step, int(rng.integers(1, 4)), *input_shape[1:])
+        expected = masked_convolution(words(index, *shape), x, stride, pad)
+        assert np.array_equal(gpu.convolve(held[index], x, stride, pad), expected)
+    for weights in held:
+        gpu.release(weights)
+
+
+def test_a_product_is_cut_into_pieces_that_cover_it_once(device, gpu, monkeypatch):
+    monkeypatch.setattr(cuda, "PIECE_BYTES", 2000)
+    shape, input_shape, stride, pad = CASES[1]
+    weights = gpu.weights(words(1, *shape))
+    gpu.convolve(weights, words(2, *input_shape), stride, pad)
+    device.launched.clear()
+    gpu.convolve(weights, words(2, *input_shape), stride, pad)
+    parts = [numbers[-2:] for _, numbers in device.launched]
+    assert len(parts) == cuda.PIECES_MAX and parts[0][0] == 0 and parts[-1][1] == 2 * 17 * 5
+    assert all(one[1] == other[0] for one, other in zip(parts, parts[1:]))
+    gpu.release(weights)
+
+
+def test_the_fastest_kernel_of_a_shape_is_measured_once_and_kept(device, gpu):
+    shape, input_shape, stride, pad = CASES[2]
+    w, x = words(1, *shape), words(2, *input_shape)
+    weights = gpu.weights(w)
+    gpu.convolve(weights, x, stride, pad)
+    assert {name for name, _ in device.launched} == set(cubins.KERNELS)
+    chosen = gpu.fastest()
+    assert list(chosen) == [(1, 40, 40, 18, 64, 64, 9, 1, 4)] and set(chosen.values()) <= set(cubins.KERNELS)
+    device.launched.clear()
+    gpu.convolve(weights, x, stride, pad)
+    assert {name for name, _ in device.launched} == set(chosen.values())
+    for name in cubins.KERNELS:  # whichever it is
+        gpu._fastest[next(iter(chosen))] = name
+        assert np.array_equal(gpu.convolve(weights, x, stride, pad), masked_convolution(w, x, stride, pad))
+    assert set(gpu.measure(weights, x, stride, pad)) == set(cubins.KERNELS)
+    gpu.release(weights)
+
+
+def test_a_product_too_deep_for_sums_of_bytes_is_made_directly(device, gpu, monkeypatch):
+    monkeypatch.setattr(cubins, "SUM_MAX", 9 * 64 - 1)
+    shape, input_shape, stride, pad = CASES[2]
+    weights = gpu.weights(words(1, *shape))
+    gpu.convolve(weights, words(2, *input_shape), stride, pad)
+    assert {name for name, _ in device.launched} == {"direct"}
+    gpu.release(weights)
+
+
+CALLS = ["make_context", "module_from_buffer"]
+
+
+@pytest.mark.parametrize("name", CALLS + ["init", "Device"])
+def test_a_device_that_cannot_be_opened_is_one_line(device, folder, name):
+    device.trouble.raising[name] = Error("the driver\nsays no")
+    with pytest.raises(AcceleratorError, match="CUDA: the driver says no"):
+        CudaAccelerator(folder)
+    assert not device.allocations and device.current == 0
+
+
+@pytest.mark.parametrize("name", ["mem_alloc", "memcpy_htod"])
+def test_weights_that_do_not_fit_are_one_line(device, gpu, name):
+    device.trouble.raising[name] = MemoryError("cuMemAlloc failed: out of memory")
+    with pytest.raises(AcceleratorError, match="CUDA: cuMemAlloc failed: out of memory"):
+        gpu.weights(words(1, 5, 1, 3))
+    device.trouble.raising.clear()
+    for allocation in list(device.allocations.values()):
+        allocation.free()
+
+
+@pytest.mark.parametrize("name", ["pagelocked_empty", "launch", "record", "query", "wait_for_event"])
+def test_a_product_that_fails_is_one_line_and_the_next_one_is_right(device, gpu, name):
+    shape, input_shape, stride, pad = CASES[1]
+    w, x = words(1, *shape), words(2, *input_shape)
+    weights = gpu.weights(w)
+    device.trouble.raising[name] = Error("an illegal memory access was encountered")
+    with pytest.raises(AcceleratorError, match="CUDA: an illegal memory access"):
+        gpu.convolve(weights, x, stride, pad)
+    device.trouble.raising.clear()
+    assert np.array_equal(gpu.convolve(weights, x, stride, pad), masked_convolution(w, x, stride, pad))
+    gpu.release(weights)
+
+
+def test_no_pycuda_no_driver_and_no_device_are_three_different_lines(monkeypatch, folder, kernels, device):
+    device.count = 0
+    with pytest.raises(AcceleratorError, match="the CUDA driver knows no GPU"):
+        CudaAccelerator(folder)
+    monkeypatch.delitem(sys.modules, "pycuda.driver")
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    with pytest.raises(AcceleratorError, match=r"no pycuda: pip install 'edged\[gpu\]'"):
+        CudaAccelerator(folder)
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == "pycuda.driver":
+                raise ImportError("libcuda.so.1: cannot open shared object file", name="pycuda._driver")
+
+    package = type(sys)("pycuda")
+    package.__path__ = []
+    monkeypatch.setitem(sys.modules, "pycuda", package)
+    monkeypatch.setattr(sys, "meta_path", [Finder()] + sys.meta_path)
+    with pytest.raises(AcceleratorError, match="pycuda finds no CUDA driver: libcuda.so.1: cannot open"):
+        CudaAccelerator(folder)
+
+
+@pytest.mark.parametrize("capability, arch", [((7, 2), "sm_72"), ((8, 7), "sm_87"), ((8, 9), "sm_87"), ((9, 0), "sm_90"),
+                                              ((11, 0), "sm_110")])
+def test_a_device_gets_the_kernels_of_its_kind(device, folder, capability, arch, monkeypatch):
+    read = []
+    monkeypatch.setattr(cubins, "read", lambda *given, read_=cubins.read: read.append(read_(*given)) or read[-1])
+    device.capability = capability
+    CudaAccelerator(folder).close()
+    assert read[0].endswith(arch.encode())
+
+
+@pytest.mark.parametrize("capability", [(5, 3), (6, 2), (7, 0), (8, 6), (10, 0)])
+def test_a_device_that_no_kernels_are_built_for_is_refused(device, folder, capability):
+    device.capability = capability
+    with pytest.raises(AcceleratorError, match="no kernels are built for compute capability {}.{}".format(*capability)):
+        CudaAccelerator(folder)
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda folder: (folder / "kernels.sm_87.cubin").unlink(), "kernels.sm_87.cubin: is not there: run scripts/build-kernels"),
+    (lambda folder: (folder / "kernels.sm_87.json").unlink(), "kernels.sm_87.json: is not there"),
+    (lambda folder: damage(folder / "kernels.sm_87.cubin"), "kernels.sm_87.cubin: damaged"),
+    (lambda folder: (folder / "kernels.sm_87.json").write_text("{}"), "damaged"),
+    (lambda folder: (folder / "kernels.sm_87.json").write_text("[1"), "damaged"),
+])
+def test_kernels_that_are_missing_or_damaged_are_one_line(device, folder, change, message):
+    change(folder)
+    with pytest.raises(AcceleratorError, match=message):
+        CudaAccelerator(folder)
+
+
+def test_kernels_of_another_source_are_refused(device, folder, tmp_path, monkeypatch):
+    (tmp_path / "kernels.cu").write_text("// another one")
+    monkeypatch.setattr(cubins, "SOURCE", tmp_path / "kernels.cu")
+    with pytest.raises(AcceleratorError, match="made of another source: run scripts/build-kernels again"):
+        CudaAccelerator(folder)
+
+
+def test_without_a_driver_this_very_machine_says_so(folder):
+    """Whatever is installed here: a line, or a GPU."""
+    try:
+        CudaAccelerator(folder)
+    except AcceleratorError as error:
+        assert "\n" not in str(error) and str(error)
