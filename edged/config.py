@@ -72,6 +72,7 @@ class Camera:
     """kind : rtsp | device | file | recording | generator      source : the address, path or seed, without the kind
     key : file of 32 raw bytes      agreement : one of the enclave's, None where it has one
     models : folder, None where nobody named one      pose : a model's name, or None
+    pose_backend : auto | opencv | onnxruntime
     speed : 1 is real time, 0 as fast as can be      group : near | few, of the people in a clip"""
 
     name: str
@@ -81,6 +82,7 @@ class Camera:
     agreement: Optional[Path]
     models: Optional[Path]
     pose: Optional[str]
+    pose_backend: str
     hop_s: float
     frames_per_second: float
     loop: bool
@@ -252,6 +254,7 @@ def _camera(name: str, table: strict.Table, enclave: Enclave, models: Optional[P
         models=table.file("models", models),
         pose=table.text("pose", None, pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
                         meaning="the name of a model, no path"),
+        pose_backend=table.text("pose_backend", "auto", choices=("auto", "opencv", "onnxruntime")),
         hop_s=table.number("hop_s", 1.0, 1, 10),
         frames_per_second=table.number("frames_per_second", 10.0, 1, 120),
         loop=table.flag("loop", False),

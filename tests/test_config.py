@@ -63,7 +63,7 @@ def test_a_valid_file_gives_its_values_and_the_defaults(tmp_path):
         "window")
     assert loaded.accelerator == config.Accelerator("auto", None, 0)
     assert loaded.cameras == (config.Camera(
-        "gate", "generator", "7", tmp_path / "gate.key", None, None, None, 1.0, 10.0, False, 1.0, "near"),)
+        "gate", "generator", "7", tmp_path / "gate.key", None, None, None, "auto", 1.0, 10.0, False, 1.0, "near"),)
     assert loaded.outbox.key == tmp_path / "curve.key"
     assert loaded.subscribers == (config.Subscriber(
         "city", "tcp://127.0.0.1:5555", SERVER_KEY, bytes.fromhex("00112233445566778899aabbccddeeff")),)

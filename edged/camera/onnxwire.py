@@ -5,9 +5,11 @@ ONNX 1.8 (IR version 7, operator set 13); protobuf's encoding guide. tests/test_
 """
 
 import struct
-from typing import List, Mapping, Sequence, Tuple, Union
+from typing import Iterator, List, Mapping, Sequence, Tuple, Union
 
 import numpy as np
+
+from edged.errors import PackageError
 
 IR_VERSION, OPERATORS = 7, 13
 _FLOAT, _INTS_TYPE, _FLOAT_TYPE, _INT_TYPE = 1, 7, 1, 2  # TensorProto.FLOAT; AttributeProto.INTS, FLOAT, INT
@@ -70,3 +72,65 @@ def model(name: str, nodes: Sequence[bytes], tensors: Sequence[bytes], inputs: S
     graph += [_bytes(5, one) for one in tensors]
     graph += [_bytes(11, _value(*one)) for one in inputs] + [_bytes(12, _value(*one)) for one in outputs]
     return _number(1, IR_VERSION) + _bytes(7, b"".join(graph)) + _bytes(8, _number(2, OPERATORS))
+
+
+def _read_varint(content: bytes, at: int) -> Tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(content) or shift > 63:
+            raise PackageError("not an ONNX file, or damaged")
+        value |= (content[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+        if content[at - 1] < 128:
+            return value, at
+
+
+def _fields(content: bytes) -> Iterator[Tuple[int, bytes, bytes]]:
+    """(number, the whole field, its value where that is bytes, else b"") of a message."""
+    at = 0
+    while at < len(content):
+        begin = at
+        key, at = _read_varint(content, at)
+        kind, value = key & 7, b""
+        if kind == 0:
+            _, at = _read_varint(content, at)
+        elif kind == 2:
+            size, at = _read_varint(content, at)
+            value, at = content[at:at + size], at + size
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            raise PackageError("not an ONNX file, or damaged")
+        if at > len(content):
+            raise PackageError("not an ONNX file, or damaged")
+        yield key >> 3, content[begin:at], value
+
+
+def any_size(content: bytes) -> bytes:
+    """An ONNX file whose inputs and outputs name no height and width. Raises PackageError where it is none."""
+    def freed(value: bytes) -> bytes:
+        """A ValueInfoProto; a side is field 1 (a number) or 2 (a name) of its dimension."""
+        made = b""
+        for number, whole, inner in _fields(value):
+            if number == 2:
+                kind = b"".join(_bytes(1, _freed_tensor(one)) if place == 1 else field
+                                for place, field, one in _fields(inner))
+                whole = _bytes(2, kind)
+            made += whole
+        return made
+
+    return b"".join(_bytes(7, b"".join(_bytes(number, freed(value)) if number in (11, 12) else whole
+                                       for number, whole, value in _fields(inner))) if field == 7 else all_of_it
+                    for field, all_of_it, inner in _fields(content))
+
+
+def _freed_tensor(tensor_type: bytes) -> bytes:
+    made = b""
+    for number, whole, shape in _fields(tensor_type):
+        if number == 2:
+            sides = [field for place, field, _ in _fields(shape) if place == 1]
+            if len(sides) == 4:
+                sides[2:] = [_bytes(1, _text(2, name)) for name in ("height", "width")]
+                whole = _bytes(2, b"".join(sides))
+        made += whole
+    return made

@@ -1,20 +1,27 @@
-"""An OpenPose-type network through OpenCV's dnn: a frame in, heat maps and part affinity fields out.
+"""An OpenPose-type network through OpenCV's dnn, or on a GPU by ONNX Runtime: a frame in, heat maps and part affinity
+fields out.
 
 The aspect of the frame is kept: a stretched person is another person to the network. A network that takes any size
 gets the frame's own aspect at about its published number of pixels, or the frame as it is where that is not much
 more; another gets the frame at the top left of its fixed size, the rest padded. The maps are cut back to the frame.
 """
 
+import logging
 import math
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import Dict, NamedTuple, Optional, Tuple, Union
 
 import cv2
 import numpy as np
 
 from edged.camera import zoo
 from edged.camera.openvino import to_onnx
+from edged.camera.ort import OrtNet, gpu_providers
 from edged.errors import CameraError, PackageError, ShapeError
+
+log = logging.getLogger(__name__)
+
+BACKENDS = ("auto", "opencv", "onnxruntime")  # auto: ONNX Runtime where it has a GPU
 
 HEAT_CHANNELS = 19  # 18 keypoints and the background
 SIDE_MAX = 16384
@@ -46,38 +53,83 @@ class Placement(NamedTuple):
     scale: float
 
 
+class _OpenCv:
+    def __init__(self, model: zoo.PoseModel, content: Tuple[bytes, ...], threads: Optional[int]) -> None:
+        if threads is not None:
+            cv2.setNumThreads(threads)
+        try:
+            if model.importer == "tensorflow":
+                self._net = cv2.dnn.readNetFromTensorflow(np.frombuffer(content[0], np.uint8))
+            else:
+                self._net = cv2.dnn.readNetFromONNX(np.frombuffer(_onnx(model, content), np.uint8))
+        except cv2.error as error:
+            raise PackageError("OpenCV {} cannot load pose model {}: {}".format(
+                cv2.__version__, model.name, _one_line(error))) from error
+        # All of them: OpenCV 5 refuses to compute a part.
+        self.outputs = list(self._net.getUnconnectedOutLayersNames())
+
+    def run(self, blob: np.ndarray) -> Dict[str, np.ndarray]:
+        try:
+            self._net.setInput(blob)
+            return dict(zip(self.outputs, self._net.forward(self.outputs)))
+        except cv2.error as error:
+            raise CameraError(_one_line(error)) from error
+
+
+def _onnx(model: zoo.PoseModel, content: Tuple[bytes, ...]) -> bytes:
+    return to_onnx(*content) if model.importer == "openvino" else content[0]
+
+
 class PoseNetwork:
     """A model of ``edged.camera.zoo``, loaded. Not to be shared between threads.
 
     threads : of OpenCV, in the whole process; None leaves OpenCV's own choice
+    backend : of BACKENDS; what ONNX Runtime fails at is done by OpenCV from then on
     detail : times the published number of pixels, where the model takes any size: time grows alike, people may be
     smaller by the square root
     Raises what ``zoo.read`` raises, and PackageError where this OpenCV cannot load the model.
     """
 
     def __init__(self, name: str = zoo.DEFAULT, folder: Optional[Union[str, Path]] = None,
-                 threads: Optional[int] = None, detail: float = 1.0) -> None:
+                 threads: Optional[int] = None, detail: float = 1.0, backend: str = "opencv") -> None:
         self.model = zoo.model(name)
         self.detail = detail
-        content = zoo.read(name, folder)
-        if threads is not None:
-            cv2.setNumThreads(threads)
-        try:
-            if self.model.importer == "tensorflow":
-                self._net = cv2.dnn.readNetFromTensorflow(np.frombuffer(content[0], np.uint8))
-            else:
-                file = to_onnx(*content) if self.model.importer == "openvino" else content[0]
-                self._net = cv2.dnn.readNetFromONNX(np.frombuffer(file, np.uint8))
-        except cv2.error as error:
-            raise PackageError("OpenCV {} cannot load pose model {}: {}".format(
-                cv2.__version__, name, _one_line(error))) from error
-        # All of them: OpenCV 5 refuses to compute a part.
-        self._outputs = list(self._net.getUnconnectedOutLayersNames())
+        self._content, self._threads = zoo.read(name, folder), threads
+        self._net: Union[_OpenCv, OrtNet] = self._loaded(backend)
         for output, _ in (self.model.heat, self.model.paf):
-            if output not in self._outputs:
+            if output not in self._net.outputs:
                 raise PackageError("pose model {} has no output {}, only {}".format(
-                    name, output, ", ".join(sorted(self._outputs))))
+                    name, output, ", ".join(sorted(self._net.outputs))))
         self._channels = [channel for pair in self.model.paf_channels for channel in pair]
+
+    @property
+    def where(self) -> str:
+        """Who computes."""
+        return "OpenCV {}".format(cv2.__version__) if isinstance(self._net, _OpenCv) else \
+            "ONNX Runtime, {}".format(self._net.where[0])
+
+    def _loaded(self, backend: str) -> Union[_OpenCv, OrtNet]:
+        able = self.model.importer != "tensorflow"
+        if backend == "onnxruntime" or backend == "auto" and able and gpu_providers():
+            if not able:
+                raise PackageError("pose model {} is not ONNX: pose_backend = \"opencv\"".format(self.model.name))
+            try:
+                return OrtNet(_onnx(self.model, self._content), self._threads)
+            except PackageError as error:
+                if backend == "onnxruntime":
+                    raise
+                log.warning("pose network %s: %s; OpenCV takes over", self.model.name, error)
+        return _OpenCv(self.model, self._content, self._threads)
+
+    def _computed(self, blob: np.ndarray) -> Dict[str, np.ndarray]:
+        try:
+            return self._net.run(blob)
+        except CameraError as error:
+            if isinstance(self._net, _OpenCv):
+                raise
+            log.warning("pose network %s: %s; OpenCV takes over", self.model.name, error)
+            self._net = _OpenCv(self.model, self._content, self._threads)
+            return self._net.run(blob)
 
     def placement(self, width: int, height: int) -> Placement:
         """What becomes of a frame of this size, in pixels."""
@@ -110,11 +162,11 @@ class PoseNetwork:
         canvas = np.full((place.high, place.wide, 3), PADDING, np.uint8)
         canvas[:place.inner_high, :place.inner_wide] = _resized(frame, place)
         try:
-            self._net.setInput(cv2.dnn.blobFromImage(canvas, model.scale, mean=model.mean, swapRB=model.rgb))
-            outputs = dict(zip(self._outputs, self._net.forward(self._outputs)))
-        except cv2.error as error:
+            blob = cv2.dnn.blobFromImage(canvas, model.scale, mean=model.mean, swapRB=model.rgb)
+            outputs = self._computed(blob)
+        except CameraError as error:
             raise CameraError("pose model {} failed on a frame of {} x {}: {}".format(
-                model.name, width, height, _one_line(error))) from error
+                model.name, width, height, error)) from error
         # Cells of the padding hold no frame; a cell that holds a part of it stays.
         rows, columns = (-(-side // model.stride) for side in (place.inner_high, place.inner_wide))
         heat = outputs[model.heat[0]][0, model.heat[1]:, :rows, :columns][:HEAT_CHANNELS]

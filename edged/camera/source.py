@@ -122,7 +122,7 @@ class Pictures(Source):
         self._decode = pose.decode
         self._camera = camera
         self._open = capture.open_source
-        self._network = posenet.PoseNetwork(camera.pose or zoo.DEFAULT, camera.models)
+        self._network = posenet.PoseNetwork(camera.pose or zoo.DEFAULT, camera.models, backend=camera.pose_backend)
         self._capture: Any = self._opened()
         self.live = self._capture.live
         self.patient = not self.live and camera.speed == 0
