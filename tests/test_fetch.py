@@ -152,6 +152,25 @@ def test_what_passes_is_tried_again(publisher, tmp_path, first):
     assert zoo.read("net", tmp_path) == (XML, BIN)
 
 
+def test_a_server_that_drips_is_given_up(publisher, tmp_path, monkeypatch):
+    def drips(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        try:
+            for byte in BIN[:200]:
+                handler.wfile.write(bytes([byte]))
+                handler.wfile.flush()
+                threading.Event().wait(0.02)
+        except OSError:
+            pass
+
+    monkeypatch.setattr(fetch, "WHOLE_S", 0.2)
+    publisher.answers["/models/net.bin"] = drips
+    with pytest.raises(MissingInput, match="not whole within 0.2 s"):
+        fetch.fetch("net", tmp_path)
+    assert left(tmp_path) == ["net.xml"]
+
+
 def test_nobody_there_is_one_line(publisher, tmp_path):
     with pytest.raises(MissingInput, match="refused"):
         fetch.fetch("net", tmp_path, "http://127.0.0.1:1")

@@ -198,6 +198,17 @@ def test_a_device_that_answers_wrongly_at_its_known_product_gets_no_work(bench, 
     assert guard.name == "numpy" and guard.reason == "a known product came out wrong"
     right(guard, guard.weights(W))
     guard.close()
+    assert bench.opened == bench.closed == 1
+
+
+def test_a_device_whose_closing_fails_ends_its_thread_quietly(bench, monkeypatch, capsys):
+    monkeypatch.setattr(Device, "close", lambda self: fail())
+    guard = bench.guarded()
+    bench.troubles["convolve"] = fail
+    right(guard, guard.weights(W))
+    until(lambda: not [one for one in threading.enumerate() if one.name == "accelerator"])
+    guard.close()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("opening, reason", [(fail, "RuntimeError: the bus fell off"), ("hang", "cannot be opened within")])

@@ -8,6 +8,8 @@ import hashlib
 import http.client
 import os
 import sys
+import tempfile
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,6 +20,7 @@ from edged.camera import zoo
 from edged.errors import MissingInput, UsageError, VerificationFailed
 
 TIMEOUT_S = 30.0  # without a byte
+WHOLE_S = 1800.0   # for one file
 TRIES = 3
 _CHUNK = 1 << 16
 
@@ -80,9 +83,12 @@ def _once(address: str, size: int, timeout_s: float) -> bytes:
     """Not more than one byte over ``size``."""
     if not address.startswith(("http://", "https://")):
         raise ValueError("not an address of http or https")
+    deadline_s = time.monotonic() + WHOLE_S
     with urllib.request.urlopen(address, timeout=timeout_s) as answer:
         content = bytearray()
         while len(content) <= size:
+            if time.monotonic() > deadline_s:
+                raise TimeoutError("not whole within {:g} s".format(WHOLE_S))
             chunk = answer.read(min(_CHUNK, size + 1 - len(content)))
             if not chunk:
                 break
@@ -94,17 +100,19 @@ def _once(address: str, size: int, timeout_s: float) -> bytes:
 
 
 def _keep(content: bytes, path: Path) -> None:
-    part = path.with_name(path.name + ".part")
+    part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(str(part), "wb") as file:
+        with tempfile.NamedTemporaryFile(dir=str(path.parent), prefix=path.name + ".", delete=False) as file:
+            part = file.name  # nobody else's, who fetches the same at the same time
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(str(part), str(path))
+            os.fchmod(file.fileno(), 0o644)
+        os.replace(part, str(path))
     except OSError as error:
-        if part.is_file():
-            part.unlink()
+        if part is not None:
+            os.unlink(part)
         raise MissingInput("{}: cannot be kept: {}".format(path, error.strerror)) from error
 
 

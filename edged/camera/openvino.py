@@ -15,6 +15,7 @@ from edged.errors import PackageError
 
 VERSIONS = ("10", "11")
 ELEMENTS = {"f32": "<f4", "f16": "<f2"}
+SIDE_MAX = 1 << 24
 PLAIN = {"ReLU": "Relu", "Add": "Add", "Multiply": "Mul", "Elu": "Elu", "Concat": "Concat"}
 Port = Tuple[str, str]  # the layer's id, the port's
 
@@ -36,7 +37,7 @@ def to_onnx(description: bytes, weights: bytes) -> bytes:
     """
     try:
         return _Graph(description, weights).model()
-    except (xml.ParseError, KeyError, ValueError, IndexError) as error:
+    except (xml.ParseError, LookupError, ValueError, ArithmeticError) as error:
         raise PackageError("not a network of OpenVINO: {!r}".format(error)) from error
 
 
@@ -103,7 +104,7 @@ class _Graph:
             raise PackageError("constant {}: {} is none of {}".format(layer.name, kind, ", ".join(ELEMENTS)))
         begin, shape = int(offset), _numbers(layer.data["shape"])
         count = int(size) // np.dtype(ELEMENTS[kind]).itemsize
-        if begin < 0 or begin + int(size) > len(self._weights) or count != int(np.prod(shape)):
+        if begin < 0 or int(size) < 0 or min(shape, default=1) < 1 or begin + int(size) > len(self._weights) or count != int(np.prod(shape)):
             raise PackageError("constant {}: outside of the file of weights, or of another size".format(layer.name))
         value = np.frombuffer(self._weights, ELEMENTS[kind], count, begin).reshape(shape).astype(np.float32)
         if not np.isfinite(value).all():
@@ -167,6 +168,8 @@ def _layer(found: xml.Element) -> _Layer:
     data = found.find("data")
     ports = [[port.attrib["id"] for port in found.findall("./{}/port".format(side))] for side in ("input", "output")]
     shape = tuple(int(side.text or "") for side in found.findall("./output/port[1]/dim"))
+    if shape and not 0 < min(shape) <= max(shape) < SIDE_MAX:
+        raise PackageError("layer {}: a shape of {}".format(ascii(found.attrib["name"])[:80], shape))
     return _Layer(found.attrib["id"], found.attrib["name"], found.attrib["type"],
                   {} if data is None else dict(data.attrib), ports[0], ports[1], shape)
 

@@ -13,7 +13,7 @@ from typing import List, NamedTuple
 from edged.errors import AcceleratorError
 
 SOURCE = Path(__file__).with_name("kernels.cu")
-# Xavier, Orin, Hopper, Thor: the least compute capability for each, newest last.
+# Xavier, Orin, Hopper, Thor.
 ARCHITECTURES = ("sm_72", "sm_87", "sm_90", "sm_110")
 
 
@@ -49,13 +49,13 @@ def write(folder: Path, arch: str, cubin: bytes, compiler: str) -> Path:
 def read(folder: Path, capability: int) -> bytes:
     """The file for a device of this compute capability (87 is 8.7). Raises AcceleratorError, saying what to do.
 
-    A cubin runs on devices of its own major number, and of at least its minor one.
+    A Jetson's and a desktop's do not run on each other, so each is for its own number alone.
     """
-    fits = [arch for arch in ARCHITECTURES if int(arch[3:]) // 10 == capability // 10 and int(arch[3:]) <= capability]
-    if not fits:
+    arch = "sm_{}".format(capability)
+    if arch not in ARCHITECTURES:
         raise AcceleratorError("no kernels are built for compute capability {}.{}: only for {}".format(
             capability // 10, capability % 10, ", ".join(ARCHITECTURES)))
-    path = folder / "kernels.{}.cubin".format(fits[-1])
+    path = folder / "kernels.{}.cubin".format(arch)
     try:
         cubin = path.read_bytes()
         made_of = json.loads(path.with_suffix(".json").read_text("utf-8"))

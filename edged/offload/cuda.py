@@ -8,8 +8,9 @@ Not to be shared between threads, and not trusted to come back: see guard.py.
 """
 
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from edged.offload.product import Accelerator, convolution_shape, require_out
 PIECE_BYTES = 2 << 20  # of output; smaller ones cost more to start than they hide
 PIECES_MAX = 8
 TRIALS = 3
+HANG_S = 120.0  # nobody waits for it by then
 
 
 class Chip(NamedTuple):
@@ -51,12 +53,12 @@ class _Buffer:
             flags = self._driver.host_alloc_flags.DEVICEMAP if self._shared else 0
             self.host = self._driver.pagelocked_empty(words, np.uint32, mem_flags=flags)
             if self._shared:
-                self.device = np.uintp(self.host.base.get_device_pointer())
+                self.device = int(self.host.base.get_device_pointer())
             else:
                 self.device = self._driver.mem_alloc(4 * words)
 
-    def at(self, word: int) -> np.uintp:
-        return np.uintp(int(self.device) + 4 * word)
+    def at(self, word: int) -> int:
+        return int(self.device) + 4 * word
 
     def free(self) -> None:
         if self.device is not None and not self._shared:
@@ -102,9 +104,11 @@ class CudaAccelerator(Accelerator):
             self._up, self._work, self._down = driver.Stream(), driver.Stream(), driver.Stream()
             self._x, self._u, self._y = (_Buffer(driver, shared) for _ in range(3))
             self._fastest: Dict[Tuple[int, ...], str] = {}
-        except (driver.Error, MemoryError) as error:
-            self._context.pop()
-            raise _explained(error) from error
+        except BaseException as error:
+            self._context.detach()  # of the current context that takes it off the stack, too, and raises nothing
+            if isinstance(error, (driver.Error, MemoryError)):
+                raise _explained(error) from error
+            raise
 
     def weights(self, w_bar: np.ndarray) -> _Weights:
         w_bar = np.require(w_bar, np.uint32, "CA")
@@ -148,11 +152,21 @@ class CudaAccelerator(Accelerator):
         weights.device.free()
 
     def close(self) -> None:
-        for buffer in (self._x, self._u, self._y):
-            buffer.free()
-        self._kernels.clear()
+        try:
+            for buffer in (self._x, self._u, self._y):
+                buffer.free()
+            self._kernels.clear()
+        finally:
+            self._context.detach()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let others use the device in this thread."""
         self._context.pop()
-        self._context.detach()
+        try:
+            yield
+        finally:
+            self._context.push()
 
     def fastest(self) -> Dict[Tuple[int, ...], str]:
         """The kernel taken for each (persons, frames in and out, joints, channels, rows, taps, stride, pad)."""
@@ -220,8 +234,8 @@ class CudaAccelerator(Accelerator):
     def _launch(self, name: str, weights: _Weights, numbers: Tuple[int, ...], begin: int, end: int,
                 subtracts: bool) -> None:
         kernel = cubins.KERNELS[name]
-        arguments = [np.uintp(int(weights.device)), self._x.at(0), self._u.at(0) if subtracts else np.uintp(0),
-                     self._y.at(0)]
+        addresses = (int(weights.device), self._x.at(0), self._u.at(0) if subtracts else 0, self._y.at(0))
+        arguments: List[Any] = [np.uintp(address) for address in addresses]
         arguments += [np.uint32(number) for number in numbers + (begin, end)]
         grid = (-(-(end - begin) // kernel.pixels), -(-numbers[5] // kernel.rows))
         self._kernels[name](*arguments, block=(kernel.threads, 1, 1), grid=grid, stream=self._work)
@@ -245,8 +259,10 @@ def _pieces(numbers: Tuple[int, ...]) -> List[_Piece]:
 
 def _await(event: Any) -> None:
     """Without burning a core that the enclave may need; a driver that hangs is guard.py's concern."""
-    pause_s = 2e-5
+    pause_s, deadline_s = 2e-5, time.monotonic() + HANG_S
     while not event.query():
+        if time.monotonic() > deadline_s:
+            raise AcceleratorError("no answer within {:g} s".format(HANG_S))
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, 1e-3)
 

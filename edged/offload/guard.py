@@ -1,7 +1,8 @@
 """An accelerator that may fail, hang or be absent, watched: the identical product is then made on another one.
 
 The watched one works in a thread of its own. One that has not answered in time is left alone with its thread and its
-memory, for a device that hangs cannot be told to stop; nothing it writes later is looked at. From then on the spare one
+memory, for a device that hangs cannot be told to stop; nothing it writes later is looked at. (A driver that hangs inside
+one of its own calls may hold Python's lock: then the process' watchdog ends it, and what comes next begins anew.) From then on the spare one
 computes, and every now and then, with growing pauses, a new thread opens the device anew and makes a product that is
 known. Only when that is right does the device get work again.
 """
@@ -53,22 +54,33 @@ class _Worker:
     def _run(self) -> None:
         try:
             accelerator = self._opened()
-            prove(accelerator)
         except Exception as error:  # whatever a driver's binding raises
             self.ready.put(error)
             return
         self.name = accelerator.name
+        try:
+            prove(accelerator)
+        except Exception as error:
+            self._close(accelerator)
+            self.ready.put(error)
+            return
         self.ready.put(None)
         while True:
             job = self._jobs.get()
             if job is None:
-                accelerator.close()
+                self._close(accelerator)
                 return
             try:
                 found = job.act(accelerator)
             except Exception as error:
                 found = error
             job.done.put(found)
+
+    def _close(self, accelerator: Accelerator) -> None:
+        try:
+            accelerator.close()
+        except Exception as error:  # of a context that is dead
+            log.info("%s cannot be closed: %s", self.name, _explained(error))
 
     def do(self, act: Callable[[Accelerator], Any], timeout_s: float) -> Any:
         """What ``act`` returns. Raises AcceleratorError where it fails, or has not ended in time."""

@@ -29,6 +29,13 @@ static __device__ __forceinline__ u32 dot4(u32 one, u32 other, u32 sum) {
     return made;
 }
 
+/* Where in shared memory; CUDA 10.2 has no __cvta_generic_to_shared. */
+static __device__ __forceinline__ u32 shared_at(const void *address) {
+    u32 made;
+    asm("{ .reg .u64 at; cvta.to.shared.u64 at, %1; cvt.u32.u64 %0, at; }" : "=r"(made) : "l"(address));
+    return made;
+}
+
 /* A warp's share of a 16 x 16 tile. Which elements a lane holds is the chip's secret; it is the same for all sums. */
 struct Left { u32 part[2]; };
 struct Right { u32 part[2]; };
@@ -36,12 +43,12 @@ struct Sum { u32 part[8]; };
 
 static __device__ __forceinline__ void load_left(Left &left, const u8 *tile) {
     asm volatile("wmma.load.a.sync.aligned.row.m16n16k16.shared.u8 {%0, %1}, [%2], 16;"
-                 : "=r"(left.part[0]), "=r"(left.part[1]) : "r"((u32)__cvta_generic_to_shared(tile)) : "memory");
+                 : "=r"(left.part[0]), "=r"(left.part[1]) : "r"(shared_at(tile)) : "memory");
 }
 
 static __device__ __forceinline__ void load_right(Right &right, const u8 *tile) {
     asm volatile("wmma.load.b.sync.aligned.col.m16n16k16.shared.u8 {%0, %1}, [%2], 16;"
-                 : "=r"(right.part[0]), "=r"(right.part[1]) : "r"((u32)__cvta_generic_to_shared(tile)) : "memory");
+                 : "=r"(right.part[0]), "=r"(right.part[1]) : "r"(shared_at(tile)) : "memory");
 }
 
 static __device__ __forceinline__ void multiply_add(Sum &sum, const Left &left, const Right &right) {
@@ -55,7 +62,7 @@ static __device__ __forceinline__ void multiply_add(Sum &sum, const Left &left, 
 /* Row-major, 16 words a row. */
 static __device__ __forceinline__ void store(u32 *tile, const Sum &sum) {
     asm volatile("wmma.store.d.sync.aligned.row.m16n16k16.shared.s32 [%0], {%1, %2, %3, %4, %5, %6, %7, %8}, 16;"
-                 : : "r"((u32)__cvta_generic_to_shared(tile)), "r"(sum.part[0]), "r"(sum.part[1]), "r"(sum.part[2]),
+                 : : "r"(shared_at(tile)), "r"(sum.part[0]), "r"(sum.part[1]), "r"(sum.part[2]),
                      "r"(sum.part[3]), "r"(sum.part[4]), "r"(sum.part[5]), "r"(sum.part[6]), "r"(sum.part[7])
                  : "memory");
 }

@@ -171,8 +171,12 @@ class Device:
             def pop(self):
                 device.current -= 1
 
+            def push(self):
+                device.current += 1
+
             def detach(self):
-                trouble.call("detach")
+                """Of the current one: it is destroyed, and off the thread's stack."""
+                device.current -= 1
 
         class Function:
             def __init__(self, name):
@@ -180,6 +184,7 @@ class Device:
 
             def __call__(self, w, x, u, y, *numbers, block, grid, stream):
                 trouble.call("launch")
+                assert all(isinstance(one, np.number) for one in (w, x, u, y) + numbers)  # as pycuda packs them
                 numbers = [int(number) for number in numbers]
                 persons, frames_in, frames, joints, channels, rows, taps, _, _, _, end = numbers
                 for address, words in ((w, rows * taps * channels), (x, persons * frames_in * joints * channels),
@@ -203,19 +208,24 @@ class Device:
                 into[:] = out_of[:] if len(out_of) == size else out_of[:size]
             return work
 
+        def plain(address):
+            """Boost.Python takes no scalar of NumPy's for an address."""
+            assert type(address) is int or isinstance(address, Allocation)
+            return int(address)
+
         def htod(address, array):
             trouble.call("memcpy_htod")
-            device.view(int(address), array.nbytes)[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            device.view(plain(address), array.nbytes)[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
         def htod_async(address, array, stream):
             trouble.call("memcpy_htod_async")
             source = array.view(np.uint8)
-            stream.queue.append(("work", copying(device.view(int(address), array.nbytes), source, array.nbytes)))
+            stream.queue.append(("work", copying(device.view(plain(address), array.nbytes), source, array.nbytes)))
 
         def dtoh_async(array, address, stream):
             trouble.call("memcpy_dtoh_async")
             target = array.view(np.uint8)
-            stream.queue.append(("work", copying(target, device.view(int(address), array.nbytes), array.nbytes)))
+            stream.queue.append(("work", copying(target, device.view(plain(address), array.nbytes), array.nbytes)))
 
         def mem_alloc(size):
             trouble.call("mem_alloc")

@@ -156,7 +156,7 @@ def test_no_pycuda_no_driver_and_no_device_are_three_different_lines(monkeypatch
         CudaAccelerator(folder)
 
 
-@pytest.mark.parametrize("capability, arch", [((7, 2), "sm_72"), ((8, 7), "sm_87"), ((8, 9), "sm_87"), ((9, 0), "sm_90"),
+@pytest.mark.parametrize("capability, arch", [((7, 2), "sm_72"), ((8, 7), "sm_87"), ((9, 0), "sm_90"),
                                               ((11, 0), "sm_110")])
 def test_a_device_gets_the_kernels_of_its_kind(device, folder, capability, arch, monkeypatch):
     read = []
@@ -166,7 +166,7 @@ def test_a_device_gets_the_kernels_of_its_kind(device, folder, capability, arch,
     assert read[0].endswith(arch.encode())
 
 
-@pytest.mark.parametrize("capability", [(5, 3), (6, 2), (7, 0), (8, 6), (10, 0)])
+@pytest.mark.parametrize("capability", [(5, 3), (6, 2), (7, 0), (7, 5), (8, 6), (8, 9), (10, 0)])
 def test_a_device_that_no_kernels_are_built_for_is_refused(device, folder, capability):
     device.capability = capability
     with pytest.raises(AcceleratorError, match="no kernels are built for compute capability {}.{}".format(*capability)):
