@@ -104,7 +104,8 @@ class _Graph:
             raise PackageError("constant {}: {} is none of {}".format(layer.name, kind, ", ".join(ELEMENTS)))
         begin, shape = int(offset), _numbers(layer.data["shape"])
         count = int(size) // np.dtype(ELEMENTS[kind]).itemsize
-        if begin < 0 or int(size) < 0 or min(shape, default=1) < 1 or begin + int(size) > len(self._weights) or count != int(np.prod(shape)):
+        inside = 0 <= begin <= begin + int(size) <= len(self._weights)
+        if not inside or min(shape, default=1) < 1 or count != int(np.prod(shape)):
             raise PackageError("constant {}: outside of the file of weights, or of another size".format(layer.name))
         value = np.frombuffer(self._weights, ELEMENTS[kind], count, begin).reshape(shape).astype(np.float32)
         if not np.isfinite(value).all():

@@ -1,10 +1,12 @@
 """An accelerator that may fail, hang or be absent, watched: the identical product is then made on another one.
 
 The watched one works in a thread of its own. One that has not answered in time is left alone with its thread and its
-memory, for a device that hangs cannot be told to stop; nothing it writes later is looked at. (A driver that hangs inside
-one of its own calls may hold Python's lock: then the process' watchdog ends it, and what comes next begins anew.) From then on the spare one
-computes, and every now and then, with growing pauses, a new thread opens the device anew and makes a product that is
-known. Only when that is right does the device get work again.
+memory, for a device that hangs cannot be told to stop; nothing it writes later is looked at. From then on the spare
+one computes, and every now and then, with growing pauses, a new thread opens the device anew and makes a product that
+is known. Only when that is right does the device get work again.
+
+A driver that hangs inside one of its own calls may hold Python's lock: then the process' watchdog ends it, and what
+comes next begins anew.
 """
 
 import logging

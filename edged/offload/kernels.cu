@@ -3,8 +3,8 @@
  *
  *   y[m, t', v, r] = sum_{tap, c} w[r, tap, c] * x[m, t' * stride + tap - pad, v, c] - u[m, t', v, r]   (mod 2^32)
  *
- * x is 0 outside its frames; u may be absent. All arrays are as product.py's masked_convolution has them, row-major, and
- * none is rearranged in memory: a block gathers the input of a tile of output pixels (m, t', v), a tap at a time.
+ * x is 0 outside its frames; u may be absent. All arrays are as product.py's masked_convolution has them, row-major,
+ * and none is rearranged in memory: a block gathers the input of a tile of output pixels (m, t', v), a tap at a time.
  *
  * Three kernels give the same words; which is fastest depends on chip and shape, and is measured (cuda.py):
  *   direct   32-bit multiply-adds
@@ -74,9 +74,10 @@ struct Shape {
 };
 
 /* One by one: a structure by value is more than every binding can pass. */
-#define ARGUMENTS const u32 *__restrict__ w, const u32 *__restrict__ x, const u32 *__restrict__ u, u32 *__restrict__ y, \
-    u32 persons, u32 frames_in, u32 frames_out, u32 joints, u32 channels, u32 rows, u32 taps, u32 stride, u32 pad,      \
-    u32 begin, u32 end
+#define ARGUMENTS                                                                                                     \
+    const u32 *__restrict__ w, const u32 *__restrict__ x, const u32 *__restrict__ u, u32 *__restrict__ y, u32 persons, \
+    u32 frames_in, u32 frames_out, u32 joints, u32 channels, u32 rows, u32 taps, u32 stride, u32 pad, u32 begin,       \
+    u32 end
 #define SHAPE {persons, frames_in, frames_out, joints, channels, rows, taps, stride, pad, begin, end}
 
 /* Where the input of an output pixel begins: its first frame may lie before the clip, or all of it behind the last. */
@@ -257,7 +258,7 @@ dots(ARGUMENTS) {
     const u32 first_pixel = shape.begin + blockIdx.x * DOTS_SIDE, first_row = blockIdx.y * DOTS_SIDE;
     const u32 pixel_at = thread / 16 * 4, row_at = thread % 16 * 4;
     const u32 deep = (shape.channels + 4 * DOTS_QUADS - 1) / (4 * DOTS_QUADS), steps = shape.taps * deep;
-    const u32 own = thread % DOTS_SIDE, quad = thread / DOTS_SIDE; /* what this thread fetches: quads quad and quad + 4 */
+    const u32 own = thread % DOTS_SIDE, quad = thread / DOTS_SIDE; /* this thread fetches quads quad and quad + 4 */
     const Pixel pixel = pixel_of(shape, first_pixel + own);
     u32 sum[4][4][4]; /* of places i + j = 0 .. 3 */
     uint4 next_x[2], next_w[2];
