@@ -56,8 +56,8 @@ def fit(weights: np.ndarray, bias: np.ndarray, read: Tensor, limit: int) -> Tupl
     """int16 weights and their scale by channel: weights (O, ...), bias (..., O) real -> (O, ...), (O,).
 
     Takes the largest 1 / scale for which no weight passes 32767 and read.high * sum|W| + max|bias| stays within
-    ``limit`` once rounded: that adds at most read.high * (DRIFT + 1 / 2) a weight to the sum, and as much to a corrected
-    bias.
+    ``limit`` once rounded: that adds at most read.high * (DRIFT + 1 / 2) a weight to the sum, and as much to a
+    corrected bias.
     """
     flat = np.abs(weights).reshape(weights.shape[0], -1)
     offset = np.abs(bias).reshape(-1, weights.shape[0]).max(axis=0)
