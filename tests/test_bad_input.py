@@ -101,6 +101,17 @@ def test_an_unknown_key_is_named_with_file_and_line(site, line, key):
         ends(done, 78, "{}:{}:".format(site.config, number), key)
 
 
+def test_a_gpu_that_is_required_and_cannot_be_had(site):
+    """Whatever is installed here: pycuda's package is there, and finds no driver."""
+    broken = site.folder / "broken" / "pycuda"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("")
+    (broken / "driver.py").write_text("raise ImportError('libcuda.so.1: cannot open shared object file')")
+    configure(site, 'kind = "cpu"', 'kind = "cuda"')
+    path = {"PYTHONPATH": os.pathsep.join([str(broken.parent), os.environ.get("PYTHONPATH", "")])}
+    ends(edged("bridge", "--config", site.config, environment=path), 69, "pycuda finds no CUDA driver: libcuda.so.1")
+
+
 def test_a_pose_model_that_is_missing(site):
     pytest.importorskip("cv2")
     empty = site.folder / "models"

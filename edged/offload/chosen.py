@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 from contextlib import ExitStack
-from typing import Tuple
+from typing import NamedTuple
 
 from edged import artifacts
 from edged.config import Accelerator as Config
@@ -19,8 +19,15 @@ CUBINS = "cuda"  # in the build folder
 _NO_PYCUDA = "no pycuda: pip install 'edged[gpu]' where there is a GPU"
 
 
-def chosen(config: Config, stack: ExitStack) -> Tuple[Accelerator, Accelerator]:
-    """(the one that computes, the one for last attempts); ``stack`` closes them.
+class Accelerators(NamedTuple):
+    """first : computes      spare : makes last attempts, and what the first one fails at"""
+
+    first: Accelerator
+    spare: Accelerator
+
+
+def chosen(config: Config, stack: ExitStack) -> Accelerators:
+    """``stack`` closes them.
 
     Of kind "auto" it is the GPU where pycuda is installed, watched, with the CPU to step in. Raises MissingInput where
     the CPU's library was not built, AcceleratorError where the GPU is required and cannot be had.
@@ -28,17 +35,17 @@ def chosen(config: Config, stack: ExitStack) -> Tuple[Accelerator, Accelerator]:
     if config.kind == "numpy":
         made: Accelerator = NumpyAccelerator()
         _tell(made.name, "")
-        return made, made
+        return Accelerators(made, made)
     spare = CpuAccelerator(config.threads)
     stack.callback(spare.close)
     if config.kind == "cpu" or config.kind == "auto" and importlib.util.find_spec("pycuda") is None:
         emit(log, "accelerator_taken", accelerator=spare.name, reason="" if config.kind == "cpu" else _NO_PYCUDA)
-        return spare, spare
+        return Accelerators(spare, spare)
     folder = artifacts.build_folder() / CUBINS
     guarded = GuardedAccelerator(lambda: CudaAccelerator(folder, config.device), spare, _tell,
                                  required=config.kind == "cuda")
     stack.callback(guarded.close)
-    return guarded, spare
+    return Accelerators(guarded, spare)
 
 
 def _tell(name: str, reason: str) -> None:

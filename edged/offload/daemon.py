@@ -27,6 +27,7 @@ from edged.events import emit
 from edged.notify import Notifier, Watchdog
 from edged.offload import messages
 from edged.offload.backoff import Backoff
+from edged.offload.chosen import Accelerators, chosen
 from edged.offload.desk import Desk
 from edged.offload.link import KeysMissing, Link, Papers, is_passing, read_papers
 from edged.offload.messages import Beacon, ExerciseRequest, Hello, Offer, StatusRequest
@@ -56,7 +57,9 @@ def run(config: Config, stop: Any) -> None:
         router = stack.enter_context(Router(config.bridge_address))
         notifier = Notifier()
         stack.callback(notifier.close)
-        daemon = Daemon(config, papers, spool, router, notifier)
+        # Before and beyond any enclave: what is known of a GPU that hangs outlives a connection.
+        accelerators = chosen(config.accelerator, stack)
+        daemon = Daemon(config, papers, spool, router, notifier, accelerators)
         stack.callback(daemon.close)
         daemon.serve(stop)
         notifier.stopping()
@@ -75,8 +78,10 @@ def config_digest(config: Config) -> bytes:
 class Daemon:
     """See the module."""
 
-    def __init__(self, config: Config, papers: Papers, spool: Spool, router: Router, notifier: Notifier) -> None:
+    def __init__(self, config: Config, papers: Papers, spool: Spool, router: Router, notifier: Notifier,
+                 accelerators: Accelerators) -> None:
         self._config, self._papers, self._spool, self._router = config, papers, spool, router
+        self._accelerators = accelerators
         self._notifier, self._watchdog = notifier, Watchdog(notifier)
         self._link: Optional[Link] = None
         self._retry = Backoff()
@@ -155,7 +160,7 @@ class Daemon:
         if not self._retry.due:
             return
         try:
-            link = Link(self._config, self._papers, self._spool)
+            link = Link(self._config, self._papers, self._spool, self._accelerators)
         except KeysMissing as error:
             now_s = time.monotonic()
             self._keys_missing_s = self._keys_missing_s or now_s
@@ -280,8 +285,8 @@ class Daemon:
             "enclave": "away" if link is None else "up", "reason": self._away or None,
             "epoch": None if link is None else link.epoch,
             "placement": self._config.enclave.placement, "transport": self._config.enclave.transport,
-            "accelerator": self._config.accelerator.kind if link is None else link.accelerator.name,
-            "degraded": None if link is None else getattr(link.accelerator, "reason", "") or None,
+            "accelerator": self._accelerators.first.name,
+            "degraded": getattr(self._accelerators.first, "reason", "") or None,
             "spool": "failing" if self._ledger.failing else "ok",
             "clips": totals.clips, "failed": totals.failed, "records": self._ledger.records,
             "accelerator_bytes": totals.bytes, "waiting": len(self._desk),

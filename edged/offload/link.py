@@ -22,7 +22,7 @@ from edged.enclave.wire import KeyKind, Status
 from edged.errors import ConfigError, EnclaveError, KeyRefused, PackageError, VerificationFailed
 from edged.events import emit
 from edged.offload.bridge import Bridge
-from edged.offload.chosen import chosen
+from edged.offload.chosen import Accelerators
 from edged.trust.agreement import Agreement, open_agreement
 
 log = logging.getLogger(__name__)
@@ -78,8 +78,8 @@ class Link:
     SpoolError; then nothing is left open.
     """
 
-    def __init__(self, config: Config, papers: Papers, spool: Spool) -> None:
-        self._config = config
+    def __init__(self, config: Config, papers: Papers, spool: Spool, accelerators: Accelerators) -> None:
+        self._config, self._accelerators = config, accelerators
         self.papers = papers
         self._stack = ExitStack()
         begin_s = time.monotonic()
@@ -160,8 +160,7 @@ class Link:
     def _load(self, kinds: bytes) -> None:
         enclave = self._config.enclave
         placement = wire.Placement[enclave.placement.upper()]
-        self.accelerator, spare = chosen(self._config.accelerator, self._stack)
-        self.bridge = Bridge(self.client, self.accelerator, enclave.transport, spare)
+        self.bridge = Bridge(self.client, self._accelerators.first, enclave.transport, self._accelerators.spare)
         self._stack.callback(_detach, self.bridge)
         refused: Optional[EnclaveError] = None
         for slot in _of_kind(kinds, KeyKind.MODEL):
