@@ -385,7 +385,7 @@ def pictures(node, monkeypatch):
 
     fake = FakeCapture()
     monkeypatch.setattr(capture, "open_source", lambda *given: fake)
-    monkeypatch.setattr(posenet, "PoseNetwork", lambda *given: FakeNetwork())
+    monkeypatch.setattr(posenet, "PoseNetwork", lambda *given, **more: FakeNetwork())
     monkeypatch.setattr(pose, "decode", lambda heat, paf, cell: np.stack([skeleton(100)]))
     made = node("rtsp://camera/stream", speed=None)
     return source.open_source(made.config.camera("gate")), fake, capture.Frame

@@ -6,6 +6,7 @@ No GPU and no driver is needed. A kernel that spills registers to memory is refu
 import argparse
 import ctypes
 import glob
+import logging
 import os
 import re
 import subprocess
@@ -17,6 +18,8 @@ from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 from edged import artifacts, command
 from edged.errors import AcceleratorError, MissingInput
 from edged.offload import cubins
+
+log = logging.getLogger(__name__)
 
 _LIBRARY = "libnvrtc.so.*"
 _BUILTINS = "libnvrtc-builtins.so.*"
@@ -137,6 +140,21 @@ def build(folder: Path, arch: str, compiler: Union[Nvrtc, Nvcc]) -> Dict[str, Re
             compiler.name, arch, spilling[0], found[spilling[0]].spilled))
     cubins.write(folder, arch, cubin, compiler.name)
     return found
+
+
+def built_here(folder: Path, capability: int) -> bytes:
+    """The kernels for a device, by the CUDA that is installed on it; kept in ``folder`` where that can be written.
+
+    Raises AcceleratorError where there is none, or it cannot compile them.
+    """
+    compiler, arch = Nvcc(), "sm_{}".format(capability)
+    cubin, text = compiler.compile(cubins.SOURCE.read_bytes(), arch)
+    log.info("kernels for %s compiled by %s: %s", arch, compiler.name, resources(text))
+    try:
+        cubins.write(folder, arch, cubin, compiler.name)
+    except OSError as error:
+        log.info("%s: %s: they are compiled again next time", folder, error.strerror)
+    return cubin
 
 
 def library(folder: str) -> Path:

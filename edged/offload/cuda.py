@@ -15,6 +15,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from edged.errors import AcceleratorError
+from edged.offload import compile as compiling
 from edged.offload import cubins
 from edged.offload.product import Accelerator, convolution_shape, require_out
 
@@ -85,7 +86,7 @@ class CudaAccelerator(Accelerator):
         try:
             found = driver.Device(device)
             major, minor = found.compute_capability()
-            cubin = cubins.read(folder, 10 * major + minor)
+            cubin = _cubin(folder, 10 * major + minor)
             attributes = driver.device_attribute
             self.chip = Chip(found.name(), 10 * major + minor, found.get_attribute(attributes.MULTIPROCESSOR_COUNT),
                              1e3 * found.get_attribute(attributes.CLOCK_RATE),
@@ -239,6 +240,17 @@ class CudaAccelerator(Accelerator):
         arguments += [np.uint32(number) for number in numbers + (begin, end)]
         grid = (-(-(end - begin) // kernel.pixels), -(-numbers[5] // kernel.rows))
         self._kernels[name](*arguments, block=(kernel.threads, 1, 1), grid=grid, stream=self._work)
+
+
+def _cubin(folder: Path, capability: int) -> bytes:
+    """The one that was built before, or else one that this machine's own compiler makes."""
+    try:
+        return cubins.read(folder, capability)
+    except AcceleratorError as missing:
+        try:
+            return compiling.built_here(folder, capability)
+        except AcceleratorError as error:
+            raise AcceleratorError("{}; {}".format(missing, error)) from error
 
 
 def _pieces(numbers: Tuple[int, ...]) -> List[_Piece]:

@@ -9,10 +9,13 @@ import pytest
 
 from kernels.fake_pycuda import Error
 from edged.errors import AcceleratorError
+from edged.offload import compile as compiling
 from edged.offload import cubins, cuda
 from edged.offload.cuda import CudaAccelerator
 from edged.offload.product import masked_convolution
 
+LOG = "".join("Compiling entry function '{}' for\n0 bytes spill stores, 0 bytes spill loads\nUsed 9 registers\n".format(name)
+              for name in cubins.KERNELS)
 CASES = [((5, 1, 3), (2, 7, 3, 3), 1, 0), ((70, 9, 20), (2, 33, 5, 20), 2, 4), ((64, 9, 64), (1, 40, 18, 64), 1, 4),
          ((129, 3, 33), (3, 12, 7, 33), 3, 2), ((1, 1, 1), (1, 1, 1, 1), 1, 0)]
 
@@ -167,8 +170,9 @@ def test_a_device_gets_the_kernels_of_its_kind(device, folder, capability, arch,
 
 
 @pytest.mark.parametrize("capability", [(5, 3), (6, 2), (7, 0), (7, 5), (8, 6), (8, 9), (10, 0)])
-def test_a_device_that_no_kernels_are_built_for_is_refused(device, folder, capability):
+def test_a_device_that_no_kernels_are_built_for_is_refused(device, folder, capability, monkeypatch, tmp_path):
     device.capability = capability
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(AcceleratorError, match="no kernels are built for compute capability {}.{}".format(*capability)):
         CudaAccelerator(folder)
 
@@ -186,16 +190,44 @@ def damage(path):
     (lambda folder: (folder / "kernels.sm_87.json").write_text("{}"), "damaged"),
     (lambda folder: (folder / "kernels.sm_87.json").write_text("[1"), "damaged"),
 ])
-def test_kernels_that_are_missing_or_damaged_are_one_line(device, folder, change, message):
+def test_kernels_that_are_missing_or_damaged_are_one_line(device, folder, change, message, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no compiler either
     change(folder)
     with pytest.raises(AcceleratorError, match=message):
         CudaAccelerator(folder)
 
 
+def test_kernels_that_are_missing_are_compiled_by_the_cuda_that_is_there(device, folder, monkeypatch, caplog):
+    compiled = []
+
+    class Compiler:
+        name = "nvcc 10.2"
+
+        def compile(self, source, arch):
+            compiled.append(arch)
+            return b"made here", LOG
+
+    monkeypatch.setattr(compiling, "Nvcc", Compiler)
+    (folder / "kernels.sm_87.cubin").unlink()
+    CudaAccelerator(folder).close()
+    CudaAccelerator(folder).close()
+    assert compiled == ["sm_87"] and cubins.read(folder, 87) == b"made here"
+    device.capability = (8, 6)  # of no Jetson
+    CudaAccelerator(folder).close()
+    CudaAccelerator(folder).close()
+    assert compiled == ["sm_87", "sm_86"]
+    device.capability = (8, 7)
+    monkeypatch.setattr(cubins, "write", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    (folder / "kernels.sm_87.cubin").unlink()
+    CudaAccelerator(folder).close()  # from a folder that cannot be written, each time
+    assert compiled[2:] == ["sm_87"]
+
+
 def test_kernels_of_another_source_are_refused(device, folder, tmp_path, monkeypatch):
     (tmp_path / "kernels.cu").write_text("// another one")
     monkeypatch.setattr(cubins, "SOURCE", tmp_path / "kernels.cu")
-    with pytest.raises(AcceleratorError, match="made of another source: run scripts/build-kernels again"):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(AcceleratorError, match="made of another source: run scripts/build-kernels again; nvcc: no CUDA"):
         CudaAccelerator(folder)
 
 
