@@ -1,5 +1,7 @@
 """A network in OpenVINO's form gives what it gave as ONNX; what cannot be represented is refused by name."""
 
+import xml.etree.ElementTree as xml
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -126,6 +128,28 @@ def test_what_cannot_be_represented_is_refused_by_name(old, new, message):
     with pytest.raises(PackageError, match=message) as caught:
         to_onnx(description, weights)
     assert "\n" not in str(caught.value)
+
+
+def test_a_cut_file_is_refused_wherever_it_is_cut():
+    description, weights = from_onnx(small())
+    for size in range(0, len(description), 97):
+        with pytest.raises(PackageError):
+            to_onnx(description[:size], weights)
+    for size in range(0, len(weights), 101):
+        with pytest.raises(PackageError, match="outside of the file"):
+            to_onnx(description, weights[:size])
+
+
+def test_layers_and_edges_in_another_order_are_the_same_network():
+    description, weights = from_onnx(small())
+    root = xml.fromstring(description)
+    rng = np.random.default_rng(5)
+    for name in ("layers", "edges"):
+        parent = root.find(name)
+        parent[:] = [parent[place] for place in rng.permutation(len(parent))]
+    picture = rng.normal(0, 1, (1, 3, 16, 24)).astype(np.float32)
+    one, other = (answers(to_onnx(text, weights), picture) for text in (description, xml.tostring(root)))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def test_layers_that_wait_for_each_other_are_refused():

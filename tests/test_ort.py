@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
 
+from edged import config  # noqa: E402
 from edged.camera import ort, posenet, zoo  # noqa: E402
 from edged.camera.onnxwire import any_size  # noqa: E402
 from edged.camera.ort import OrtNet  # noqa: E402
@@ -39,6 +41,11 @@ def test_the_bundled_network_gives_the_same_maps_at_any_size():
 
 def test_the_large_network_gives_the_same_maps_at_any_size():
     alike("human-pose-estimation-0001", needs("pose"), [(456, 256), (480, 360)], 1e-4)
+
+
+def test_the_configuration_offers_what_there_is(tmp_path):
+    line = next(line for line in Path(config.__file__).read_text().splitlines() if '"pose_backend", "auto"' in line)
+    assert str(posenet.BACKENDS).replace("'", '"') in line
 
 
 def test_a_file_without_sizes_is_the_same_network():

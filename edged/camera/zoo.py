@@ -7,7 +7,7 @@ importer of OpenCV is no place for bytes of unknown origin.
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional, Tuple, Union
 
@@ -60,6 +60,18 @@ class PoseModel:
         return ((self.file, self.sha256),) + (() if self.weights is None else (self.weights,))
 
 
+_LARGE = PoseModel(
+    name="human-pose-estimation-0001",
+    file="human-pose-estimation-0001.f32.456x256.onnx",
+    sha256="b2281456921c71c3e77fc960fe19b5e88b7c3e801c6c8d0436ae85f45862b1ed",
+    importer="onnx",
+    width=456,
+    height=256,
+    any_size=True,
+    heat=("Mconv7_stage2_L2", 0),
+    paf=("Mconv7_stage2_L1", 0),
+)
+
 MODELS = {
     model.name: model
     for model in (
@@ -79,20 +91,11 @@ MODELS = {
             multiple=16,
             bundled=True,
         ),
-        PoseModel(
-            name="human-pose-estimation-0001",
-            file="human-pose-estimation-0001.f32.456x256.onnx",
-            sha256="b2281456921c71c3e77fc960fe19b5e88b7c3e801c6c8d0436ae85f45862b1ed",
-            importer="onnx",
-            width=456,
-            height=256,
-            any_size=True,
-            heat=("Mconv7_stage2_L2", 0),
-            paf=("Mconv7_stage2_L1", 0),
-        ),
+        _LARGE,
         # The publisher's own files; the one above was made of its 8-bit version. Source of hashes, sizes and address:
         # model.yml of human-pose-estimation-0001 in Open Model Zoo (Apache-2.0).
-        PoseModel(
+        replace(
+            _LARGE,
             name="human-pose-estimation-0001-fp32",
             file="human-pose-estimation-0001.xml",
             sha256="a4312443bb77b8528080c75fff2e5b99ad46d660d5c4cc753ee218dd3deb01f5",
@@ -101,11 +104,6 @@ MODELS = {
             published=("https://storage.openvinotoolkit.org/repositories/open_model_zoo/2021.4/models_bin/3/"
                        "human-pose-estimation-0001/FP32/", (153774, 16394712)),
             importer="openvino",
-            width=456,
-            height=256,
-            any_size=True,
-            heat=("Mconv7_stage2_L2", 0),
-            paf=("Mconv7_stage2_L1", 0),
         ),
         PoseModel(
             name="mobilenet_v2_small",

@@ -33,6 +33,7 @@ class Seen:
 Statistics = Dict[Tuple[int, str], Seen]
 POOLED = (-1, "pooled")
 LOGITS = (-1, "logits")
+READ = ("in", "joined", "graph", "pooled")  # by weights
 SAMPLED = 400  # places of a clip that a moment is taken of
 
 
@@ -43,11 +44,6 @@ def cheaper_order(channels_in: int, channels_out: int) -> Order:
 
 def order_of(block: FoldedBlock) -> Order:
     return cheaper_order(block.graph_weight.shape[2], block.graph_weight.shape[1])
-
-
-def _see(x: np.ndarray) -> Seen:
-    """x (B, T, V, C)."""
-    return Seen(float(np.abs(x).max()), x.mean(axis=(0, 1)))
 
 
 def join(block: FoldedBlock, x: np.ndarray) -> np.ndarray:
@@ -102,17 +98,6 @@ def activations(
     yield LOGITS, pooled @ folded.fc_weight.T + folded.fc_bias
 
 
-def forward(folded: FoldedNetwork, clips: np.ndarray) -> Tuple[np.ndarray, Statistics]:
-    """clips (N, M, T, V, 3) float -> logits (N, L) and what was seen on the way.  Raises ShapeError."""
-    seen: Statistics = {}
-    for name, x in activations(folded, clips):
-        if name in (POOLED, LOGITS):
-            seen[name] = Seen(float(np.abs(x).max()), x.mean(axis=0))
-        else:
-            seen[name] = _see(x)
-    return x, seen
-
-
 def _inputs(folded: FoldedNetwork, name: Tuple[int, str], x: np.ndarray) -> np.ndarray:
     """(n, K): what rows of the weights behind an activation read at some places of it, drawn alike for each clip."""
     index, what = name
@@ -141,15 +126,12 @@ def calibrate(folded: FoldedNetwork, clips: Sequence[np.ndarray]) -> Statistics:
     found: Statistics = {}
     for clip in clips:
         for name, x in activations(folded, stgcn.from_fixed_point(clip, folded.source.persons)[None]):
-            one = _see(x) if x.ndim == 4 else Seen(float(np.abs(x).max()), x.mean(axis=0))
-            share, moment = one.mean / len(clips), None
-            if name[1] in ("in", "joined", "graph", "pooled"):
+            largest, mean, moment = float(np.abs(x).max()), x.mean(axis=tuple(range(x.ndim - 2)) or 0), None
+            if name[1] in READ:
                 inputs = _inputs(folded, name, x)
                 moment = inputs.T @ inputs / (len(inputs) * len(clips))
             before = found.get(name)
-            if before is not None:
-                one = Seen(max(before.largest, one.largest), one.mean)
-                share = share + before.mean
-                moment = None if moment is None or before.moment is None else moment + before.moment
-            found[name] = Seen(one.largest, share, moment)
+            found[name] = Seen(largest, mean / len(clips), moment) if before is None else Seen(
+                max(before.largest, largest), before.mean + mean / len(clips),
+                None if moment is None else before.moment + moment)
     return found

@@ -169,10 +169,6 @@ class CudaAccelerator(Accelerator):
         finally:
             self._context.push()
 
-    def fastest(self) -> Dict[Tuple[int, ...], str]:
-        """The kernel taken for each (persons, frames in and out, joints, channels, rows, taps, stride, pad)."""
-        return dict(self._fastest)
-
     def measure(self, weights: _Weights, x_bar: np.ndarray, stride: int, pad: int) -> Dict[str, float]:
         """Seconds on the device, of each kernel that is exact for this product, its input being there."""
         rows, taps, channels = weights.shape

@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 import time
-from typing import Any, Callable, List, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
 
@@ -133,7 +133,6 @@ class GuardedAccelerator(Accelerator):
         self._trial_until_s = self._due_s = 0.0
         self._pause_s = first_s
         self._opening = 0
-        self._handles: List[_Handle] = []
         self.reason = ""
         self._try()
         assert self._trial is not None
@@ -148,7 +147,6 @@ class GuardedAccelerator(Accelerator):
 
     def weights(self, w_bar: np.ndarray) -> _Handle:
         handle = _Handle(w_bar)
-        self._handles.append(handle)
         if self._worker is not None:
             try:
                 self._on_device(self._worker, handle)
@@ -182,7 +180,6 @@ class GuardedAccelerator(Accelerator):
         return self._spare.convolve(weights.spare, x_bar, stride, pad, subtract, out)
 
     def release(self, weights: _Handle) -> None:
-        self._handles.remove(weights)
         if weights.spare is not None:
             self._spare.release(weights.spare)
         if self._worker is not None and weights.opening == self._opening:
