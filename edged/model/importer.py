@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 import numpy as np
 
 from edged.command import needs, read_file
-from edged.errors import PackageError, ShapeError, UsageError
+from edged.errors import PackageError, UsageError
 from edged.model import network as networks
 from edged.model import onnx_import, stgcn
 from edged.model.skeleton import SKELETONS, Skeleton, adjacency

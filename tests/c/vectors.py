@@ -3,7 +3,6 @@
 Everything is drawn from fixed seeds, keys and salts too, so that a crashing input of a fuzzer stays one.
 """
 
-import hashlib
 import struct
 import sys
 from pathlib import Path
