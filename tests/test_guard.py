@@ -279,3 +279,101 @@ def test_arrays_that_do_not_fit_are_the_callers_fault_and_no_reason_to_leave_the
         guard.convolve(weights, X, 1, 1, out=np.zeros((1, 2, 3, 4), np.uint32))
     assert guard.name == "device"
     guard.close()
+
+
+class Stager(Device):
+    """Keeps what is staged by number, as a device keeps its own addresses."""
+
+    def __init__(self, bench):
+        super().__init__(bench)
+        self.staged = {}
+
+    def stage(self, subtract):
+        self.bench.meet("stage")
+        self.staged[len(self.staged)] = subtract.copy()
+        return len(self.staged) - 1
+
+    def unstage(self, staged):
+        self.bench.meet("unstage")
+        del self.staged[staged]
+
+    def start(self, weights, x_bar, stride, pad, subtract=None, out=None):
+        self.bench.meet("start")
+        u = self.staged[subtract] if isinstance(subtract, int) else subtract
+
+        def finish():
+            self.bench.meet("finish")
+            return self.convolve(weights, x_bar, stride, pad, u, out)
+        return finish
+
+
+def products(guarded, count=4):
+    """Begun one after the other: (what ends it, what is expected, what was staged)."""
+    made = []
+    for seed in range(count):
+        w, x = words(seed, 4, 3, 5), words(seed + 50, 2, 9, 3, 5)
+        plain = masked_convolution(w, x, 1, 1)
+        u = words(seed + 100, *plain.shape)
+        staged = guarded.stage(u)
+        made.append((guarded.start(guarded.weights(w), x, 1, 1, staged), plain - u, staged))
+    return made
+
+
+@pytest.fixture
+def guarded(bench):
+    made = GuardedAccelerator(lambda: Stager(bench), NumpyAccelerator(), lambda *what: bench.told.append(what),
+                              timeout_s=TIMEOUT_S, open_s=TIMEOUT_S, clock=lambda: bench.now_s)
+    yield made
+    bench.gone.set()
+    made.close()
+
+
+def test_several_products_are_on_their_way_at_once(bench, guarded):
+    for end, expected, staged in reversed(products(guarded)):
+        assert np.array_equal(end(), expected)
+        guarded.unstage(staged)
+    assert bench.convolved == 5 and len(bench.told) == 1  # the known product, too
+
+
+@pytest.mark.parametrize("where", ["stage", "start", "finish"])
+@pytest.mark.parametrize("how", ["fails", "hangs"])
+def test_what_is_on_its_way_when_the_device_fails_is_made_by_the_spare_one(bench, guarded, where, how):
+    for end, expected, staged in products(guarded, 2):
+        assert np.array_equal(end(), expected)
+        guarded.unstage(staged)
+    earlier = products(guarded, 2)
+    bench.troubles[where] = fail if how == "fails" else bench.hang
+    later = products(guarded, 2)
+    for end, expected, staged in earlier + later:
+        assert np.array_equal(end(), expected)
+        guarded.unstage(staged)
+    assert guarded.name == "numpy" and bench.told[-1][1]
+
+
+def test_what_was_staged_on_a_device_that_was_opened_anew_is_not_asked_of_it(bench, guarded):
+    held = guarded.stage(words(1, 2, 9, 3, 4))
+    bench.troubles["start"] = fail
+    for end, expected, _ in products(guarded, 1):
+        assert np.array_equal(end(), expected)
+    bench.troubles.clear()
+    deadline = time.monotonic() + 10
+    while guarded.name == "numpy" and time.monotonic() < deadline:
+        bench.now_s += 1000.0
+        for end, expected, _ in products(guarded, 1):
+            assert np.array_equal(end(), expected)
+    assert guarded.name == "device"
+    w, x = words(3, 4, 3, 5), words(4, 2, 9, 3, 5)
+    assert np.array_equal(guarded.convolve(guarded.weights(w), x, 1, 1, held),
+                          masked_convolution(w, x, 1, 1) - words(1, 2, 9, 3, 4))
+    guarded.unstage(held)
+    assert guarded.name == "device"
+
+
+def test_staging_does_not_wait_for_the_device(bench, guarded):
+    let_go = threading.Event()
+    bench.troubles["stage"] = lambda: let_go.wait(TIMEOUT_S / 2)
+    staged = [guarded.stage(words(seed, 2, 9, 3, 4)) for seed in range(3)]
+    let_go.set()
+    for one in staged:
+        guarded.unstage(one)
+    assert guarded.name == "device"

@@ -14,7 +14,7 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple, Type
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple, Type
 
 import numpy as np
 
@@ -65,8 +65,11 @@ class Outcome(NamedTuple):
 
 
 class _Prepared(NamedTuple):
+    """U + pad per product, and where the accelerator has taken it."""
+
     invocation: int
-    subtract: List[np.ndarray]  # U + pad per product
+    subtract: List[np.ndarray]
+    staged: List[Any]
 
 
 class Bridge:
@@ -105,8 +108,12 @@ class Bridge:
         transport = self._loaded()
         meter = self._meter()
         invocation = self._client.open_prepare(persons)
-        subtract = [transport.prepared(index, persons) for index in range(transport.model.head.products)]
-        self._prepared.setdefault(persons, deque()).append(_Prepared(invocation, subtract))
+        prepared = _Prepared(invocation, [], [])
+        for index in range(transport.model.head.products):
+            prepared.subtract.append(transport.prepared(index, persons))
+            # It travels while the enclave computes the next one.
+            prepared.staged.append(self._accelerator.stage(prepared.subtract[-1]))
+        self._prepared.setdefault(persons, deque()).append(prepared)
         return self._cost(meter)
 
     def prepared(self, persons: int) -> int:
@@ -157,42 +164,64 @@ class Bridge:
         try:
             progress = transport.begin(session, number, prepared.invocation if prepared else 0, sealed)
         except EnclaveError as error:
-            if ready is not None and prepared is not None and error.status in _NOT_TAKEN:
-                ready.appendleft(prepared)
+            if ready is not None and prepared is not None:
+                if error.status in _NOT_TAKEN:
+                    ready.appendleft(prepared)
+                else:
+                    self._unstage(prepared)
             raise
-        while not progress.records:
-            due = [index for index, product in enumerate(transport.model.products) if product.step == progress.step]
-            answers = []
-            for index in due:
-                x_bar = transport.x_bar(index, persons)
-                subtract = prepared.subtract[index] if prepared else None
-                answers.append((index, self._compute(accelerator, index, x_bar, subtract,
-                                                     transport.y_bar(index, persons))))
-            for index, y_bar in answers:
-                transport.submit(index, y_bar)
-            progress = self._client.end_step(progress.step)
+        try:
+            while not progress.records:
+                ending = []
+                for index, product in enumerate(transport.model.products):
+                    if product.step == progress.step:
+                        x_bar = transport.x_bar(index, persons)
+                        ending.append((index, self._begin(accelerator, index, x_bar, prepared,
+                                                          transport.y_bar(index, persons))))
+                for index, end in ending:
+                    transport.submit(index, end())
+                progress = self._client.end_step(progress.step)
+        finally:
+            if prepared is not None:
+                self._unstage(prepared)
         return progress
 
-    def _compute(self, accelerator: Accelerator, index: int, x_bar: np.ndarray, subtract: Optional[np.ndarray],
-                 out: np.ndarray) -> np.ndarray:
-        begin = time.perf_counter()
-        try:
-            return self._convolve(accelerator, index, x_bar, subtract, out)
-        except AcceleratorError as error:
-            if accelerator is self._fallback:
-                raise
-            # Nothing of this product was handed in yet: the same masked product may be made elsewhere.
-            log.warning("product %d: %s failed (%s), taken over by %s", index, accelerator.name, error,
-                        self._fallback.name)
-            return self._convolve(self._fallback, index, x_bar, subtract, out)
-        finally:
-            self._accelerator_s += time.perf_counter() - begin
-
-    def _convolve(self, accelerator: Accelerator, index: int, x_bar: np.ndarray, subtract: Optional[np.ndarray],
-                  out: np.ndarray) -> np.ndarray:
+    def _begin(self, accelerator: Accelerator, index: int, x_bar: np.ndarray, prepared: Optional[_Prepared],
+               out: np.ndarray) -> Callable[[], np.ndarray]:
+        """Begin one masked product; what is returned ends it, and gives ybar in ``out``."""
         product = self._loaded().model.products[index]
-        return accelerator.convolve(self._weights_of(accelerator, index), x_bar, product.stride, product.pad,
-                                    subtract, out)
+
+        def start(who: Accelerator) -> Callable[[], np.ndarray]:
+            subtract = None
+            if prepared is not None:
+                subtract = (prepared.staged if who is self._accelerator else prepared.subtract)[index]
+            return who.start(self._weights_of(who, index), x_bar, product.stride, product.pad, subtract, out)
+
+        def attempt(who: Accelerator, act: Callable[[], Any]) -> Any:
+            begin = time.perf_counter()
+            try:
+                return act()
+            except AcceleratorError as error:
+                if who is self._fallback:
+                    raise
+                # Nothing of this product was handed in yet: the same masked product may be made elsewhere.
+                log.warning("product %d: %s failed (%s), taken over by %s", index, who.name, error,
+                            self._fallback.name)
+                return None
+            finally:
+                self._accelerator_s += time.perf_counter() - begin
+
+        end = attempt(accelerator, lambda: start(accelerator))
+
+        def ended() -> np.ndarray:
+            made = None if end is None else attempt(accelerator, end)
+            return attempt(self._fallback, lambda: start(self._fallback)()) if made is None else made
+
+        return ended
+
+    def _unstage(self, prepared: _Prepared) -> None:
+        for staged in prepared.staged:
+            self._accelerator.unstage(staged)
 
     def _weights_of(self, accelerator: Accelerator, index: int) -> Any:
         key = (accelerator, index)
@@ -222,6 +251,9 @@ class Bridge:
             accelerator.release(weights)
         self._weights.clear()
         self._w_bar.clear()
+        for ready in self._prepared.values():
+            for prepared in ready:
+                self._unstage(prepared)
         self._prepared.clear()
 
     def _meter(self) -> Tuple[int, int, int, float, float]:

@@ -3,7 +3,8 @@
 import importlib.util
 import logging
 from contextlib import ExitStack
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Optional
 
 from edged import artifacts
 from edged.config import Accelerator as Config
@@ -16,6 +17,7 @@ from edged.offload.product import Accelerator, NumpyAccelerator
 log = logging.getLogger(__name__)
 
 CUBINS = "cuda"  # in the build folder
+MEASURED = "kernels.json"  # in the state folder
 _NO_PYCUDA = "no pycuda: pip install 'edged[gpu]' where there is a GPU"
 
 
@@ -26,8 +28,10 @@ class Accelerators(NamedTuple):
     spare: Accelerator
 
 
-def chosen(config: Config, stack: ExitStack) -> Accelerators:
+def chosen(config: Config, stack: ExitStack, state: Optional[Path] = None) -> Accelerators:
     """``stack`` closes them.
+
+    state : folder in which is remembered what was measured on the GPU
 
     Of kind "auto" it is the GPU where pycuda is installed, watched, with the CPU to step in. Raises MissingInput where
     the CPU's library was not built, AcceleratorError where the GPU is required and cannot be had.
@@ -42,7 +46,8 @@ def chosen(config: Config, stack: ExitStack) -> Accelerators:
         emit(log, "accelerator_taken", accelerator=spare.name, reason="" if config.kind == "cpu" else _NO_PYCUDA)
         return Accelerators(spare, spare)
     folder = artifacts.build_folder() / CUBINS
-    guarded = GuardedAccelerator(lambda: CudaAccelerator(folder, config.device), spare, _tell,
+    remembered = None if state is None else state / MEASURED
+    guarded = GuardedAccelerator(lambda: CudaAccelerator(folder, config.device, remembered), spare, _tell,
                                  required=config.kind == "cuda")
     stack.callback(guarded.close)
     return Accelerators(guarded, spare)

@@ -2,21 +2,24 @@
 
 Weights stay on the device. A product is cut into pieces along time: while one is computed, the next one's input is on
 its way up and the last one's output on its way down; on a Jetson, whose CPU and GPU share memory, nothing moves and the
-kernels read and write where the CPU does. Which kernel is the fastest for a shape is measured when it is first met.
+kernels read and write where the CPU does. Which kernel is the fastest for a shape is measured when it is first met,
+and remembered; there the kernels are compared with each other, too. Several products may be on their way at once.
 
 Not to be shared between threads, and not trusted to come back: see guard.py.
 """
 
+import hashlib
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
-from edged.errors import AcceleratorError
+from edged.errors import AcceleratorError, ShapeError
 from edged.offload import compile as compiling
 from edged.offload import cubins
+from edged.offload.choices import Choices
 from edged.offload.product import Accelerator, convolution_shape, require_out
 
 PIECE_BYTES = 2 << 20  # of output; smaller ones cost more to start than they hide
@@ -67,6 +70,25 @@ class _Buffer:
         self.host, self.device = np.empty(0, np.uint32), None
 
 
+class _Buffers:
+    """Of one product on its way: input, what is subtracted, output."""
+
+    def __init__(self, driver: Any, shared: bool) -> None:
+        self.x, self.u, self.y = (_Buffer(driver, shared) for _ in range(3))
+
+    def free(self) -> None:
+        for buffer in (self.x, self.u, self.y):
+            buffer.free()
+
+
+class _Staged(NamedTuple):
+    """What is to be subtracted, on its way to the device or there."""
+
+    buffer: _Buffer
+    shape: Tuple[int, ...]
+    arrived: Any
+
+
 class _Piece(NamedTuple):
     """Of the output pixels, and how many of the input's words are needed by its end."""
 
@@ -76,12 +98,13 @@ class _Piece(NamedTuple):
 
 
 class CudaAccelerator(Accelerator):
-    """cubins : folder of the compiled kernels      device : its number
+    """folder : of the compiled kernels      device : its number
+    remembered : file of which kernel is the fastest for which product, or None
 
     Raises AcceleratorError, with one line that says what is missing.
     """
 
-    def __init__(self, folder: Path, device: int = 0) -> None:
+    def __init__(self, folder: Path, device: int = 0, remembered: Optional[Path] = None) -> None:
         self._driver = driver = _driver()
         try:
             found = driver.Device(device)
@@ -103,8 +126,12 @@ class CudaAccelerator(Accelerator):
             module = driver.module_from_buffer(cubin)
             self._kernels = {name: module.get_function(name) for name in cubins.KERNELS}
             self._up, self._work, self._down = driver.Stream(), driver.Stream(), driver.Stream()
-            self._x, self._u, self._y = (_Buffer(driver, shared) for _ in range(3))
-            self._fastest: Dict[Tuple[int, ...], str] = {}
+            self._buffers: List[_Buffers] = []
+            self._idle: List[_Buffers] = []  # of them, those of no product now
+            self._staging: List[_Buffer] = []
+            self._unstaged: List[_Buffer] = []
+            self._choices = Choices(remembered, "{}, driver {}, kernels {}".format(
+                self.chip, driver.get_driver_version(), hashlib.sha256(cubin).hexdigest()))
         except BaseException as error:
             self._context.detach()  # of the current context that takes it off the stack, too, and raises nothing
             if isinstance(error, (driver.Error, MemoryError)):
@@ -121,41 +148,80 @@ class CudaAccelerator(Accelerator):
         return _Weights(device, w_bar.shape)
 
     def convolve(self, weights: _Weights, x_bar: np.ndarray, stride: int, pad: int,
-                 subtract: Optional[np.ndarray] = None, out: Optional[np.ndarray] = None) -> np.ndarray:
+                 subtract: Union[np.ndarray, _Staged, None] = None, out: Optional[np.ndarray] = None) -> np.ndarray:
         """As ``Accelerator.convolve``; without ``out`` the result is the device's own, good until the next product."""
-        rows, taps, channels = weights.shape
-        shape = convolution_shape(np.empty(weights.shape, np.uint32), x_bar, stride, pad, subtract)
+        return self.start(weights, x_bar, stride, pad, subtract, out)()
+
+    def start(self, weights: _Weights, x_bar: np.ndarray, stride: int, pad: int,
+              subtract: Union[np.ndarray, _Staged, None] = None,
+              out: Optional[np.ndarray] = None) -> Callable[[], np.ndarray]:
+        """As ``Accelerator.start``: all of it is handed to the device before this returns, nothing is waited for."""
+        shape = convolution_shape(np.empty(weights.shape, np.uint32), x_bar, stride, pad, None)
+        if subtract is not None and subtract.shape != shape:
+            raise ShapeError("subtract {}, not {}".format(subtract.shape, shape))
         if out is not None:
             require_out(out, shape)
-        persons, frames, joints, _ = shape
-        numbers = (persons, x_bar.shape[1], frames, joints, channels, rows, taps, stride, pad)
+        numbers = _numbers(weights, x_bar, shape, stride, pad)
         words_out = int(np.prod(shape))
         if not words_out:
-            return np.empty(shape, np.uint32) if out is None else out
+            return lambda: np.empty(shape, np.uint32) if out is None else out
         try:
-            self._x.want(max(x_bar.size, 1))
-            self._y.want(words_out)
-            if subtract is not None:
-                self._u.want(words_out)
-            if numbers not in self._fastest:
-                self._measure(weights, numbers, x_bar, subtract)
-            made = self._pipeline(weights, numbers, self._fastest[numbers], x_bar.reshape(-1),
-                                  None if subtract is None else subtract.reshape(-1))
+            buffers = self._take(x_bar.size, words_out)
+            if isinstance(subtract, np.ndarray):
+                buffers.u.want(words_out)
+            kernel = self._choices.of(numbers)
+            if kernel is None:
+                kernel = self._choices.keep(numbers, self._measure(buffers, weights, numbers, x_bar))
+            done = self._hand_in(buffers, weights, numbers, kernel, x_bar.reshape(-1), subtract)
         except (self._driver.Error, MemoryError) as error:
             raise _explained(error) from error
-        found = made.reshape(shape)
-        if out is None:
-            return found
-        out[...] = found
-        return out
+
+        def finish() -> np.ndarray:
+            try:
+                for event in done:
+                    _await(event)
+            except self._driver.Error as error:
+                raise _explained(error) from error
+            found = buffers.y.host[:words_out].reshape(shape)
+            self._idle.append(buffers)
+            if out is None:
+                return found
+            out[...] = found
+            return out
+
+        return finish
+
+    def stage(self, subtract: np.ndarray) -> _Staged:
+        """As ``Accelerator.stage``: it is on its way when this returns."""
+        subtract = np.require(subtract, np.uint32, "CA")
+        try:
+            fitting = [buffer for buffer in self._unstaged if len(buffer.host) >= subtract.size]
+            if fitting:
+                buffer = min(fitting, key=lambda one: len(one.host))
+                self._unstaged.remove(buffer)
+            else:
+                buffer = _Buffer(self._driver, self._shared)
+                self._staging.append(buffer)
+            buffer.want(max(subtract.size, 1))
+            self._lift(buffer, subtract.reshape(-1), 0, subtract.size, self._up)
+            arrived = self._driver.Event(self._driver.event_flags.DISABLE_TIMING)
+            arrived.record(self._up)
+        except (self._driver.Error, MemoryError) as error:
+            raise _explained(error) from error
+        return _Staged(buffer, subtract.shape, arrived)
+
+    def unstage(self, staged: _Staged) -> None:
+        self._unstaged.append(staged.buffer)
 
     def release(self, weights: _Weights) -> None:
         weights.device.free()
 
     def close(self) -> None:
         try:
-            for buffer in (self._x, self._u, self._y):
-                buffer.free()
+            for stream in (self._up, self._work, self._down):
+                stream.synchronize()  # what is still under way has its memory until it is over
+            for held in self._buffers + self._staging:  # type: Union[_Buffers, _Buffer]
+                held.free()
             self._kernels.clear()
         finally:
             self._context.detach()
@@ -170,57 +236,84 @@ class CudaAccelerator(Accelerator):
             self._context.push()
 
     def measure(self, weights: _Weights, x_bar: np.ndarray, stride: int, pad: int) -> Dict[str, float]:
-        """Seconds on the device, of each kernel that is exact for this product, its input being there."""
-        rows, taps, channels = weights.shape
-        shape = convolution_shape(np.empty(weights.shape, np.uint32), x_bar, stride, pad, None)
-        numbers = (shape[0], x_bar.shape[1], shape[1], shape[2], channels, rows, taps, stride, pad)
-        self._x.want(x_bar.size)
-        self._y.want(int(np.prod(shape)))
-        return self._measure(weights, numbers, x_bar, None)
+        """Seconds on the device, of each kernel that is exact for this product, its input being there.
 
-    def _measure(self, weights: _Weights, numbers: Tuple[int, ...], x_bar: np.ndarray,
-                 subtract: Optional[np.ndarray]) -> Dict[str, float]:
+        Raises AcceleratorError where two kernels disagree.
+        """
+        shape = convolution_shape(np.empty(weights.shape, np.uint32), x_bar, stride, pad, None)
+        buffers = self._take(x_bar.size, int(np.prod(shape)))
+        found = self._measure(buffers, weights, _numbers(weights, x_bar, shape, stride, pad), x_bar)
+        self._idle.append(buffers)
+        return found
+
+    def _measure(self, buffers: _Buffers, weights: _Weights, numbers: Tuple[int, ...],
+                 x_bar: np.ndarray) -> Dict[str, float]:
         driver = self._driver
-        self._lift(self._x, x_bar.reshape(-1), 0, x_bar.size, self._work)
+        self._lift(buffers.x, x_bar.reshape(-1), 0, x_bar.size, self._work)
         pixels = numbers[0] * numbers[2] * numbers[3]
+        words_out = pixels * numbers[5]
         seconds: Dict[str, float] = {}
+        agreed: Optional[np.ndarray] = None
         for name in cubins.able(numbers[6], numbers[4]):
             for _ in range(TRIALS):
                 begin, end = driver.Event(), driver.Event()
                 begin.record(self._work)
-                self._launch(name, weights, numbers, 0, pixels, subtract is not None)
+                self._launch(name, buffers, weights, numbers, 0, pixels, 0)
                 end.record(self._work)
-                end.synchronize()
+                _await(end)
                 seconds[name] = min(seconds.get(name, float("inf")), end.time_since(begin) / 1e3)
-        self._fastest[numbers] = min(seconds, key=lambda name: seconds[name])
+            if not self._shared:
+                driver.memcpy_dtoh_async(buffers.y.host[:words_out], buffers.y.at(0), self._work)
+                end = driver.Event()
+                end.record(self._work)
+                _await(end)
+            made = buffers.y.host[:words_out]
+            if agreed is None:
+                agreed = made.copy()
+            elif not np.array_equal(agreed, made):
+                raise AcceleratorError("its kernels {} and {} disagree on a product {}".format(
+                    next(iter(seconds)), name, numbers))
         return seconds
 
-    def _pipeline(self, weights: _Weights, numbers: Tuple[int, ...], kernel: str, x: np.ndarray,
-                  u: Optional[np.ndarray]) -> np.ndarray:
+    def _hand_in(self, buffers: _Buffers, weights: _Weights, numbers: Tuple[int, ...], kernel: str, x: np.ndarray,
+                 subtract: Union[np.ndarray, _Staged, None]) -> List[Any]:
+        """Events after which the output is there."""
         driver, rows = self._driver, numbers[5]
         lifted, done = 0, []  # type: int, List[Any]
-        planned = _pieces(numbers)
-        for piece in planned:
+        u, minus = None, 0
+        if isinstance(subtract, _Staged):
+            minus = subtract.buffer.at(0)
+            self._work.wait_for_event(subtract.arrived)
+        elif subtract is not None:
+            u, minus = subtract.reshape(-1), buffers.u.at(0)
+        for piece in _pieces(numbers):
             begin, end = piece.begin * rows, piece.end * rows
-            self._lift(self._x, x, lifted, piece.words_in, self._up)
+            self._lift(buffers.x, x, lifted, piece.words_in, self._up)
             lifted = max(lifted, piece.words_in)
             if u is not None:
-                self._lift(self._u, u, begin, end, self._up)
+                self._lift(buffers.u, u, begin, end, self._up)
             arrived = driver.Event(driver.event_flags.DISABLE_TIMING)
             arrived.record(self._up)
             self._work.wait_for_event(arrived)
-            self._launch(kernel, weights, numbers, piece.begin, piece.end, u is not None)
+            self._launch(kernel, buffers, weights, numbers, piece.begin, piece.end, minus)
             made = driver.Event(driver.event_flags.DISABLE_TIMING)
             made.record(self._work)
             if not self._shared:
                 self._down.wait_for_event(made)
-                driver.memcpy_dtoh_async(self._y.host[begin:end], self._y.at(begin), self._down)
+                driver.memcpy_dtoh_async(buffers.y.host[begin:end], buffers.y.at(begin), self._down)
                 made = driver.Event(driver.event_flags.DISABLE_TIMING)
                 made.record(self._down)
             done.append(made)
-        for event in done:
-            _await(event)
-        return self._y.host[:planned[-1].end * rows]
+        return done
+
+    def _take(self, words_in: int, words_out: int) -> _Buffers:
+        if not self._idle:
+            self._buffers.append(_Buffers(self._driver, self._shared))
+            self._idle.append(self._buffers[-1])
+        buffers = self._idle.pop()
+        buffers.x.want(max(words_in, 1))
+        buffers.y.want(max(words_out, 1))
+        return buffers
 
     def _lift(self, buffer: _Buffer, words: np.ndarray, begin: int, end: int, stream: Any) -> None:
         if begin < end:
@@ -228,14 +321,20 @@ class CudaAccelerator(Accelerator):
             if not self._shared:
                 self._driver.memcpy_htod_async(buffer.at(begin), buffer.host[begin:end], stream)
 
-    def _launch(self, name: str, weights: _Weights, numbers: Tuple[int, ...], begin: int, end: int,
-                subtracts: bool) -> None:
+    def _launch(self, name: str, buffers: _Buffers, weights: _Weights, numbers: Tuple[int, ...], begin: int, end: int,
+                minus: int) -> None:
         kernel = cubins.KERNELS[name]
-        addresses = (int(weights.device), self._x.at(0), self._u.at(0) if subtracts else 0, self._y.at(0))
+        addresses = (int(weights.device), buffers.x.at(0), minus, buffers.y.at(0))
         arguments: List[Any] = [np.uintp(address) for address in addresses]
         arguments += [np.uint32(number) for number in numbers + (begin, end)]
         grid = (-(-(end - begin) // kernel.pixels), -(-numbers[5] // kernel.rows))
         self._kernels[name](*arguments, block=(kernel.threads, 1, 1), grid=grid, stream=self._work)
+
+
+def _numbers(weights: _Weights, x_bar: np.ndarray, shape: Tuple[int, ...], stride: int, pad: int) -> Tuple[int, ...]:
+    """A product's, as the kernels take them."""
+    rows, taps, channels = weights.shape
+    return (shape[0], x_bar.shape[1], shape[1], shape[2], channels, rows, taps, stride, pad)
 
 
 def _cubin(folder: Path, capability: int) -> bytes:

@@ -58,7 +58,7 @@ def run(config: Config, stop: Any) -> None:
         notifier = Notifier()
         stack.callback(notifier.close)
         # Before and beyond any enclave: what is known of a GPU that hangs outlives a connection.
-        accelerators = chosen(config.accelerator, stack)
+        accelerators = chosen(config.accelerator, stack, config.node.state)
         daemon = Daemon(config, papers, spool, router, notifier, accelerators)
         stack.callback(daemon.close)
         daemon.serve(stop)

@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 import time
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -86,8 +86,16 @@ class _Worker:
 
     def do(self, act: Callable[[Accelerator], Any], timeout_s: float) -> Any:
         """What ``act`` returns. Raises AcceleratorError where it fails, or has not ended in time."""
+        return self.end_of(self.begin(act), timeout_s)
+
+    def begin(self, act: Callable[[Accelerator], Any]) -> _Job:
+        """It is done after all that was begun before."""
         job = _Job(act, queue.Queue())
         self._jobs.put(job)
+        return job
+
+    def end_of(self, job: _Job, timeout_s: float) -> Any:
+        """As ``do``, of what was begun."""
         try:
             found = job.done.get(timeout=timeout_s)
         except queue.Empty:
@@ -99,6 +107,22 @@ class _Worker:
     def end(self, timeout_s: float) -> None:
         self._jobs.put(None)
         self._thread.join(timeout_s)
+
+
+class _Staged:
+    """What is to be subtracted, and the job that has a worker's accelerator take it."""
+
+    def __init__(self, words: np.ndarray, worker: Optional[_Worker]) -> None:
+        self.words, self.worker = words, worker
+        self._job = None if worker is None else worker.begin(lambda accelerator: accelerator.stage(words))
+        self._there: Any = None
+
+    def there(self, timeout_s: float) -> Any:
+        """As the worker's accelerator knows it. Raises AcceleratorError where it could not take it."""
+        if self._job is not None:
+            assert self.worker is not None
+            self._there, self._job = self.worker.end_of(self._job, timeout_s), None
+        return self._there
 
 
 def prove(accelerator: Accelerator) -> None:
@@ -157,27 +181,57 @@ class GuardedAccelerator(Accelerator):
         return handle
 
     def convolve(self, weights: _Handle, x_bar: np.ndarray, stride: int, pad: int,
-                 subtract: Optional[np.ndarray] = None, out: Optional[np.ndarray] = None) -> np.ndarray:
-        shape = convolution_shape(weights.w_bar, x_bar, stride, pad, subtract)
+                 subtract: Union[np.ndarray, _Staged, None] = None, out: Optional[np.ndarray] = None) -> np.ndarray:
+        return self.start(weights, x_bar, stride, pad, subtract, out)()
+
+    def start(self, weights: _Handle, x_bar: np.ndarray, stride: int, pad: int,
+              subtract: Union[np.ndarray, _Staged, None] = None,
+              out: Optional[np.ndarray] = None) -> Callable[[], np.ndarray]:
+        """As ``Accelerator.start``. What began on a device that fails before it ends is computed by the spare one."""
+        minus = subtract.words if isinstance(subtract, _Staged) else subtract
+        shape = convolution_shape(weights.w_bar, x_bar, stride, pad, minus)
         if out is not None:
             require_out(out, shape)
         self._look()
-        if self._worker is not None:
+        worker, begun = self._worker, None
+        if worker is not None:
             try:
-                device = self._on_device(self._worker, weights)
-                # Never into ``out``: a device that answers too late writes into what is its own.
-                found = self._worker.do(
-                    lambda accelerator: accelerator.convolve(device, x_bar, stride, pad, subtract), self._timeout_s)
+                device = self._on_device(worker, weights)
+                there = subtract.there(self._timeout_s) if isinstance(subtract, _Staged) and \
+                    subtract.worker is worker else minus
+                begun = worker.begin(lambda accelerator: accelerator.start(device, x_bar, stride, pad, there))
             except AcceleratorError as error:
                 self._give_up(error)
-            else:
-                if out is None:
-                    return np.array(found)
-                out[...] = found
-                return out
-        if weights.spare is None:
-            weights.spare = self._spare.weights(weights.w_bar)
-        return self._spare.convolve(weights.spare, x_bar, stride, pad, subtract, out)
+
+        def finish() -> np.ndarray:
+            if begun is not None and worker is not None and worker is self._worker:
+                try:
+                    ending = worker.end_of(begun, self._timeout_s)
+                    # Never into ``out``: a device that answers too late writes into what is its own.
+                    found = worker.do(lambda accelerator: ending(), self._timeout_s)
+                except AcceleratorError as error:
+                    self._give_up(error)
+                else:
+                    if out is None:
+                        return np.array(found)
+                    out[...] = found
+                    return out
+            if weights.spare is None:
+                weights.spare = self._spare.weights(weights.w_bar)
+            return self._spare.convolve(weights.spare, x_bar, stride, pad, minus, out)
+
+        return finish
+
+    def stage(self, subtract: np.ndarray) -> _Staged:
+        return _Staged(subtract, self._worker)
+
+    def unstage(self, staged: _Staged) -> None:
+        if self._worker is not None and staged.worker is self._worker:
+            try:
+                there = staged.there(self._timeout_s)
+                self._worker.begin(lambda accelerator: accelerator.unstage(there))
+            except AcceleratorError as error:
+                self._give_up(error)
 
     def release(self, weights: _Handle) -> None:
         if weights.spare is not None:

@@ -6,7 +6,7 @@ enclave; a wrong one costs the invocation, never the result. Every implementatio
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 import numpy as np
 
@@ -104,6 +104,22 @@ class Accelerator(ABC):
     def convolve(self, weights: Any, x_bar: np.ndarray, stride: int, pad: int,
                  subtract: Optional[np.ndarray] = None, out: Optional[np.ndarray] = None) -> np.ndarray:
         """``masked_convolution``, into ``out`` where it is given (C-contiguous, every word written)."""
+
+    def start(self, weights: Any, x_bar: np.ndarray, stride: int, pad: int, subtract: Any = None,
+              out: Optional[np.ndarray] = None) -> Callable[[], np.ndarray]:
+        """Begin ``convolve``: what is returned ends it, and gives its result. Meanwhile others may be begun.
+
+        x_bar, subtract and out are left alone until then. subtract may be what ``stage`` returned.
+        """
+        made = self.convolve(weights, x_bar, stride, pad, subtract, out)
+        return lambda: made
+
+    def stage(self, subtract: np.ndarray) -> Any:
+        """Take what a later product subtracts to where it is needed; ``start`` takes the result in its place."""
+        return subtract
+
+    def unstage(self, staged: Any) -> None:
+        """Give back what ``stage`` returned, no product that uses it being under way."""
 
     def release(self, weights: Any) -> None:
         """Forget weights taken over (the model is being replaced)."""

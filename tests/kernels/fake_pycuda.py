@@ -74,6 +74,10 @@ class Stream:
         self.device, self.queue = device, []
         device.streams.append(self)
 
+    def synchronize(self):
+        while self.queue:
+            self.device.some_work()
+
     def wait_for_event(self, event):
         self.device.trouble.call("wait_for_event")
         self.queue.append(("wait", event))
@@ -244,7 +248,7 @@ class Device:
             trouble.call("init")
 
         for name, value in {
-            "Error": Error, "Device": FakeDevice, "init": init, "mem_alloc": mem_alloc, "memcpy_htod": htod,
+            "Error": Error, "get_driver_version": lambda: 12090, "Device": FakeDevice, "init": init, "mem_alloc": mem_alloc, "memcpy_htod": htod,
             "memcpy_htod_async": htod_async, "memcpy_dtoh_async": dtoh_async, "pagelocked_empty": pagelocked_empty,
             "module_from_buffer": module_from_buffer, "Stream": lambda: Stream(device),
             "Event": lambda flags=0: Event(device),

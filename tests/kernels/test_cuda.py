@@ -2,13 +2,14 @@
 line, and nothing of the device is left behind.
 """
 
+import json
 import sys
 
 import numpy as np
 import pytest
 
 from kernels.fake_pycuda import Error
-from edged.errors import AcceleratorError
+from edged.errors import AcceleratorError, ShapeError
 from edged.offload import compile as compiling
 from edged.offload import cubins, cuda
 from edged.offload.cuda import CudaAccelerator
@@ -76,21 +77,105 @@ def test_a_product_is_cut_into_pieces_that_cover_it_once(device, gpu, monkeypatc
     gpu.release(weights)
 
 
-def test_the_fastest_kernel_of_a_shape_is_measured_once_and_kept(device, gpu):
+def test_the_fastest_kernel_of_a_shape_is_measured_once_and_remembered(device, folder, tmp_path):
     shape, input_shape, stride, pad = CASES[2]
     w, x = words(1, *shape), words(2, *input_shape)
-    weights = gpu.weights(w)
-    gpu.convolve(weights, x, stride, pad)
-    assert {name for name, _ in device.launched} == set(cubins.KERNELS)
-    chosen = dict(gpu._fastest)
-    assert list(chosen) == [(1, 40, 40, 18, 64, 64, 9, 1, 4)] and set(chosen.values()) <= set(cubins.KERNELS)
-    device.launched.clear()
-    gpu.convolve(weights, x, stride, pad)
-    assert {name for name, _ in device.launched} == set(chosen.values())
+    remembered, product = tmp_path / "kernels.json", "1 40 40 18 64 64 9 1 4"
+
+    def used():
+        device.launched.clear()
+        gpu = CudaAccelerator(folder, 0, remembered)
+        weights = gpu.weights(w)
+        for _ in range(2):
+            assert np.array_equal(gpu.convolve(weights, x, stride, pad), masked_convolution(w, x, stride, pad))
+        gpu.release(weights)
+        gpu.close()
+        return [name for name, _ in device.launched]
+
+    assert set(used()) == set(cubins.KERNELS)
+    kept = json.loads(remembered.read_text())
+    assert list(kept["fastest"]) == [product]
+    assert set(used()) == {kept["fastest"][product]}
     for name in cubins.KERNELS:  # whichever it is
-        gpu._fastest[next(iter(chosen))] = name
-        assert np.array_equal(gpu.convolve(weights, x, stride, pad), masked_convolution(w, x, stride, pad))
-    assert set(gpu.measure(weights, x, stride, pad)) == set(cubins.KERNELS)
+        remembered.write_text(json.dumps({"of": kept["of"], "fastest": {product: name}}))
+        assert set(used()) == {name}
+    device.name = "another chip"
+    assert set(used()) == set(cubins.KERNELS)
+
+
+def test_what_the_kernels_take_is_measured_for_a_benchmark(gpu):
+    shape, input_shape, stride, pad = CASES[2]
+    weights = gpu.weights(words(1, *shape))
+    assert set(gpu.measure(weights, words(2, *input_shape), stride, pad)) == set(cubins.KERNELS)
+    gpu.release(weights)
+
+
+@pytest.mark.parametrize("wrong", sorted(cubins.KERNELS))
+def test_kernels_that_disagree_are_not_used(device, gpu, wrong):
+    shape, input_shape, stride, pad = CASES[1]
+    weights = gpu.weights(words(1, *shape))
+
+    def on_kernel(run, y):
+        run()
+        if device.launched[ran.pop(0)][0] == wrong:
+            y[-1] ^= 1 << 31
+
+    ran = list(range(100))
+    device.trouble.on_kernel = on_kernel
+    with pytest.raises(AcceleratorError, match="its kernels direct and (dots|tensor) disagree on a product"):
+        gpu.convolve(weights, words(2, *input_shape), stride, pad)
+    device.trouble.on_kernel = None
+    gpu.release(weights)
+
+
+@pytest.mark.parametrize("pieces", [2000, cuda.PIECE_BYTES])
+def test_several_products_on_their_way_do_not_disturb_each_other(device, gpu, pieces, monkeypatch):
+    monkeypatch.setattr(cuda, "PIECE_BYTES", pieces)
+    rng, held, expected = np.random.default_rng(9), [], []
+    for seed, (shape, _, _, _) in enumerate(CASES):
+        held.append(gpu.weights(words(seed, *shape)))
+    for turn in range(4):
+        ending, staged = [], []
+        for index in rng.permutation(len(CASES)):
+            shape, input_shape, stride, pad = CASES[index]
+            x = words(int(rng.integers(1 << 30)), *input_shape)
+            made = masked_convolution(words(index, *shape), x, stride, pad)
+            how = rng.integers(3)
+            u = words(7, *made.shape) if how else None
+            if how == 2:
+                staged.append(gpu.stage(u))
+            ending.append(gpu.start(held[index], x, stride, pad, staged[-1] if how == 2 else u))
+            expected.append(made if u is None else made - u)
+        for at in rng.permutation(len(ending)):
+            found = ending[at]()
+            assert np.array_equal(found, expected[at]), (turn, at)
+        for one in staged:
+            gpu.unstage(one)
+        expected.clear()
+    for weights in held:
+        gpu.release(weights)
+
+
+def test_what_is_staged_is_kept_apart_and_its_memory_used_again(device, gpu):
+    shape, input_shape, stride, pad = CASES[1]
+    w, x = words(1, *shape), words(2, *input_shape)
+    weights, plain = gpu.weights(w), masked_convolution(w, x, stride, pad)
+    gpu.convolve(weights, x, stride, pad)
+    held = None
+    for _ in range(3):
+        subtract = [words(seed, *plain.shape) for seed in range(4)]
+        staged = [gpu.stage(u) for u in subtract]
+        for u in subtract:
+            u += 1  # only what was staged counts
+        for u, one in reversed(list(zip(subtract, staged))):
+            assert np.array_equal(gpu.convolve(weights, x, stride, pad, one), plain - (u - 1))
+        for one in staged:
+            gpu.unstage(one)
+        assert held in (None, len(device.allocations))
+        held = len(device.allocations)
+    wrong = gpu.stage(words(1, *plain.shape[:-1], plain.shape[-1] + 1))
+    with pytest.raises(ShapeError, match="subtract"):
+        gpu.start(weights, x, stride, pad, wrong)
     gpu.release(weights)
 
 
