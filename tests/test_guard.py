@@ -377,3 +377,15 @@ def test_staging_does_not_wait_for_the_device(bench, guarded):
     for one in staged:
         guarded.unstage(one)
     assert guarded.name == "device"
+
+
+def test_at_the_end_a_device_that_still_hangs_is_abandoned(bench, guarded, monkeypatch):
+    abandoned = []
+    monkeypatch.setattr(Stager, "abandon", lambda device: abandoned.append(device.bench), raising=False)
+    for end, expected, _ in products(guarded, 1):
+        assert np.array_equal(end(), expected)
+    bench.troubles["finish"] = bench.hang
+    for end, expected, _ in products(guarded, 1):
+        assert np.array_equal(end(), expected)
+    guarded.close()
+    assert abandoned == [bench]

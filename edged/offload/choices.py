@@ -18,16 +18,16 @@ PRODUCTS_MAX = 1024
 
 
 class Choices:
-    """of : chip, driver and kernels, in words; with others nothing is remembered."""
+    """of : chip, driver and kernels, in words; with others nothing is remembered      capability : the chip's"""
 
-    def __init__(self, path: Optional[Path], of: str) -> None:
-        self._path, self._of = path, of
+    def __init__(self, path: Optional[Path], of: str, capability: int) -> None:
+        self._path, self._of, self._capability = path, of, capability
         self._fastest = {} if path is None else _read(path, of)
 
     def of(self, product: Tuple[int, ...]) -> Optional[str]:
         """A kernel's name; None where none was measured. product : the kernels' nine numbers, taps at 6, channels at 4"""
         name = self._fastest.get(_key(product))
-        return name if name in cubins.able(product[6], product[4]) else None
+        return name if name in cubins.able(product[6], product[4], self._capability) else None
 
     def keep(self, product: Tuple[int, ...], seconds: Dict[str, float]) -> str:
         """The fastest by these times, from now on."""

@@ -18,15 +18,17 @@ ARCHITECTURES = ("sm_72", "sm_87", "sm_90", "sm_110")
 
 
 class Kernel(NamedTuple):
-    """threads : of a block      pixels, rows : that it computes"""
+    """threads : of a block      pixels, rows : that it computes      since : the least compute capability"""
 
     threads: int
     pixels: int
     rows: int
+    since: int = 0
 
 
 # As in kernels.cu; tests compare.
-KERNELS = {"direct": Kernel(128, 128, 64), "dots": Kernel(256, 64, 64), "tensor": Kernel(256, 128, 64)}
+KERNELS = {"direct": Kernel(128, 128, 64), "dots": Kernel(256, 64, 64), "tensor": Kernel(256, 128, 64),
+           "deep": Kernel(256, 128, 64, 80)}
 # Of taps * channels: beyond, a sum of products of bytes might not fit 31 bits.
 SUM_MAX = ((1 << 31) - 1) // (4 * 255 * 255)
 
@@ -71,6 +73,7 @@ def read(folder: Path, capability: int) -> bytes:
     return cubin
 
 
-def able(taps: int, channels: int) -> List[str]:
-    """The kernels that are exact for a product of this depth."""
-    return [name for name in KERNELS if name == "direct" or taps * channels <= SUM_MAX]
+def able(taps: int, channels: int, capability: int) -> List[str]:
+    """The kernels that a device of this capability has, and that are exact for a product of this depth."""
+    return [name for name, kernel in KERNELS.items()
+            if capability >= kernel.since and (name == "direct" or taps * channels <= SUM_MAX)]

@@ -9,6 +9,7 @@ Not to be shared between threads, and not trusted to come back: see guard.py.
 """
 
 import hashlib
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from edged.offload.product import Accelerator, convolution_shape, require_out
 PIECE_BYTES = 2 << 20  # of output; smaller ones cost more to start than they hide
 PIECES_MAX = 8
 TRIALS = 3
+PAUSE_S = 1e-3  # between two looks at what is waited for, at most
 HANG_S = 120.0  # nobody waits for it by then
 
 
@@ -126,12 +128,13 @@ class CudaAccelerator(Accelerator):
             module = driver.module_from_buffer(cubin)
             self._kernels = {name: module.get_function(name) for name in cubins.KERNELS}
             self._up, self._work, self._down = driver.Stream(), driver.Stream(), driver.Stream()
+            self._abandoned = threading.Event()
             self._buffers: List[_Buffers] = []
             self._idle: List[_Buffers] = []  # of them, those of no product now
             self._staging: List[_Buffer] = []
             self._unstaged: List[_Buffer] = []
             self._choices = Choices(remembered, "{}, driver {}, kernels {}".format(
-                self.chip, driver.get_driver_version(), hashlib.sha256(cubin).hexdigest()))
+                self.chip, driver.get_driver_version(), hashlib.sha256(cubin).hexdigest()), self.chip.capability)
         except BaseException as error:
             self._context.detach()  # of the current context that takes it off the stack, too, and raises nothing
             if isinstance(error, (driver.Error, MemoryError)):
@@ -179,7 +182,7 @@ class CudaAccelerator(Accelerator):
         def finish() -> np.ndarray:
             try:
                 for event in done:
-                    _await(event)
+                    self._await(event)
             except self._driver.Error as error:
                 raise _explained(error) from error
             found = buffers.y.host[:words_out].reshape(shape)
@@ -226,6 +229,22 @@ class CudaAccelerator(Accelerator):
         finally:
             self._context.detach()
 
+    def abandon(self) -> None:
+        self._abandoned.set()
+
+    def _await(self, event: Any) -> None:
+        """Without burning a core that the enclave may need; a driver that hangs is guard.py's concern."""
+        pause_s, deadline_s = 2e-5, time.monotonic() + HANG_S
+        while not event.query():
+            if self._abandoned.is_set():
+                # A thread that came back while the interpreter ends would be taken apart with its context current:
+                # pycuda aborts the whole process then.
+                threading.Event().wait()
+            if time.monotonic() > deadline_s:
+                raise AcceleratorError("no answer within {:g} s".format(HANG_S))
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_S)
+
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Let others use the device in this thread."""
@@ -254,19 +273,19 @@ class CudaAccelerator(Accelerator):
         words_out = pixels * numbers[5]
         seconds: Dict[str, float] = {}
         agreed: Optional[np.ndarray] = None
-        for name in cubins.able(numbers[6], numbers[4]):
+        for name in cubins.able(numbers[6], numbers[4], self.chip.capability):
             for _ in range(TRIALS):
                 begin, end = driver.Event(), driver.Event()
                 begin.record(self._work)
                 self._launch(name, buffers, weights, numbers, 0, pixels, 0)
                 end.record(self._work)
-                _await(end)
+                self._await(end)
                 seconds[name] = min(seconds.get(name, float("inf")), end.time_since(begin) / 1e3)
             if not self._shared:
                 driver.memcpy_dtoh_async(buffers.y.host[:words_out], buffers.y.at(0), self._work)
                 end = driver.Event()
                 end.record(self._work)
-                _await(end)
+                self._await(end)
             made = buffers.y.host[:words_out]
             if agreed is None:
                 agreed = made.copy()
@@ -362,16 +381,6 @@ def _pieces(numbers: Tuple[int, ...]) -> List[_Piece]:
             needed = persons * frames_in
         made.append(_Piece(first * joints, last * joints, max(0, needed) * joints * channels))
     return made
-
-
-def _await(event: Any) -> None:
-    """Without burning a core that the enclave may need; a driver that hangs is guard.py's concern."""
-    pause_s, deadline_s = 2e-5, time.monotonic() + HANG_S
-    while not event.query():
-        if time.monotonic() > deadline_s:
-            raise AcceleratorError("no answer within {:g} s".format(HANG_S))
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, 1e-3)
 
 
 def _driver() -> Any:

@@ -22,7 +22,7 @@ from edged.offload.cuda import TRIALS, Chip, CudaAccelerator
 
 PERSONS, FRAMES, JOINTS, PARTITIONS, TAPS = 2, 300, 18, 3, 9
 # A 32-bit multiply-add is this much work of each kernel's unit.
-WORK = {"direct": 1.0, "dots": 10 / 4, "tensor": 10.0}
+WORK = {"direct": 1.0, "dots": 10 / 4, "tensor": 10.0, "deep": 10.0}
 # 32-bit multiply-adds, and dp4a, a clock of one processor; 8-bit multiply-adds of its tensor cores, dense, by
 # capability. Source: NVIDIA's CUDA programming guide (throughput of instructions), data sheets of Xavier, Orin, H100.
 ORDINARY = 64
@@ -62,7 +62,7 @@ def products() -> List[Product]:
 
 def limit(chip: Chip, kernel: str) -> Optional[float]:
     """32-bit multiply-adds a second that the kernel's unit could do at best; None where nobody says."""
-    each = TENSOR.get(chip.capability) if kernel == "tensor" else ORDINARY
+    each = TENSOR.get(chip.capability) if kernel in ("tensor", "deep") else ORDINARY
     return None if each is None else each * chip.processors * chip.hertz / WORK[kernel]
 
 

@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 import time
-from typing import Any, Callable, NamedTuple, Optional, Union
+from typing import Any, Callable, List, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0   # for one product, or to take one product's weights over
 OPEN_S = 30.0      # to open the device, kernels compiled and measured
+PARTING_S = 0.05   # for a thread to notice that the process ends
 FIRST_S, LAST_S = 5.0, 600.0  # before the device is tried again
 
 
@@ -50,12 +51,13 @@ class _Worker:
         self._jobs: "queue.Queue[Optional[_Job]]" = queue.Queue()
         self.ready: "queue.Queue[Any]" = queue.Queue()
         self.name = ""
+        self._accelerator: Optional[Accelerator] = None
         self._thread = threading.Thread(target=self._run, name="accelerator", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            accelerator = self._opened()
+            accelerator = self._accelerator = self._opened()
         except Exception as error:  # whatever a driver's binding raises
             self.ready.put(error)
             return
@@ -108,6 +110,15 @@ class _Worker:
         self._jobs.put(None)
         self._thread.join(timeout_s)
 
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def abandon(self) -> None:
+        """The process ends."""
+        if self._accelerator is not None:
+            self._accelerator.abandon()
+
 
 class _Staged:
     """What is to be subtracted, and the job that has a worker's accelerator take it."""
@@ -154,6 +165,7 @@ class GuardedAccelerator(Accelerator):
         self._timeout_s, self._open_s, self._first_s, self._last_s = timeout_s, open_s, first_s, last_s
         self._worker: Optional[_Worker] = None
         self._trial: Optional[_Worker] = None  # on its way
+        self._left: List[_Worker] = []  # whose threads may still hang
         self._trial_until_s = self._due_s = 0.0
         self._pause_s = first_s
         self._opening = 0
@@ -162,6 +174,7 @@ class GuardedAccelerator(Accelerator):
         assert self._trial is not None
         self._await(self._trial, open_s)
         if self._worker is None and required:
+            self.close()
             raise AcceleratorError(self.reason)
 
     @property
@@ -247,7 +260,13 @@ class GuardedAccelerator(Accelerator):
         for worker in (self._worker, self._trial):
             if worker is not None:
                 worker.end(self._timeout_s)
+                self._left.append(worker)
         self._worker = self._trial = None
+        self._left = [worker for worker in self._left if worker.alive]
+        for worker in self._left:
+            worker.abandon()
+        if self._left:
+            time.sleep(PARTING_S)
 
     def _on_device(self, worker: _Worker, handle: _Handle) -> Any:
         if handle.opening != self._opening:
@@ -258,9 +277,13 @@ class GuardedAccelerator(Accelerator):
     def _give_up(self, error: AcceleratorError) -> None:
         """The device is not asked again before its time; its thread ends when, and if, it ever comes to it."""
         assert self._worker is not None
-        self._worker.end(0)
+        self._leave(self._worker)
         self._worker = None
         self._later(str(error))
+
+    def _leave(self, worker: _Worker) -> None:
+        worker.end(0)
+        self._left = [one for one in self._left if one.alive] + [worker]
 
     def _later(self, reason: str) -> None:
         self.reason = reason
@@ -289,7 +312,7 @@ class GuardedAccelerator(Accelerator):
         except queue.Empty:
             if wait_s or self._clock() >= self._trial_until_s:
                 self._trial = None
-                trial.end(0)
+                self._leave(trial)
                 self._later("the device cannot be opened within {:g} s".format(self._open_s))
             return
         self._trial = None

@@ -6,10 +6,11 @@
  * x is 0 outside its frames; u may be absent. All arrays are as product.py's masked_convolution has them, row-major,
  * and none is rearranged in memory: a block gathers the input of a tile of output pixels (m, t', v), a tap at a time.
  *
- * Three kernels give the same words; which is fastest depends on chip and shape, and is measured (cuda.py):
+ * Four kernels give the same words; which is fastest depends on chip and shape, and is measured (cuda.py):
  *   direct   32-bit multiply-adds
  *   dots     words cut into bytes, four products at a time (dp4a)
  *   tensor   words cut into bytes, 16 x 16 x 16 at a time (integer tensor cores)
+ *   deep     likewise, 16 x 8 x 32 at a time, which the tensor cores from sm_80 on are made for
  * Of the sixteen products of a word's bytes with another's, ten reach below 2^32: those of places i + j <= 3. Sums of
  * one i + j are kept apart until the end: each is below 2^31 where taps * channels <= SUM_MAX, which cuda.py sees to.
  *
@@ -37,21 +38,21 @@ static __device__ __forceinline__ u32 shared_at(const void *address) {
 }
 
 /* A warp's share of a 16 x 16 tile. Which elements a lane holds is the chip's secret; it is the same for all sums. */
-struct Left { u32 part[2]; };
-struct Right { u32 part[2]; };
-struct Sum { u32 part[8]; };
+struct Left16 { u32 part[2]; };
+struct Right16 { u32 part[2]; };
+struct Sum16 { u32 part[8]; };
 
-static __device__ __forceinline__ void load_left(Left &left, const u8 *tile) {
+static __device__ __forceinline__ void load_left(Left16 &left, const u8 *tile) {
     asm volatile("wmma.load.a.sync.aligned.row.m16n16k16.shared.u8 {%0, %1}, [%2], 16;"
                  : "=r"(left.part[0]), "=r"(left.part[1]) : "r"(shared_at(tile)) : "memory");
 }
 
-static __device__ __forceinline__ void load_right(Right &right, const u8 *tile) {
+static __device__ __forceinline__ void load_right(Right16 &right, const u8 *tile) {
     asm volatile("wmma.load.b.sync.aligned.col.m16n16k16.shared.u8 {%0, %1}, [%2], 16;"
                  : "=r"(right.part[0]), "=r"(right.part[1]) : "r"(shared_at(tile)) : "memory");
 }
 
-static __device__ __forceinline__ void multiply_add(Sum &sum, const Left &left, const Right &right) {
+static __device__ __forceinline__ void multiply_add(Sum16 &sum, const Left16 &left, const Right16 &right) {
     asm volatile("wmma.mma.sync.aligned.row.col.m16n16k16.s32.u8.u8.s32 "
                  "{%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9}, {%10, %11}, {%0, %1, %2, %3, %4, %5, %6, %7};"
                  : "+r"(sum.part[0]), "+r"(sum.part[1]), "+r"(sum.part[2]), "+r"(sum.part[3]), "+r"(sum.part[4]),
@@ -60,11 +61,27 @@ static __device__ __forceinline__ void multiply_add(Sum &sum, const Left &left, 
 }
 
 /* Row-major, 16 words a row. */
-static __device__ __forceinline__ void store(u32 *tile, const Sum &sum) {
+static __device__ __forceinline__ void store(u32 *tile, const Sum16 &sum) {
     asm volatile("wmma.store.d.sync.aligned.row.m16n16k16.shared.s32 [%0], {%1, %2, %3, %4, %5, %6, %7, %8}, 16;"
                  : : "r"(shared_at(tile)), "r"(sum.part[0]), "r"(sum.part[1]), "r"(sum.part[2]),
                      "r"(sum.part[3]), "r"(sum.part[4]), "r"(sum.part[5]), "r"(sum.part[6]), "r"(sum.part[7])
                  : "memory");
+}
+
+/* Four matrices of 8 rows of 16 bytes: lane 8 m + r gives the address of row r of matrix m; of each row, and so of part m,
+ * lane l gets bytes 4 (l % 4) and on of row l / 4. */
+static __device__ __forceinline__ void load_rows(u32 part[4], const u8 *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(part[0]), "=r"(part[1]), "=r"(part[2]), "=r"(part[3]) : "r"(shared_at(row)) : "memory");
+}
+
+/* 16 x 32 bytes by 32 x 8: left parts are rows 0.. and 8.., then those of bytes 16..; right parts bytes 0.. and 16..;
+ * of the sum, lane l holds columns 2 (l % 4) and the next of rows l / 4 and l / 4 + 8. */
+static __device__ __forceinline__ void multiply_add_rows(u32 sum[4], const u32 left[4], const u32 right[2]) {
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.u8.s32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
+                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
 }
 #endif
 
@@ -327,13 +344,60 @@ dots(ARGUMENTS) {
     }
 }
 
-/* ---- tensor: 128 pixels x 64 rows, 8 warps of 32 x 32; 32 channels at a time ---- */
+/* ---- tensor and deep: 128 pixels x 64 rows, 8 warps of 32 x 32; 32 channels at a time ---- */
 
 #define TENSOR_PIXELS 128
 #define TENSOR_ROWS 64
 
-extern "C" __global__ void __launch_bounds__(256)
-tensor(ARGUMENTS) {
+/* What multiplies 16 pixels' 32 channels by 16 rows' of a warp. pixels, rows: the first one's, in the first 16 channels;
+ * other: how far the other 16 channels are from there. */
+struct Wmma {
+    struct Left { Left16 half[2]; };
+    struct Right { Right16 half[2]; };
+    typedef Sum16 Sum;
+
+    static __device__ __forceinline__ void left(Left &made, const u8 *pixels, u32 other) {
+        load_left(made.half[0], pixels);
+        load_left(made.half[1], pixels + other);
+    }
+    static __device__ __forceinline__ void right(Right &made, const u8 *rows, u32 other) {
+        load_right(made.half[0], rows);
+        load_right(made.half[1], rows + other);
+    }
+    static __device__ __forceinline__ void add(Sum &sum, const Left &one, const Right &two) {
+        multiply_add(sum, one.half[0], two.half[0]);
+        multiply_add(sum, one.half[1], two.half[1]);
+    }
+    static __device__ __forceinline__ void put(u32 *tile, const Sum &sum) { store(tile, sum); }
+};
+
+struct Mma {
+    struct Left { u32 part[4]; };
+    struct Right { u32 part[4]; }; /* of rows 0..7, then of rows 8..15 */
+    struct Sum { u32 part[8]; };   /* likewise */
+
+    static __device__ __forceinline__ void left(Left &made, const u8 *pixels, u32 other) {
+        const u32 lane = threadIdx.x % 32;
+        load_rows(made.part, pixels + lane / 16 * other + lane % 16 * 16);
+    }
+    static __device__ __forceinline__ void right(Right &made, const u8 *rows, u32 other) {
+        const u32 lane = threadIdx.x % 32;
+        load_rows(made.part, rows + lane / 8 % 2 * other + (lane / 16 * 8 + lane % 8) * 16);
+    }
+    static __device__ __forceinline__ void add(Sum &sum, const Left &one, const Right &two) {
+        multiply_add_rows(sum.part, one.part, two.part);
+        multiply_add_rows(sum.part + 4, one.part, two.part + 2);
+    }
+    static __device__ __forceinline__ void put(u32 *tile, const Sum &sum) {
+        const u32 lane = threadIdx.x % 32;
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            tile[(lane / 4 + k / 2 % 2 * 8) * 16 + k / 4 * 8 + lane % 4 * 2 + k % 2] = sum.part[k];
+    }
+};
+
+template <class Unit>
+static __device__ __forceinline__ void by_tensor_cores(ARGUMENTS) {
     const Shape shape = SHAPE;
     /* [byte's place][which 16 channels][pixel or row][channel]: 16 rows of it are 256 bytes without a gap, which a
      * warp reads without a conflict. */
@@ -346,7 +410,7 @@ tensor(ARGUMENTS) {
     /* Four lanes fetch 16 channels of a pixel or row: pixels own, own + 64, row own, each for both halves. */
     const u32 own = thread / 4, part = thread % 4 * 4;
     Pixel pixel[2];
-    Sum sum[4][2][2];
+    typename Unit::Sum sum[4][2][2];
     uint4 next_x[2][2], next_w[2];
 
     pixel[0] = pixel_of(shape, first_pixel + own);
@@ -371,27 +435,24 @@ tensor(ARGUMENTS) {
             }
         }
         if (step > 0) {
+            typename Unit::Right right[4][2];
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                Right right[4][2];
+            for (int place = 0; place < 4; place++)
 #pragma unroll
-                for (int place = 0; place < 4; place++)
+                for (int j = 0; j < 2; j++)
+                    Unit::right(right[place][j], &rows_of[place][0][row_at + 16 * j][0], TENSOR_ROWS * 16);
 #pragma unroll
-                    for (int j = 0; j < 2; j++)
-                        load_right(right[place][j], &rows_of[place][half][row_at + 16 * j][0]);
+            for (int one = 0; one < 4; one++)
 #pragma unroll
-                for (int one = 0; one < 4; one++)
+                for (int i = 0; i < 2; i++) {
+                    typename Unit::Left left;
+                    Unit::left(left, &pixels_of[one][0][pixel_at + 16 * i][0], TENSOR_PIXELS * 16);
 #pragma unroll
-                    for (int i = 0; i < 2; i++) {
-                        Left left;
-                        load_left(left, &pixels_of[one][half][pixel_at + 16 * i][0]);
+                    for (int other = 0; other < 4 - one; other++)
 #pragma unroll
-                        for (int other = 0; other < 4 - one; other++)
-#pragma unroll
-                            for (int j = 0; j < 2; j++)
-                                multiply_add(sum[one + other][i][j], left, right[other][j]);
-                    }
-            }
+                        for (int j = 0; j < 2; j++)
+                            Unit::add(sum[one + other][i][j], left, right[other][j]);
+                }
         }
         __syncthreads();
         if (step < steps) {
@@ -414,12 +475,12 @@ tensor(ARGUMENTS) {
     for (int i = 0; i < 2; i++)
 #pragma unroll
         for (int j = 0; j < 2; j++) {
-            Sum made;
+            typename Unit::Sum made;
 #pragma unroll
             for (int k = 0; k < 8; k++)
                 made.part[k] = sum[0][i][j].part[k] + (sum[1][i][j].part[k] << 8) + (sum[2][i][j].part[k] << 16) +
                                (sum[3][i][j].part[k] << 24);
-            store(tile, made);
+            Unit::put(tile, made);
             __syncwarp();
 #pragma unroll
             for (int k = 0; k < 2; k++) { /* lanes 0 .. 3 write 16 rows of the first pixel */
@@ -429,4 +490,18 @@ tensor(ARGUMENTS) {
             }
             __syncwarp();
         }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+tensor(ARGUMENTS) {
+    by_tensor_cores<Wmma>(w, x, u, y, persons, frames_in, frames_out, joints, channels, rows, taps, stride, pad, begin,
+                          end);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+deep(ARGUMENTS) {
+#if defined(ON_CPU) || __CUDA_ARCH__ >= 800 /* cubins.py offers it nowhere else */
+    by_tensor_cores<Mma>(w, x, u, y, persons, frames_in, frames_out, joints, channels, rows, taps, stride, pad, begin,
+                         end);
+#endif
 }

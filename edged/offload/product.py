@@ -127,6 +127,9 @@ class Accelerator(ABC):
     def close(self) -> None:
         """Give back all that it holds."""
 
+    def abandon(self) -> None:
+        """From another thread: the process ends, whatever is still waited for."""
+
 
 class NumpyAccelerator(Accelerator):
     """The twin that defines the others."""

@@ -6,6 +6,8 @@ to the thread that has it, and that nothing of the device is held once an accele
 
 import ctypes
 import gc
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -28,7 +30,10 @@ def words(seed, *shape):
 
 @pytest.fixture(scope="module")
 def driver():
-    found = ctypes.CDLL("libcuda.so.1")
+    try:
+        found = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        pytest.skip("no CUDA driver, not even one for the CPU: scripts/check-pycuda runs these")
     if not hasattr(found, "driver_refuse"):
         pytest.skip("a real CUDA driver is here: tests/gpu is for that")
     pytest.importorskip("pycuda.driver")
@@ -174,3 +179,37 @@ def test_a_device_that_fails_in_its_thread_is_left_and_opened_anew(device, folde
         if thread.name == "accelerator":
             thread.join(10)
             assert not thread.is_alive()
+
+
+ENDING = """
+import ctypes, pathlib, sys
+import numpy as np
+from edged.errors import AcceleratorError
+from edged.offload.cuda import CudaAccelerator
+from edged.offload.guard import GuardedAccelerator
+from edged.offload.product import NumpyAccelerator
+
+folder, when = pathlib.Path(sys.argv[1]), sys.argv[2]
+driver = ctypes.CDLL("libcuda.so.1")
+if when == "opening":
+    driver.driver_hang(1)
+try:
+    guarded = GuardedAccelerator(lambda: CudaAccelerator(folder), NumpyAccelerator(), required=True, timeout_s=0.5,
+                                 open_s=1.0)
+except AcceleratorError as error:
+    sys.exit(error.exit_code)
+weights = guarded.weights(np.ones((3, 1, 3), np.uint32))
+if when == "computing":
+    driver.driver_hang(1)
+made = guarded.convolve(weights, np.ones((1, 4, 2, 3), np.uint32), 1, 0)
+guarded.close()
+sys.exit(0 if (made == 3).all() else 1)
+"""
+
+
+@pytest.mark.parametrize("when, code", [("never", 0), ("computing", 0), ("opening", 69)])
+def test_a_process_ends_as_it_should_while_its_device_hangs(driver, folder, when, code):
+    """pycuda aborts a process in which a thread comes back with its context current."""
+    done = subprocess.run([sys.executable, "-c", ENDING, str(folder), when], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=120)
+    assert done.returncode == code, done.stdout.decode()

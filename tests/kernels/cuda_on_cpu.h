@@ -37,8 +37,8 @@ namespace cpu {
 const u32 WARP = 32, THREADS_MAX = 1024;
 const size_t STACK_BYTES = 128 << 10;
 
-/* The bytes of one lane's fragments, seen by its warp. */
-struct Fragments { u8 left[8], right[8]; };
+/* One lane's fragments, and the row that it names, seen by its warp. */
+struct Fragments { u8 left[16], right[8]; const u8 *row; };
 
 struct Barrier { u32 size, waiting, passed; };
 
@@ -195,9 +195,9 @@ static inline u32 dot4(u32 one, u32 other, u32 sum) {
 }
 
 /* Lane l holds half a row of 16: row l / 2, from 8 * (l % 2) on. */
-struct Left { u8 part[8]; };
-struct Right { u8 part[8]; };
-struct Sum { u32 part[8]; };
+struct Left16 { u8 part[8]; };
+struct Right16 { u8 part[8]; };
+struct Sum16 { u32 part[8]; };
 
 static inline const u8 *share_of(const u8 *tile) {
     if (reinterpret_cast<uintptr_t>(tile) % 32 != 0) {
@@ -207,10 +207,10 @@ static inline const u8 *share_of(const u8 *tile) {
     return tile + 8 * (cpu::here->running % cpu::WARP);
 }
 
-static inline void load_left(Left &left, const u8 *tile) { memcpy(left.part, share_of(tile), 8); }
-static inline void load_right(Right &right, const u8 *tile) { memcpy(right.part, share_of(tile), 8); }
+static inline void load_left(Left16 &left, const u8 *tile) { memcpy(left.part, share_of(tile), 8); }
+static inline void load_right(Right16 &right, const u8 *tile) { memcpy(right.part, share_of(tile), 8); }
 
-static inline void multiply_add(Sum &sum, const Left &left, const Right &right) {
+static inline void multiply_add(Sum16 &sum, const Left16 &left, const Right16 &right) {
     u32 self = cpu::here->running, lane = self % cpu::WARP;
     cpu::Fragments *warp = cpu::here->lanes + (self - lane);
     memcpy(warp[lane].left, left.part, 8);
@@ -226,6 +226,36 @@ static inline void multiply_add(Sum &sum, const Left &left, const Right &right) 
     __syncwarp();
 }
 
-static inline void store(u32 *tile, const Sum &sum) {
+static inline void store(u32 *tile, const Sum16 &sum) {
     memcpy(tile + 8 * (cpu::here->running % cpu::WARP), sum.part, sizeof(sum.part));
+}
+
+/* As the PTX ISA has ldmatrix .x4 and mma .m16n8k32. */
+static inline void load_rows(u32 part[4], const u8 *row) {
+    u32 self = cpu::here->running, lane = self % cpu::WARP;
+    cpu::Fragments *warp = cpu::here->lanes + (self - lane);
+    if (reinterpret_cast<uintptr_t>(row) % 16 != 0) {
+        fprintf(stderr, "a row that is not aligned to 16 bytes\n");
+        abort();
+    }
+    warp[lane].row = row;
+    __syncwarp();
+    for (u32 matrix = 0; matrix < 4; matrix++)
+        memcpy(&part[matrix], warp[8 * matrix + lane / 4].row + 4 * (lane % 4), 4);
+    __syncwarp();
+}
+
+static inline void multiply_add_rows(u32 sum[4], const u32 left[4], const u32 right[2]) {
+    u32 self = cpu::here->running, lane = self % cpu::WARP;
+    cpu::Fragments *warp = cpu::here->lanes + (self - lane);
+    memcpy(warp[lane].left, left, 16);
+    memcpy(warp[lane].right, right, 8);
+    __syncwarp();
+    for (u32 i = 0; i < 4; i++) {
+        const cpu::Fragments *row = warp + lane / 4 * 4, *column = warp + (lane % 4 * 2 + i % 2) * 4;
+        for (u32 k = 0; k < 32; k++) /* byte k lies with lane k / 4 % 4, in its part k / 16 */
+            sum[i] += (u32)row[k / 4 % 4].left[4 * (i / 2 + k / 16 * 2) + k % 4] *
+                      column[k / 4 % 4].right[4 * (k / 16) + k % 4];
+    }
+    __syncwarp();
 }

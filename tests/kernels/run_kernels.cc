@@ -9,7 +9,7 @@ typedef void Kernel(const u32 *, const u32 *, const u32 *, u32 *, u32, u32, u32,
 extern "C" int run_kernel(const char *name, u32 threads, u32 wide, u32 high, u32 processors, const u32 *w, const u32 *x,
                           const u32 *u, u32 *y, const u32 *shape) {
     static const struct { const char *name; Kernel *kernel; } known[] = {
-        {"direct", direct}, {"dots", dots}, {"tensor", tensor}};
+        {"direct", direct}, {"dots", dots}, {"tensor", tensor}, {"deep", deep}};
     const u32 *s = shape;
     for (const auto &one : known)
         if (strcmp(one.name, name) == 0) {

@@ -17,6 +17,9 @@ LOG = """ptxas info    : Compiling entry function 'tensor' for 'sm_87'
 ptxas info    : Function properties for tensor
 ptxas         .     0 bytes stack frame, {} bytes spill stores, {} bytes spill loads
 ptxas info    : Used 195 registers, used 1 barriers, 24576 bytes smem, 420 bytes cmem[0]
+ptxas info    : Compiling entry function 'deep' for 'sm_87'
+ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 206 registers, 24576 bytes smem
 ptxas info    : Compiling entry function 'dots' for 'sm_87'
 ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 123 registers, 16384 bytes smem
@@ -39,7 +42,7 @@ class Compiler:
 
 def test_what_a_kernel_uses_is_read_from_the_log():
     found = compiling.resources(LOG.format(8, 4))
-    assert found == {"tensor": (195, 24576, 12), "dots": (123, 16384, 0), "direct": (128, 12288, 0)}
+    assert found == {"deep": (206, 24576, 0), "tensor": (195, 24576, 12), "dots": (123, 16384, 0), "direct": (128, 12288, 0)}
     for log in ("", LOG.format(0, 0).replace("'dots'", "'dot'"), LOG.format(0, 0) + LOG.format(0, 0).replace("dots", "more")):
         with pytest.raises(AcceleratorError, match="the compiler tells of kernels"):
             compiling.resources(log)

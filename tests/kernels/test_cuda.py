@@ -122,7 +122,7 @@ def test_kernels_that_disagree_are_not_used(device, gpu, wrong):
 
     ran = list(range(100))
     device.trouble.on_kernel = on_kernel
-    with pytest.raises(AcceleratorError, match="its kernels direct and (dots|tensor) disagree on a product"):
+    with pytest.raises(AcceleratorError, match="its kernels direct and (dots|tensor|deep) disagree on a product"):
         gpu.convolve(weights, words(2, *input_shape), stride, pad)
     device.trouble.on_kernel = None
     gpu.release(weights)
