@@ -188,8 +188,54 @@ def test_the_pauses_before_it_is_tried_again_grow_up_to_a_limit(bench):
     returns(guard, bench, weights)
     bench.troubles["convolve"] = fail
     right(guard, weights)
-    assert guard._due_s - bench.now_s == 2  # a device that was sound begins anew
+    assert guard._due_s - bench.now_s == 9  # its known product is no proof
+    bench.troubles.clear()
+    bench.now_s += 9
+    returns(guard, bench, weights)
+    guard.judged(True)
+    bench.troubles["convolve"] = fail
+    right(guard, weights)
+    assert guard._due_s - bench.now_s == 2  # that the enclave believes it is
     guard.close()
+
+
+def test_a_device_whose_products_are_refused_is_given_up_and_said_so(bench):
+    guard = bench.guarded()
+    weights = guard.weights(W)
+    for judgement in (False, True, False):
+        guard.judged(judgement)
+    assert guard.name == "device"
+    guard.judged(False)
+    assert guard.name == "numpy" and bench.told[-1] == ("numpy", guard.reason)
+    assert guard.reason == "the enclave refuses its products, and takes the same from numpy"
+    guard.judged(False)  # of the spare one: nobody else is left
+    right(guard, weights)
+    bench.now_s += 10
+    returns(guard, bench, weights)
+    guard.close()
+
+
+def test_a_device_that_hangs_whenever_it_is_opened_leaves_two_threads_and_no_more(bench):
+    bench.opening = bench.hang
+    guard = bench.guarded()
+    weights = guard.weights(W)
+    for _ in range(8):
+        bench.now_s += 1000
+        right(guard, weights)
+    assert bench.opened == 2 and "cannot be opened" in guard.reason
+    bench.opening = None
+    bench.gone.set()
+    until(lambda: bench.closed == 2)
+    bench.now_s += 1000
+    returns(guard, bench, weights)
+    guard.close()
+
+
+def test_where_a_device_is_required_the_error_is_all_that_is_said(bench, caplog):
+    bench.opening = fail
+    with pytest.raises(AcceleratorError, match="RuntimeError: the bus fell off"):
+        bench.guarded(required=True)
+    assert bench.told == [] and not caplog.records
 
 
 def test_a_device_that_answers_wrongly_at_its_known_product_gets_no_work(bench, monkeypatch):

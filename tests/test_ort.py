@@ -77,7 +77,7 @@ def test_without_a_gpu_auto_is_opencv(monkeypatch):
 
 
 def test_with_a_gpu_auto_is_onnx_runtime_and_what_it_cannot_load_is_opencvs(monkeypatch, caplog):
-    monkeypatch.setattr(posenet, "gpu_providers", lambda: [ort.GPU[1]])
+    monkeypatch.setattr(posenet, "gpu_providers", lambda: [ort.GPU])
     assert PoseNetwork(backend="auto").where.startswith("ONNX Runtime")
 
     def none(*_):
@@ -116,7 +116,7 @@ def test_no_onnx_runtime_is_said(monkeypatch):
 
 def test_a_network_that_is_not_onnx_stays_with_opencv(monkeypatch):
     folder = needs("pose")
-    monkeypatch.setattr(posenet, "gpu_providers", lambda: [ort.GPU[1]])
+    monkeypatch.setattr(posenet, "gpu_providers", lambda: [ort.GPU])
     assert PoseNetwork("mobilenet_v2_small", folder, backend="auto").where.startswith("OpenCV ")
     with pytest.raises(PackageError, match="is not ONNX"):
         PoseNetwork("mobilenet_v2_small", folder, backend="onnxruntime")

@@ -116,7 +116,7 @@ def test_who_needs_no_device_has_none_and_no_memory_to_write_and_run(name):
 
 
 @pytest.mark.parametrize("name, devices", [
-    ("edged-camera@.service", {"char-video4linux"}),
+    ("edged-camera@.service", {"char-video4linux", "char-nvhost*", "char-nvidia*", "/dev/nvmap"}),
     ("edged-bridge.service", {"/dev/trusty-ipc-dev0", "char-dma_heap", "char-nvhost*", "char-nvidia*", "/dev/nvmap"})])
 def test_who_needs_devices_has_those_alone(name, devices):
     assert last(name, "DevicePolicy") == "closed"

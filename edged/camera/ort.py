@@ -1,6 +1,7 @@
 """A pose network by ONNX Runtime, on the GPU where that was built in. The only file here that imports onnxruntime.
 
-JetPack's and PyPI's GPU builds (onnxruntime-gpu) offer TensorRT and CUDA; the plain build has the CPU alone.
+JetPack's and PyPI's GPU builds (onnxruntime-gpu) offer CUDA; the plain build has the CPU alone. They offer TensorRT, too,
+which is faster once it has compiled for the chip, minutes long for each size of picture: a camera would be lost meanwhile.
 """
 
 from typing import Dict, List, Optional
@@ -10,8 +11,7 @@ import numpy as np
 from edged.camera.onnxwire import any_size
 from edged.errors import CameraError, PackageError
 
-# The faster one first: TensorRT compiles for the very chip, minutes long when a size is first met.
-GPU = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+GPU = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 
 
@@ -21,8 +21,7 @@ def gpu_providers() -> List[str]:
         import onnxruntime
     except ImportError:
         return []
-    there = onnxruntime.get_available_providers()
-    return [name for name in GPU if name in there]
+    return [name for name in onnxruntime.get_available_providers() if name == GPU]
 
 
 class OrtNet:

@@ -100,6 +100,7 @@ class PoseNetwork:
             if output not in self._net.outputs:
                 raise PackageError("pose model {} has no output {}, only {}".format(
                     name, output, ", ".join(sorted(self._net.outputs))))
+        log.info("pose network %s is computed by %s", name, self.where)
         self._channels = [channel for pair in self.model.paf_channels for channel in pair]
 
     @property

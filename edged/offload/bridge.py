@@ -13,6 +13,7 @@ again at most twice, the last time on the CPU accelerator; then the enclave emit
 import logging
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple, Type
 
@@ -109,10 +110,14 @@ class Bridge:
         meter = self._meter()
         invocation = self._client.open_prepare(persons)
         prepared = _Prepared(invocation, [], [])
-        for index in range(transport.model.head.products):
-            prepared.subtract.append(transport.prepared(index, persons))
-            # It travels while the enclave computes the next one.
-            prepared.staged.append(self._accelerator.stage(prepared.subtract[-1]))
+        try:
+            for index in range(transport.model.head.products):
+                prepared.subtract.append(transport.prepared(index, persons))
+                # It travels while the enclave computes the next one.
+                prepared.staged.append(self._accelerator.stage(prepared.subtract[-1]))
+        except BaseException:
+            self._unstage(prepared)
+            raise
         self._prepared.setdefault(persons, deque()).append(prepared)
         return self._cost(meter)
 
@@ -133,6 +138,7 @@ class Bridge:
             try:
                 ended = self._attempt(session, number, sealed, persons, accelerator)
                 records, emission, failed = ended.records, ended.emission, False
+                self._accelerator.judged(attempt < wire.EVAL_ATTEMPTS_MAX)
             except InvocationRefused as refused:
                 log.warning("session %d clip %d attempt %d on %s: %s", session, number, attempt, accelerator.name,
                             refused)
@@ -170,18 +176,22 @@ class Bridge:
                 else:
                     self._unstage(prepared)
             raise
+        ending: List[Tuple[int, Callable[[], np.ndarray]]] = []
         try:
             while not progress.records:
-                ending = []
                 for index, product in enumerate(transport.model.products):
                     if product.step == progress.step:
                         x_bar = transport.x_bar(index, persons)
                         ending.append((index, self._begin(accelerator, index, x_bar, prepared,
                                                           transport.y_bar(index, persons))))
-                for index, end in ending:
+                while ending:
+                    index, end = ending.pop(0)
                     transport.submit(index, end())
                 progress = self._client.end_step(progress.step)
         finally:
+            for _, end in ending:  # of a step that broke off: what they hold is held no longer
+                with suppress(AcceleratorError):
+                    end()
             if prepared is not None:
                 self._unstage(prepared)
         return progress
@@ -244,17 +254,19 @@ class Bridge:
         return self._transport
 
     def _forget(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
-        for (accelerator, _), weights in self._weights.items():
-            accelerator.release(weights)
-        self._weights.clear()
-        self._w_bar.clear()
-        for ready in self._prepared.values():
-            for prepared in ready:
-                self._unstage(prepared)
-        self._prepared.clear()
+        transport, self._transport = self._transport, None
+        try:
+            if transport is not None:
+                transport.close()
+        finally:  # an enclave that is gone says so here; the accelerator outlives it
+            for (accelerator, _), weights in self._weights.items():
+                accelerator.release(weights)
+            self._weights.clear()
+            self._w_bar.clear()
+            for ready in self._prepared.values():
+                for prepared in ready:
+                    self._unstage(prepared)
+            self._prepared.clear()
 
     def _meter(self) -> Tuple[int, int, int, float, float]:
         traffic = self._client.connection.traffic

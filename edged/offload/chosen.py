@@ -17,7 +17,6 @@ from edged.offload.product import Accelerator, NumpyAccelerator
 log = logging.getLogger(__name__)
 
 CUBINS = "cuda"  # in the build folder
-MEASURED = "kernels.json"  # in the state folder
 _NO_PYCUDA = "no pycuda: pip install 'edged[gpu]' where there is a GPU"
 
 
@@ -31,7 +30,7 @@ class Accelerators(NamedTuple):
 def chosen(config: Config, stack: ExitStack, state: Optional[Path] = None) -> Accelerators:
     """``stack`` closes them.
 
-    state : folder in which is remembered what was measured on the GPU
+    state : folder for what was compiled for the GPU here, and measured on it
 
     Of kind "auto" it is the GPU where pycuda is installed, watched, with the CPU to step in. Raises MissingInput where
     the CPU's library was not built, AcceleratorError where the GPU is required and cannot be had.
@@ -46,8 +45,7 @@ def chosen(config: Config, stack: ExitStack, state: Optional[Path] = None) -> Ac
         emit(log, "accelerator_taken", accelerator=spare.name, reason="" if config.kind == "cpu" else _NO_PYCUDA)
         return Accelerators(spare, spare)
     folder = artifacts.build_folder() / CUBINS
-    remembered = None if state is None else state / MEASURED
-    guarded = GuardedAccelerator(lambda: CudaAccelerator(folder, config.device, remembered), spare, _tell,
+    guarded = GuardedAccelerator(lambda: CudaAccelerator(folder, config.device, state), spare, _tell,
                                  required=config.kind == "cuda")
     stack.callback(guarded.close)
     return Accelerators(guarded, spare)

@@ -9,6 +9,7 @@ import glob
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -100,11 +101,15 @@ class Nvrtc:
             self._library.nvrtcDestroyProgram(ctypes.byref(program))
 
 
+# Where JetPack installs it, whose services do not have it on their PATH.
+NVCC = "/usr/local/cuda/bin/nvcc"
+
+
 class Nvcc:
     """The compiler of an installed CUDA: on an L4T R32 the only one."""
 
-    def __init__(self, program: str = "nvcc") -> None:
-        self._program = program
+    def __init__(self) -> None:
+        self._program = program = shutil.which("nvcc") or NVCC
         try:
             said = subprocess.run([program, "--version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
@@ -138,7 +143,7 @@ def build(folder: Path, arch: str, compiler: Union[Nvrtc, Nvcc]) -> Dict[str, Re
     if spilling:
         raise AcceleratorError("{} for {}: kernel {} spills {} bytes".format(
             compiler.name, arch, spilling[0], found[spilling[0]].spilled))
-    cubins.write(folder, arch, cubin, compiler.name)
+    cubins.write(folder, arch, cubin, compiler.name, {name: used._asdict() for name, used in found.items()})
     return found
 
 
@@ -149,9 +154,12 @@ def built_here(folder: Path, capability: int) -> bytes:
     """
     compiler, arch = Nvcc(), "sm_{}".format(capability)
     cubin, text = compiler.compile(cubins.SOURCE.read_bytes(), arch)
-    log.info("kernels for %s compiled by %s: %s", arch, compiler.name, resources(text))
+    found = resources(text)
+    spilling = sorted(name for name, used in found.items() if used.spilled)
+    log.log(logging.WARNING if spilling else logging.INFO, "kernels for %s compiled by %s%s: %s", arch, compiler.name,
+            ", slower than they should be, for they spill: " + ", ".join(spilling) if spilling else "", found)
     try:
-        cubins.write(folder, arch, cubin, compiler.name)
+        cubins.write(folder, arch, cubin, compiler.name, {name: used._asdict() for name, used in found.items()})
     except OSError as error:
         log.info("%s: %s: they are compiled again next time", folder, error.strerror)
     return cubin

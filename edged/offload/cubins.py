@@ -1,14 +1,15 @@
 """The compiled kernels: one file for each architecture, and what it was made of.
 
-``kernels.sm_87.cubin`` lies beside ``kernels.sm_87.json``: {"arch", "source", "cubin", "compiler"}, source and cubin
-being SHA-256. What was made of another source than the one beside this file is refused: it would compute something
+``kernels.sm_87.cubin`` lies beside ``kernels.sm_87.json``: {"arch", "source", "cubin", "compiler", "kernels"}, source and
+cubin being SHA-256, and of each kernel its registers, shared memory and spills. What was made of another source than the one beside this file is refused: it would compute something
 else.
 """
 
 import hashlib
 import json
+import os
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import Dict, List, NamedTuple
 
 from edged.errors import AcceleratorError
 
@@ -37,14 +38,16 @@ def source_digest() -> str:
     return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
 
 
-def write(folder: Path, arch: str, cubin: bytes, compiler: str) -> Path:
-    """Keep a compiled file and what it was made of."""
+def write(folder: Path, arch: str, cubin: bytes, compiler: str, uses: Dict[str, Dict[str, int]]) -> Path:
+    """Keep a compiled file, what it was made of, and what each kernel uses."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "kernels.{}.cubin".format(arch)
-    path.write_bytes(cubin)
-    path.with_suffix(".json").write_text(json.dumps({
-        "arch": arch, "source": source_digest(), "cubin": hashlib.sha256(cubin).hexdigest(), "compiler": compiler,
-    }, indent=2) + "\n", "utf-8")
+    made_of = json.dumps({"arch": arch, "source": source_digest(), "cubin": hashlib.sha256(cubin).hexdigest(),
+                          "compiler": compiler, "kernels": uses}, indent=2) + "\n"
+    for place, content in ((path, cubin), (path.with_suffix(".json"), made_of.encode("utf-8"))):
+        fresh = place.with_name("." + place.name)
+        fresh.write_bytes(content)
+        os.replace(str(fresh), str(place))
     return path
 
 

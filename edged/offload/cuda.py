@@ -26,6 +26,9 @@ from edged.offload.product import Accelerator, convolution_shape, require_out
 PIECE_BYTES = 2 << 20  # of output; smaller ones cost more to start than they hide
 PIECES_MAX = 8
 TRIALS = 3
+WORDS_MAX = (1 << 31) - 1  # of an array: the kernels' indices have 32 bits, signed where they may lie before a clip
+COMPILED, MEASURED = "cuda", "kernels.json"  # in the state folder
+POISON = 0xDEADBEEF
 PAUSE_S = 1e-3  # between two looks at what is waited for, at most
 HANG_S = 120.0  # nobody waits for it by then
 
@@ -101,17 +104,17 @@ class _Piece(NamedTuple):
 
 class CudaAccelerator(Accelerator):
     """folder : of the compiled kernels      device : its number
-    remembered : file of which kernel is the fastest for which product, or None
+    state : folder for what was compiled or measured here, or None
 
     Raises AcceleratorError, with one line that says what is missing.
     """
 
-    def __init__(self, folder: Path, device: int = 0, remembered: Optional[Path] = None) -> None:
+    def __init__(self, folder: Path, device: int = 0, state: Optional[Path] = None) -> None:
         self._driver = driver = _driver()
         try:
             found = driver.Device(device)
             major, minor = found.compute_capability()
-            cubin = _cubin(folder, 10 * major + minor)
+            cubin = _cubin(folder, 10 * major + minor, None if state is None else state / COMPILED)
             attributes = driver.device_attribute
             self.chip = Chip(found.name(), 10 * major + minor, found.get_attribute(attributes.MULTIPROCESSOR_COUNT),
                              1e3 * found.get_attribute(attributes.CLOCK_RATE),
@@ -133,7 +136,7 @@ class CudaAccelerator(Accelerator):
             self._idle: List[_Buffers] = []  # of them, those of no product now
             self._staging: List[_Buffer] = []
             self._unstaged: List[_Buffer] = []
-            self._choices = Choices(remembered, "{}, driver {}, kernels {}".format(
+            self._choices = Choices(None if state is None else state / MEASURED, "{}, driver {}, kernels {}".format(
                 self.chip, driver.get_driver_version(), hashlib.sha256(cubin).hexdigest()), self.chip.capability)
         except BaseException as error:
             self._context.detach()  # of the current context that takes it off the stack, too, and raises nothing
@@ -268,16 +271,22 @@ class CudaAccelerator(Accelerator):
     def _measure(self, buffers: _Buffers, weights: _Weights, numbers: Tuple[int, ...],
                  x_bar: np.ndarray) -> Dict[str, float]:
         driver = self._driver
-        self._lift(buffers.x, x_bar.reshape(-1), 0, x_bar.size, self._work)
         pixels = numbers[0] * numbers[2] * numbers[3]
         words_out = pixels * numbers[5]
+        buffers.u.want(words_out)  # whatever it holds is the same for all
+        self._lift(buffers.x, x_bar.reshape(-1), 0, x_bar.size, self._work)
+        minus = buffers.u.at(0)
         seconds: Dict[str, float] = {}
         agreed: Optional[np.ndarray] = None
         for name in cubins.able(numbers[6], numbers[4], self.chip.capability):
+            # What the last kernel made must not pass for this one's.
+            self._lift(buffers.y, np.full(words_out, POISON ^ len(seconds), np.uint32), 0, words_out, self._work)
             for _ in range(TRIALS):
                 begin, end = driver.Event(), driver.Event()
+                # Keeps the device busy while what is measured is handed in.
+                self._launch(name, buffers, weights, numbers, 0, pixels, minus)
                 begin.record(self._work)
-                self._launch(name, buffers, weights, numbers, 0, pixels, 0)
+                self._launch(name, buffers, weights, numbers, 0, pixels, minus)
                 end.record(self._work)
                 self._await(end)
                 seconds[name] = min(seconds.get(name, float("inf")), end.time_since(begin) / 1e3)
@@ -353,16 +362,23 @@ class CudaAccelerator(Accelerator):
 def _numbers(weights: _Weights, x_bar: np.ndarray, shape: Tuple[int, ...], stride: int, pad: int) -> Tuple[int, ...]:
     """A product's, as the kernels take them."""
     rows, taps, channels = weights.shape
+    if max(x_bar.size, int(np.prod(shape)), rows * taps * channels) > WORDS_MAX:
+        raise ShapeError("a product {} by {}: no array of a GPU's product has above 2^31 - 1 words".format(
+            weights.shape, x_bar.shape))
     return (shape[0], x_bar.shape[1], shape[1], shape[2], channels, rows, taps, stride, pad)
 
 
-def _cubin(folder: Path, capability: int) -> bytes:
-    """The one that was built before, or else one that this machine's own compiler makes."""
+def _cubin(folder: Path, capability: int, own: Optional[Path]) -> bytes:
+    """The one that was built before, or else one that this machine's own compiler makes, kept in ``own``."""
     try:
         return cubins.read(folder, capability)
     except AcceleratorError as missing:
         try:
-            return compiling.built_here(folder, capability)
+            return cubins.read(own or folder, capability)
+        except AcceleratorError:
+            pass
+        try:
+            return compiling.built_here(own or folder, capability)
         except AcceleratorError as error:
             raise AcceleratorError("{}; {}".format(missing, error)) from error
 

@@ -124,7 +124,7 @@ def measure(gpu: CudaAccelerator, rounds: int) -> Dict[str, Any]:
         gpu.release(weights)
         best = {name: statistics.median(took) for name, took in seconds.items()}
         chosen = min((name for name in best if name in cubins.KERNELS), key=lambda name: best[name])
-        moved = 4 * (w_bar.size + x_bar.size + out.size)
+        moved = 4 * (w_bar.size + x_bar.size + 2 * out.size)  # U is read, too
         at_best = limit(gpu.chip, chosen)
         rows.append({
             "product": product.name, "shape": product.shape, "frames": product.frames, "times": product.times,

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0   # for one product, or to take one product's weights over
 OPEN_S = 30.0      # to open the device, kernels compiled and measured
+REFUSALS_MAX = 2   # clips in a row that a device could not do and the spare one could
+LEFT_MAX = 2       # threads that hang before no further one is begun: only a new process helps then
 PARTING_S = 0.05   # for a thread to notice that the process ends
 FIRST_S, LAST_S = 5.0, 600.0  # before the device is tried again
 
@@ -167,7 +169,8 @@ class GuardedAccelerator(Accelerator):
         self._trial: Optional[_Worker] = None  # on its way
         self._left: List[_Worker] = []  # whose threads may still hang
         self._trial_until_s = self._due_s = 0.0
-        self._pause_s = first_s
+        self._pause_s, self._required = first_s, required
+        self._refusals = 0
         self._opening = 0
         self.reason = ""
         self._try()
@@ -268,6 +271,18 @@ class GuardedAccelerator(Accelerator):
         if self._left:
             time.sleep(PARTING_S)
 
+    def judged(self, right: bool) -> None:
+        """As ``Accelerator.judged``. Only what the enclave believed makes the pauses short again."""
+        if self._worker is None:
+            return
+        if right:
+            self._pause_s, self._refusals = self._first_s, 0
+            return
+        self._refusals += 1
+        if self._refusals >= REFUSALS_MAX:
+            self._give_up(AcceleratorError("the enclave refuses its products, and takes the same from {}".format(
+                self._spare.name)))
+
     def _on_device(self, worker: _Worker, handle: _Handle) -> Any:
         if handle.opening != self._opening:
             handle.device = worker.do(lambda accelerator: accelerator.weights(handle.w_bar), self._timeout_s)
@@ -289,9 +304,8 @@ class GuardedAccelerator(Accelerator):
         self.reason = reason
         self._due_s = self._clock() + self._pause_s
         self._pause_s = min(2 * self._pause_s, self._last_s)
-        log.warning("%s computes: %s; the device is tried again in %.0f s", self._spare.name, reason,
-                    self._due_s - self._clock())
-        self._changed(self._spare.name, reason)
+        if self._opening or not self._required:  # else whoever opens it is told by an error
+            self._changed(self._spare.name, reason)
 
     def _look(self) -> None:
         """Between two products: is the device back, or is it time to try?"""
@@ -300,7 +314,9 @@ class GuardedAccelerator(Accelerator):
         if self._trial is not None:
             self._await(self._trial, 0)
         elif self._clock() >= self._due_s:
-            self._try()
+            self._left = [worker for worker in self._left if worker.alive]
+            if len(self._left) < LEFT_MAX:
+                self._try()
 
     def _try(self) -> None:
         self._trial = _Worker(self._opened)
@@ -321,7 +337,7 @@ class GuardedAccelerator(Accelerator):
             return
         self._worker, self.reason = trial, ""
         self._opening += 1
-        self._pause_s = self._first_s
+        self._refusals = 0
         self._changed(trial.name, "")
 
 

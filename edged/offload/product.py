@@ -127,6 +127,9 @@ class Accelerator(ABC):
     def close(self) -> None:
         """Give back all that it holds."""
 
+    def judged(self, right: bool) -> None:
+        """The enclave believed the products that went into a clip; or refused them, and then believed another's."""
+
     def abandon(self) -> None:
         """From another thread: the process ends, whatever is still waited for."""
 

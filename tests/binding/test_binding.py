@@ -49,9 +49,10 @@ def device(driver, request):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(cuda, "TRIALS", 1)
     for arch in cubins.ARCHITECTURES:
-        cubins.write(tmp_path / "cuda", arch, b"\x7fELF of " + arch.encode(), "none")
+        cubins.write(tmp_path / "cuda", arch, b"\x7fELF of " + arch.encode(), "none", {})
     return tmp_path / "cuda"
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from kernels import onacpu
 from kernels.fake_pycuda import Device
-from edged.offload import cubins
+from edged.offload import compile as compiling
+from edged.offload import cubins, cuda
 
 
 @pytest.fixture(scope="session")
@@ -16,10 +17,12 @@ def kernels(tmp_path_factory):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Compiled kernels of this source, as far as a device that is none looks at them."""
+def folder(tmp_path, monkeypatch):
+    """Compiled kernels of this source, as far as a device that is none looks at them; no compiler but on PATH."""
+    monkeypatch.setattr(compiling, "NVCC", str(tmp_path / "nvcc"))
+    monkeypatch.setattr(cuda, "TRIALS", 1)
     for arch in cubins.ARCHITECTURES:
-        cubins.write(tmp_path / "cuda", arch, b"\x7fELF of " + arch.encode(), "none")
+        cubins.write(tmp_path / "cuda", arch, b"\x7fELF of " + arch.encode(), "none", {})
     return tmp_path / "cuda"
 
 

@@ -86,8 +86,16 @@ def test_nvccs_first_error_is_the_line(tmp_path, monkeypatch):
 
 def test_no_nvcc_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(compiling, "NVCC", str(tmp_path / "cuda" / "nvcc"))
     with pytest.raises(AcceleratorError, match="nvcc: no CUDA compiler"):
         compiling.Nvcc()
+
+
+def test_nvcc_is_found_where_jetpack_puts_it(tmp_path, monkeypatch):
+    nvcc(tmp_path, monkeypatch, 'echo "release 10.2"\n')
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(compiling, "NVCC", str(tmp_path / "nvcc"))
+    assert compiling.Nvcc().name == "nvcc 10.2"
 
 
 def test_no_nvrtc_and_a_library_that_is_none_are_one_line(tmp_path):

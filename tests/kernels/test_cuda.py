@@ -80,11 +80,11 @@ def test_a_product_is_cut_into_pieces_that_cover_it_once(device, gpu, monkeypatc
 def test_the_fastest_kernel_of_a_shape_is_measured_once_and_remembered(device, folder, tmp_path):
     shape, input_shape, stride, pad = CASES[2]
     w, x = words(1, *shape), words(2, *input_shape)
-    remembered, product = tmp_path / "kernels.json", "1 40 40 18 64 64 9 1 4"
+    remembered, product = tmp_path / cuda.MEASURED, "1 40 40 18 64 64 9 1 4"
 
     def used():
         device.launched.clear()
-        gpu = CudaAccelerator(folder, 0, remembered)
+        gpu = CudaAccelerator(folder, 0, tmp_path)
         weights = gpu.weights(w)
         for _ in range(2):
             assert np.array_equal(gpu.convolve(weights, x, stride, pad), masked_convolution(w, x, stride, pad))
@@ -125,6 +125,26 @@ def test_kernels_that_disagree_are_not_used(device, gpu, wrong):
     with pytest.raises(AcceleratorError, match="its kernels direct and (dots|tensor|deep) disagree on a product"):
         gpu.convolve(weights, words(2, *input_shape), stride, pad)
     device.trouble.on_kernel = None
+    gpu.release(weights)
+
+
+@pytest.mark.parametrize("idle", sorted(cubins.KERNELS))
+def test_a_kernel_that_writes_nothing_does_not_pass_for_the_one_before(device, gpu, idle):
+    shape, input_shape, stride, pad = CASES[1]
+    weights, order = gpu.weights(words(1, *shape)), iter(range(1000))
+    device.trouble.on_kernel = lambda run, y: device.launched[next(order)][0] == idle or run()
+    with pytest.raises(AcceleratorError, match="its kernels direct and (dots|tensor|deep) disagree"):
+        gpu.convolve(weights, words(2, *input_shape), stride, pad)
+    device.trouble.on_kernel = None
+    gpu.release(weights)
+
+
+def test_arrays_beyond_the_kernels_indices_are_refused(gpu, monkeypatch):
+    monkeypatch.setattr(cuda, "WORDS_MAX", 2 * 33 * 5 * 20 - 1)
+    shape, input_shape, stride, pad = CASES[1]
+    weights = gpu.weights(words(1, *shape))
+    with pytest.raises(ShapeError, match="no array of a GPU's product has above"):
+        gpu.convolve(weights, words(2, *input_shape), stride, pad)
     gpu.release(weights)
 
 
@@ -308,11 +328,30 @@ def test_kernels_that_are_missing_are_compiled_by_the_cuda_that_is_there(device,
     assert compiled[2:] == ["sm_87"]
 
 
+def test_what_was_compiled_here_is_kept_in_the_state_folder(device, folder, monkeypatch, tmp_path):
+    compiled = []
+
+    class Compiler:
+        name = "nvcc 10.2"
+
+        def compile(self, source, arch):
+            compiled.append(arch)
+            return b"made here", LOG
+
+    monkeypatch.setattr(compiling, "Nvcc", Compiler)
+    device.capability = (8, 6)
+    for _ in range(3):
+        CudaAccelerator(folder, 0, tmp_path / "state").close()
+    assert compiled == ["sm_86"] and not (folder / "kernels.sm_86.cubin").exists()
+    made_of = json.loads((tmp_path / "state" / cuda.COMPILED / "kernels.sm_86.json").read_text())
+    assert made_of["kernels"]["direct"] == {"registers": 9, "shared": 0, "spilled": 0}
+
+
 def test_kernels_of_another_source_are_refused(device, folder, tmp_path, monkeypatch):
     (tmp_path / "kernels.cu").write_text("// another one")
     monkeypatch.setattr(cubins, "SOURCE", tmp_path / "kernels.cu")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(AcceleratorError, match="made of another source: run scripts/build-kernels again; nvcc: no CUDA"):
+    with pytest.raises(AcceleratorError, match="made of another source: run scripts/build-kernels again; .*nvcc: no CUDA"):
         CudaAccelerator(folder)
 
 

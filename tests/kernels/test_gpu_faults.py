@@ -11,12 +11,14 @@ from attacks.networks import integer_model, random_coordinates
 from attacks.node import MODEL_SLOT, AttackNode
 from kernels.fake_pycuda import Error
 from edged.enclave.wire import Placement, RecordKind
+from edged.errors import EnclaveError
 from edged.model import reference
-from edged.offload import cuda
+from edged.offload import cubins, cuda
 from edged.offload.bridge import Bridge
 from edged.offload.cpu import CpuAccelerator
 from edged.offload.cuda import CudaAccelerator
 from edged.offload.guard import GuardedAccelerator
+from edged.offload.transport import WindowTransport
 
 MODEL = integer_model(3, ((8, 1), (12, 2), (12, 1)), 26, 18)
 TIMEOUT_S = 60.0
@@ -26,15 +28,19 @@ class Rig:
     """A running enclave, a camera, a bridge with a watched GPU that is none."""
 
     def __init__(self, node, device, folder):
-        self.node, self.device, self.now_s, self.told = node, device, 0.0, []
+        self.device, self.now_s, self.told = device, 0.0, []
         self.spare = CpuAccelerator(1)
         self.guard = GuardedAccelerator(lambda: CudaAccelerator(folder), self.spare,
                                         lambda name, reason: self.told.append((name, reason)), timeout_s=TIMEOUT_S,
                                         clock=lambda: self.now_s)
+        self.rng = np.random.default_rng(6)
+        self.connect(node)
+
+    def connect(self, node):
+        self.node = node
         self.bridge = Bridge(node.client, self.guard, "window", self.spare)
         self.bridge.load(node.pack(MODEL), MODEL_SLOT, Placement.MASKED)
         self.camera = node.camera()
-        self.rng = np.random.default_rng(6)
 
     def clip(self, ahead=False):
         """Evaluate one; the record's kind and how many attempts it took. An observation is the reference's."""
@@ -54,6 +60,12 @@ class Rig:
         self.bridge.close()
         self.guard.close()
         self.spare.close()
+
+
+@pytest.fixture(autouse=True)
+def two_kernels(monkeypatch):
+    """That all of them are exact is shown elsewhere; by fibers they take their time."""
+    monkeypatch.setattr(cubins, "KERNELS", {name: cubins.KERNELS[name] for name in ("direct", "dots")})
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +117,8 @@ def test_bits_that_always_flip_leave_the_last_attempt_to_the_cpu(rig):
     rig.device.trouble.on_kernel = flipping(rig, 5, 3, once=False)
     for _ in range(2):
         assert rig.clip() == (RecordKind.OBSERVATION, 3)
+    assert rig.told[-1] == ("cpu", "the enclave refuses its products, and takes the same from cpu")
+    assert rig.clip() == (RecordKind.OBSERVATION, 1)  # the GPU is not asked again before its time
 
 
 @pytest.mark.parametrize("nothing", [
@@ -157,6 +171,44 @@ def test_a_context_that_is_killed_costs_no_clip_and_the_gpu_comes_back(rig, name
     while rig.guard.name == "cpu":
         assert rig.clip() == (RecordKind.OBSERVATION, 1) and time.monotonic() < deadline
     assert rig.clip() == (RecordKind.OBSERVATION, 1) and len(rig.device.launched) > launched
+
+
+@pytest.mark.parametrize("where", [None, "submit", "prepared", "x_bar"])
+def test_a_connection_that_breaks_anywhere_leaves_nothing_on_the_gpu(device, folder, where):
+    """The guard, and what it holds, outlive it. where : of the transport's moves, the one at which it breaks"""
+    rig, held = None, []
+    sound = where and getattr(WindowTransport, where)
+    for _ in range(4):
+        with AttackNode() as node, pytest.MonkeyPatch.context() as patch:
+            if rig is None:
+                rig = Rig(node, device, folder)
+            else:
+                rig.connect(node)
+            rig.clip(True)
+            rig.bridge.prepare(2)
+            if where is not None:
+                left = [3]
+
+                def move(*given):
+                    if not left[0]:
+                        node.enclave.stop()
+                        raise EnclaveError("the connection broke")
+                    left[0] -= 1
+                    return sound(*given)
+
+                patch.setattr(WindowTransport, where, move)
+                with pytest.raises(EnclaveError):
+                    rig.clip(True)
+            node.enclave.stop()
+            with pytest.raises(EnclaveError):
+                rig.bridge.close()
+        gpu = rig.guard._worker.do(lambda accelerator: accelerator, TIMEOUT_S)
+        assert len(gpu._idle) == len(gpu._buffers) and len(gpu._unstaged) == len(gpu._staging)
+        held.append(len(device.allocations))
+    assert held[1:] == held[:1] * 3
+    rig.guard.close()
+    rig.spare.close()
+    assert not device.allocations
 
 
 def test_a_gpu_that_hangs_costs_no_clip(rig):
