@@ -11,7 +11,7 @@ Source: DESIGN section 7; trusty_ta/include/edged_wire.h, struct eval_agreement.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, List, NamedTuple, Optional, Tuple
 
 import cbor2
 from cryptography.exceptions import InvalidSignature
@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from edged.enclave import wire
 from edged.errors import PackageError, VerificationFailed
+from edged.trust import canonical
+from edged.trust.canonical import Fields
 
 VERSION = 1
 BODY_STEP = 512
@@ -30,7 +32,6 @@ PLACEMENTS_ALL = 7
 DAY_S = 86400
 LIMIT_MAX_S = (1 << 31) - 1
 CLIPS_PER_HOUR_MAX = 1000000
-_UINT32 = (1 << 32) - 1
 
 _PROTECTED = b"\xa1\x01\x27"  # {1 (alg): -8 (EdDSA)}
 _START = b"\xd8\x62\x84\x40\xa0"  # tag 98 (COSE_Sign) of [h'', {}, payload, signatures]
@@ -154,17 +155,7 @@ def open_agreement(signed: bytes, mo_public: Optional[bytes] = None, qdo_public:
 
 def read_payload(payload: bytes) -> Agreement:
     """Raises PackageError unless this is the one canonical form of an agreement within all ranges."""
-    try:
-        decoded = cbor2.loads(payload)
-        again = cbor2.dumps(decoded, canonical=True)
-    except Exception as error:  # cbor2's own errors differ between its releases
-        raise PackageError("agreement is not CBOR: {}".format(error)) from error
-    if type(decoded) is not dict or again != payload:
-        raise PackageError("agreement is not a canonical CBOR map")
-    if set(decoded) != _NAMES:
-        raise PackageError("agreement: fields missing or unknown: {}".format(
-            ", ".join(sorted(str(name) for name in set(decoded) ^ _NAMES))))
-    fields = _Fields(decoded)
+    fields = canonical.fields(canonical.decode(payload, "agreement"), _NAMES, "agreement")
     fields.uint("v", VERSION, VERSION)
     rules = tuple(_rule(row) for row in fields.rows("rules", 0, wire.EDGED_RULES_MAX))
     if len({rule.label for rule in rules}) != len(rules):
@@ -208,61 +199,26 @@ _NAMES = frozenset("v mo qdo body from model rules until number status beacons d
                    " score_bits clips_per_hour".split())
 
 
-class _Fields:
-    """Takes typed values out of a decoded map or row, naming the one that is wrong."""
-
-    def __init__(self, values: Dict[str, Any], where: str = "") -> None:
-        self._values, self._where = values, where
-
-    @classmethod
-    def of(cls, where: str, names: str, row: List[Any]) -> "_Fields":
-        parts = names.split()
-        if type(row) is not list or len(row) != len(parts):
-            raise PackageError("agreement: {}: {!r} is not a list of {}".format(where, row, ", ".join(parts)))
-        return cls(dict(zip(parts, row)), where + ": ")
-
-    def _take(self, name: str, kind: type, holds: Callable[[Any], bool], rule: str) -> Any:
-        value = self._values[name]
-        if type(value) is not kind or not holds(value):
-            raise PackageError("agreement: {}{} is {!r}, must be {}".format(self._where, name, value, rule))
-        return value
-
-    def uint(self, name: str, low: int = 0, high: int = _UINT32) -> int:
-        return self._take(name, int, lambda v: low <= v <= high, "an integer {}..{}".format(low, high))
-
-    def octets(self, name: str, size: int) -> bytes:
-        return self._take(name, bytes, lambda v: len(v) == size, "{} bytes".format(size))
-
-    def text(self, name: str, most: int) -> str:
-        return self._take(name, str, lambda v: 1 <= len(v.encode("utf-8")) <= most, "text of 1..{} bytes".format(most))
-
-    def list(self, name: str, size: int) -> List[Any]:
-        return self._take(name, list, lambda v: len(v) == size, "a list of {}".format(size))
-
-    def rows(self, name: str, low: int, high: int) -> List[Any]:
-        return self._take(name, list, lambda v: low <= len(v) <= high, "a list of {}..{}".format(low, high))
-
-
 def _beacons(row: List[Any]) -> Tuple[int, int]:
-    fields = _Fields.of("beacons", "period limit", row)
+    fields = Fields.of_row(row, "period limit", "agreement: beacons")
     period_s = fields.uint("period", 1, DAY_S)
     return period_s, fields.uint("limit", period_s, LIMIT_MAX_S)
 
 
 def _model(row: List[Any]) -> ModelTerms:
-    fields = _Fields.of("model", "id version key_id", row)
+    fields = Fields.of_row(row, "id version key_id", "agreement: model")
     return ModelTerms(fields.text("id", MODEL_ID_MAX), fields.uint("version"), fields.octets("key_id", 16))
 
 
 def _rule(row: Any) -> Rule:
-    fields = _Fields.of("rules", "label threshold cool_down first end", row)
+    fields = Fields.of_row(row, "label threshold cool_down first end", "agreement: rules")
     return Rule(fields.text("label", wire.EDGED_LABEL_MAX), fields.uint("threshold", 1, THRESHOLD_ONE),
                 fields.uint("cool_down", 0, DAY_S), fields.uint("first", 0, MINUTES - 1),
                 fields.uint("end", 0, MINUTES - 1))
 
 
 def _recipient(row: Any, rules: int) -> Recipient:
-    fields = _Fields.of("recipients", "rcpt alert_key sees rules", row)
+    fields = Fields.of_row(row, "rcpt alert_key sees rules", "agreement: recipients")
     sees = fields.list("rules", rules)
     both = wire.EDGED_SEES_LABEL | wire.EDGED_SEES_SCORE
     if any(type(bits) is not int or bits not in (0, wire.EDGED_SEES_LABEL, both) for bits in sees):
