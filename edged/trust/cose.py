@@ -11,7 +11,6 @@ import hmac
 from dataclasses import dataclass
 from typing import Any, Dict
 
-import cbor2
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -40,8 +39,8 @@ class Message:
     seal: bytes
 
     def encode(self) -> bytes:
-        return canonical.encode(cbor2.CBORTag(self.kind, [
-            _protected(self.algorithm), self.unprotected, self.payload, self.seal]))
+        return _tag(self.kind) + canonical.encode([
+            _protected(self.algorithm), self.unprotected, self.payload, self.seal])
 
     def covered(self, external: bytes) -> bytes:
         """The bytes that the seal is over."""
@@ -73,10 +72,9 @@ def read(encoded: bytes, kind: int, algorithm: int, what: str, most: int) -> Mes
     if len(encoded) > most:
         raise PackageError("{} of {} bytes: there are at most {}".format(what, len(encoded), most))
     name = _NAMES[kind]
-    decoded = canonical.decode(encoded, what, name)
-    parts = decoded.value if isinstance(decoded, cbor2.CBORTag) and decoded.tag == kind else None
-    if (not isinstance(parts, (list, tuple)) or len(parts) != 4
-            or [type(part) for part in parts] != [bytes, dict, bytes, bytes]):
+    # The tag by itself: what stands in one, newer releases of cbor2 decode to other types.
+    parts = canonical.decode(encoded[1:], what, name) if encoded[:1] == _tag(kind) else None
+    if type(parts) is not list or [type(part) for part in parts] != [bytes, dict, bytes, bytes]:
         raise PackageError("{} is not a {}".format(what, name))
     protected, unprotected, payload, seal = parts
     if protected != _protected(algorithm):
@@ -100,6 +98,10 @@ def mac(payload: bytes, key: bytes, external: bytes = b"") -> bytes:
 
 def covered(kind: int, algorithm: int, payload: bytes, external: bytes) -> bytes:
     return canonical.encode([_CONTEXTS[kind], _protected(algorithm), external, payload])
+
+
+def _tag(kind: int) -> bytes:
+    return bytes([0xc0 | kind])  # major type 6; both are below 24
 
 
 def _protected(algorithm: int) -> bytes:
