@@ -77,7 +77,9 @@ ORDER = {
     EvalCommand.CLOSE: (IDLE, (0, 0)),
 }
 KEY_BODIES = {KeyCommand.INFO: (0, 0), KeyCommand.STATS: (0, 0), KeyCommand.SLOT_PUT: exactly(wire.SlotPut),
-              KeyCommand.SLOT_CLEAR: exactly(wire.Index)}
+              KeyCommand.SLOT_CLEAR: exactly(wire.Index), KeyCommand.IDENTITY_NEW: (0, 0),
+              KeyCommand.IDENTITY_OPEN: exactly(wire.Identity), KeyCommand.REQUEST: exactly(wire.Challenge),
+              KeyCommand.ATTEST: (wire.KEY_NONCE_MIN, wire.KEY_NONCE_MAX)}
 LINK_BODIES = {KeyCommand.HELLO: exactly(wire.Hello), KeyCommand.DERIVE: exactly(wire.Derive)}
 
 
@@ -491,7 +493,9 @@ def key_port(running):
 
 
 def test_the_key_application_refuses_wrong_frames(key_port):
-    check_frames(key_port, KEY_BODIES, [0, 10, 32, 34, 36, 0xFFFE] + list(range(1, 40, 2)))
+    check_frames(key_port, KEY_BODIES, [0, 18, 20, 32, 34, 36, 0xFFFE] + list(range(1, 40, 2)))
+    for wrong in (wire.KEY_NONCE_MIN - 1, wire.KEY_NONCE_MAX + 1, MOST):
+        refused(key_port, Status.LENGTH, request(KeyCommand.ATTEST, bytes(wrong)))
     with socket.socket() as stray:
         for cmd, (least, _) in KEY_BODIES.items():
             refused(key_port, Status.ARGUMENT, request(cmd, bytes(least)), [stray.fileno()])
@@ -513,10 +517,21 @@ def test_the_key_application_refuses_wrong_fields(key_port):
         refused(key_port, status, request(KeyCommand.SLOT_PUT, body))
     for status, cmd, body in index_cases(KeyCommand.SLOT_CLEAR, Status.ARGUMENT):
         refused(key_port, status, request(cmd, body))
+    for filler in (b"\0", b"\xff"):
+        refused(key_port, Status.STATE, request(KeyCommand.IDENTITY_OPEN, filler * wire.Identity.size()))
+        refused(key_port, Status.ORDER, request(KeyCommand.REQUEST, filler * wire.Challenge.size()))
+        refused(key_port, Status.ORDER, request(KeyCommand.ATTEST, filler * wire.KEY_NONCE_MAX))
+    right = wire.Identity(wire.KEY_IDENTITY_FORM, wire.EDGED_SECURITY_VERSION, bytes(32), bytes(
+        wire.Identity.layout["sealed"].size))
+    for wrong in (right, replace(right, form=0), replace(right, form=2), replace(right, security_version=0)):
+        refused(key_port, Status.STATE, request(KeyCommand.IDENTITY_OPEN, wrong.pack()))
+    for wrong in (2,) + HUGE:
+        refused(key_port, Status.STATE, request(
+            KeyCommand.IDENTITY_OPEN, replace(right, security_version=wrong).pack()))
     assert key_port.call(KeyCommand.INFO) == before
 
 
-HELLO = wire.Hello(b"n" * 32, b"\x09" + bytes(31), b"m" * 32, 0, bytes(384))  # X25519's base point
+HELLO = wire.Hello(b"n" * 32, b"\x09" + bytes(31), b"m" * 32, 0, 1, bytes(384))  # X25519's base point
 
 
 @pytest.fixture
@@ -534,7 +549,7 @@ def link(running):
 
 
 def test_the_link_refuses_wrong_frames(link):
-    check_frames(link, LINK_BODIES, [0, 2, 4, 6, 8, 30, 36, 0xFFFE] + list(range(1, 40, 2)))
+    check_frames(link, LINK_BODIES, [0, 2, 4, 6, 8, 10, 12, 14, 16, 30, 36, 0xFFFE] + list(range(1, 40, 2)))
     refused(link, Status.ARGUMENT, request(KeyCommand.HELLO, HELLO.pack()), [0])
 
 
@@ -543,13 +558,12 @@ def test_the_link_refuses_wrong_hellos_and_is_closed_by_them(link):
     refused(link, Status.ORDER, derive)
     cases = [(Status.KEY, replace(HELLO, signature_bytes=wrong).pack()) for wrong in (1, 256, 385) + HUGE]
     cases += [(Status.KEY, replace(HELLO, signature=bytes(383) + b"\1").pack())]
+    cases += [(Status.KEY, replace(HELLO, security_version=0).pack())]
     cases += [(Status.UNAVAILABLE, replace(HELLO, public_key=bytes(32)).pack())]  # a point of low order
     for status, body in cases:
         assert link.call(KeyCommand.HELLO, HELLO.pack())[0] == Status.OK
         refused(link, status, request(KeyCommand.HELLO, body))
         refused(link, Status.ORDER, derive)
-    for body in reserved_bits(HELLO):  # malformed: as if it had not come
-        refused(link, Status.RESERVED, request(KeyCommand.HELLO, body))
 
 
 def test_the_link_refuses_wrong_derivations(link):

@@ -41,7 +41,7 @@ _EXPLAINED = {
     Status.RATE: "the agreement's clips of this hour are used up: send it later",
     Status.LOCKED: "no beacon came within the agreement's limit: the city must send one",
     Status.FULL: "too many records are kept: fetch and confirm them first",
-    Status.STATE: "the sealed state is not this device's, or altered: begin without it",
+    Status.STATE: "what is sealed is not this device's, altered, or of a newer release: begin without it",
 }
 
 
@@ -182,6 +182,28 @@ class KeyClient:
 
     def clear_slot(self, slot: int) -> None:
         self.connection.request(KeyCommand.SLOT_CLEAR, wire.Index(slot).pack())
+
+    # The device's identity. One is open from these two on until the key application ends (wire.KEY_FLAG_IDENTITY
+    # of ``info``); then either is refused with ORDER, and without one so are ``request`` and ``attest``.
+
+    def identity_new(self) -> bytes:
+        """Draw the device's keys. What to store, and to hand to ``identity_open`` after every start."""
+        return self.connection.request(KeyCommand.IDENTITY_NEW)
+
+    def identity_open(self, sealed: bytes) -> None:
+        """Give back what ``identity_new`` answered. STATE: another device's, altered, or of a newer application."""
+        self.connection.request(KeyCommand.IDENTITY_OPEN, sealed)
+
+    def request(self, challenge: bytes) -> bytes:
+        """A certificate request (COSE_Mac0). challenge : 32 bytes of the authority that is asked
+
+        UNAVAILABLE where the flash station left no secret in this device.
+        """
+        return self.connection.request(KeyCommand.REQUEST, wire.Challenge(challenge).pack())
+
+    def attest(self, nonce: bytes) -> bytes:
+        """Evidence (COSE_Sign1) without its certificates. nonce : the verifier's, of 16 to 64 bytes"""
+        return self.connection.request(KeyCommand.ATTEST, nonce)
 
     def close(self) -> None:
         self.connection.close()

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Dict, List, NamedTuple, Tuple, Type, TypeVar
 from edged.errors import EnclaveError
 
 EDGED_WIRE_VERSION = 1
+EDGED_SECURITY_VERSION = 1
 EDGED_MESSAGE_BYTES = 4096
 EDGED_QUEUE = 8
 
@@ -61,6 +62,12 @@ EVAL_LAYERS_MAX = 64
 EVAL_POSITIONS_MAX = 65536
 
 KEY_SLOTS = 16
+KEY_FLAG_IDENTITY = 4
+KEY_IDENTITY_FORM = 1
+KEY_PRIVATE_BYTES = 1232
+EDGED_EVIDENCE_PROFILE = "urn:uuid:8f1c1d0a-5b0e-4f0b-9d3e-2c60ad1f7e51"
+KEY_NONCE_MIN = 16
+KEY_NONCE_MAX = 64
 
 
 class Status(IntEnum):
@@ -133,6 +140,10 @@ class KeyCommand(IntEnum):
     STATS = 4
     SLOT_PUT = 6
     SLOT_CLEAR = 8
+    IDENTITY_NEW = 10
+    IDENTITY_OPEN = 12
+    REQUEST = 14
+    ATTEST = 16
     HELLO = 32
     DERIVE = 34
 
@@ -616,13 +627,26 @@ class SlotPut(Message):
     verifier: bytes = _bytes(32)
 
 
+@_message("key_identity")
+class Identity(Message):
+    form: int = _u32()
+    security_version: int = _u32()
+    salt: bytes = _bytes(32)
+    sealed: bytes = _bytes(2 * 4 + 2 * KEY_PRIVATE_BYTES + EVAL_TAG_BYTES)
+
+
+@_message("key_challenge")
+class Challenge(Message):
+    challenge: bytes = _bytes(32)
+
+
 @_message("key_hello")
 class Hello(Message):
     nonce: bytes = _bytes(32)
     public_key: bytes = _bytes(32)
     measurement: bytes = _bytes(32)
     signature_bytes: int = _u32()
-    reserved: int = _reserved("I")
+    security_version: int = _u32()
     signature: bytes = _bytes(384)
 
 

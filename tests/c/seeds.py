@@ -18,6 +18,7 @@ from edged.enclave import wire
 # enum fuzz_operation of fuzz_input.h, and its enum fuzz_city
 FRAMED, DUE, PATCHED, RESIZED, STYLE, FAULT, DISCONNECT, CITY = range(1, 9)
 AGREES, BEACON, LATE, CLOCK, CLAIM, EXERCISE, CONFIRM, CLOSE, RESTORE, RESTART = range(10)
+RESTART_KEY = 254  # of fuzz_key.c
 STARTS = 6
 EVALUATE_AFTER = 128
 
@@ -76,13 +77,18 @@ def _key_seeds() -> Dict[str, bytes]:
     put = wire.SlotPut(2, 1, 32, b"i" * 16, b"k" * 32, b"v" * 32).pack()
     messages = [(2, b""), (4, b""), (6, put), (8, wire.Index(2).pack()), (2, b"")]
     flow = b"".join(struct.pack("<BH", cmd, len(body)) + body for cmd, body in messages)
+    identity = [(10, b""), (14, b"c" * 32)] + [(16, b"n" * size) for size in (15, 16, 64, 65)] + [(10, b""), (2, b"")]
+    asked = b"".join(struct.pack("<BH", cmd, len(body)) + body for cmd, body in identity)
+    again = b"".join(struct.pack("<BHB", RESTART_KEY, at, flip) for at, flip in (
+        (0, 1), (4, 3), (8, 1), (40, 1), (2527, 128), (0, 0))) + asked
     raw = wire.Header.codec.pack(1, 2, 0, 7, 0, 0)
     past = [(6, wire.SlotPut(slot, 1, 32, b"i" * 16, b"k" * 32, b"v" * 32).pack()) for slot in (15, 16, 17)]
     past += [(6, wire.SlotPut(1, 3, 16, b"i" * 16, b"k" * size + bytes(32 - size), verifier).pack())
              for size, verifier in ((16, b"v" * 32), (17, b"v" * 32), (16, bytes(32)))]
     past += [(8, wire.Index(slot).pack()) for slot in (15, 16, 17)]
     ends = b"".join(struct.pack("<BH", cmd, len(body)) + body for cmd, body in past)
-    return {"flow": flow, "ends": ends, "raw": struct.pack("<BH", 255, len(raw)) + raw}
+    return {"flow": flow, "ends": ends, "raw": struct.pack("<BH", 255, len(raw)) + raw,
+            "identity": asked + again, "none": again}
 
 
 def _link_seeds() -> Dict[str, bytes]:

@@ -23,6 +23,14 @@
 /* A Trusty channel moves at most 4096 bytes in one message. */
 #define EDGED_MESSAGE_BYTES 4096u
 
+/*
+ * Rises with every release whose predecessor must no longer be trusted. Evidence tells it of both
+ * applications, and what the key application sealed opens in no older one. A build of a test sets another.
+ */
+#ifndef EDGED_SECURITY_VERSION
+#define EDGED_SECURITY_VERSION 1u
+#endif
+
 /* Requests that a client may send before it reads an answer: the channel's
  * receive buffers (at most 32 on Trusty), which count as enclave memory. */
 #define EDGED_QUEUE 8u
@@ -79,7 +87,7 @@ enum edged_status {
     EDGED_ERR_RATE = 17,        /* the agreement's clips of this hour are used up */
     EDGED_ERR_LOCKED = 18,      /* no beacon within the agreement's limit */
     EDGED_ERR_FULL = 19,        /* too many records are kept: fetch and confirm them first */
-    EDGED_ERR_STATE = 20        /* the sealed state is not this device's, or altered */
+    EDGED_ERR_STATE = 20        /* what is sealed is not this device's, altered, or of a newer application */
 };
 
 /* ---------------------------------------------------------------- eval --- */
@@ -719,6 +727,10 @@ enum key_cmd {
     KEY_STATS = 4,       /* -               -> edged_memory */
     KEY_SLOT_PUT = 6,    /* key_slot_put    -> -    emulated class only */
     KEY_SLOT_CLEAR = 8,  /* eval_index      -> - */
+    KEY_IDENTITY_NEW = 10,  /* -             -> key_identity; draws two RSA keys: may take seconds */
+    KEY_IDENTITY_OPEN = 12, /* key_identity  -> - */
+    KEY_REQUEST = 14,       /* key_challenge -> a certificate request */
+    KEY_ATTEST = 16,        /* nonce, KEY_NONCE_MIN .. _MAX bytes -> evidence */
     KEY_HELLO = 32,      /* key_hello       -> key_hello */
     KEY_DERIVE = 34      /* key_derive      -> key_sealed */
 };
@@ -733,12 +745,14 @@ enum key_kind {
     KEY_ALERT = 3  /* query data owner: record keys */
 };
 
+#define KEY_FLAG_IDENTITY 4u /* beside EVAL_FLAG_EMULATED: an identity is open */
+
 /**
  * struct key_info - answer to KEY_INFO: slot kinds, never keys
  * @node: derived from the device key: the node's name in every record
  */
 struct key_info {
-    uint32_t flags; /* EVAL_FLAG_EMULATED */
+    uint32_t flags; /* EVAL_FLAG_EMULATED, KEY_FLAG_IDENTITY */
     uint32_t slots;
     uint8_t node[16];
     uint8_t kinds[16];
@@ -763,9 +777,64 @@ struct key_slot_put {
 static_assert(sizeof(struct key_slot_put) == 4 * 4 + 16 + 32 + 32, "key_slot_put");
 
 /**
+ * struct key_identity - the device's two RSA-2048 keys (key/identity.c), which the normal world keeps
+ * @form:             KEY_IDENTITY_FORM
+ * @security_version: of the application that sealed it; it and a newer one open it
+ *
+ * ATTEST signs evidence and requests; GRANT receives grants. Both are drawn by KEY_IDENTITY_NEW and
+ * leave the application in this form alone. KEY_IDENTITY_OPEN gives it back, once after every start;
+ * while an identity is open both are refused (ORDER).
+ *
+ * AES-256-GCM under HKDF(device key "edged identity v1", @salt, "edged identity v1" ||
+ * le32(@security_version)), nonce 0, associated data all before @sealed. Plaintext: le32 size of ATTEST,
+ * le32 size of GRANT, then each as DER PKCS#8 in KEY_PRIVATE_BYTES, zero-padded.
+ */
+#define KEY_IDENTITY_FORM 1u
+#define KEY_PRIVATE_BYTES 1232u
+struct key_identity {
+    uint32_t form;
+    uint32_t security_version;
+    uint8_t salt[32];
+    uint8_t sealed[2 * 4 + 2 * 1232 + 16];
+};
+static_assert(sizeof(struct key_identity) == 4 + 4 + 32 + 2 * 4 + 2 * KEY_PRIVATE_BYTES + 16, "key_identity");
+
+/**
+ * struct key_challenge - of the certification authority that is asked for a certificate
+ *
+ * The request (key/evidence.c; refused as UNAVAILABLE where the flash station left no secret) is
+ * COSE_Mac0 = D1 84 43 A10105 A0 bstr(signed) bstr32, HMAC-SHA-256 under HKDF(station secret, salt = "",
+ * "edged enrol v1"); signed = COSE_Sign1 = D2 84 44 A1013824 A0 bstr(payload) bstr256, PS256 (salt 32) by
+ * ATTEST. External data of both: "edged certificate request 1". Payload: a map in deterministic CBOR, keys
+ * in this order:
+ *   form "edged certificate request 1", ueid bstr17 (01 || key_info.node), grant bstr (GRANT, DER
+ *   SubjectPublicKeyInfo), nonce bstr32 (the challenge), attest bstr (ATTEST, likewise), emulated 0 or 1
+ */
+struct key_challenge {
+    uint8_t challenge[32];
+};
+static_assert(sizeof(struct key_challenge) == 32, "key_challenge");
+
+/*
+ * Evidence (key/evidence.c) is a CBOR Web Token with the claims of RFC 9711: COSE_Sign1 as above, no external
+ * data, over a map in deterministic CBOR, keys in this order:
+ *   8 cnf {1: {1: 3, -1: modulus bstr256, -2: exponent bstr}} (GRANT), 10 nonce bstr, 256 ueid bstr17,
+ *   262 oemboot bool, 263 dbgstat 0..4, 265 profile EDGED_EVIDENCE_PROFILE,
+ *   266 submods {"key": application, "eval": application}, 268 bootseed bstr32 (drawn when the application
+ *   starts), -65537 class "emulated" or "hardware"
+ * application = {-65538: measurement bstr32, -65539: security version, -65540: uuid bstr16}; "eval" is there
+ * once one has said KEY_HELLO since start: the last one that did.
+ */
+#define EDGED_EVIDENCE_PROFILE "urn:uuid:8f1c1d0a-5b0e-4f0b-9d3e-2c60ad1f7e51"
+
+#define KEY_NONCE_MIN 16u /* of a verifier who asks for evidence */
+#define KEY_NONCE_MAX 64u
+
+/**
  * struct key_hello - opens the session between the two applications
  * @nonce, @public_key: fresh; X25519
  * @measurement:        SHA-256 of the application's image
+ * @security_version:   its EDGED_SECURITY_VERSION, not 0
  * @signature:          RSA, over the transcript; zero with @signature_bytes 0
  *                      until images are signed (accepted by an emulated peer only)
  *
@@ -776,7 +845,7 @@ struct key_hello {
     uint8_t public_key[32];
     uint8_t measurement[32];
     uint32_t signature_bytes;
-    uint32_t reserved;
+    uint32_t security_version;
     uint8_t signature[384];
 };
 static_assert(sizeof(struct key_hello) == 3 * 32 + 2 * 4 + 384, "key_hello");

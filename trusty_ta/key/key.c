@@ -1,6 +1,7 @@
 /*
  * key.c - the key application: slots that hold keys, and the only derivations
- * that ever leave them. The slots' keys themselves are never answered.
+ * that ever leave them; the device's identity, and what is signed with it. Neither the
+ * slots' keys nor those of the identity are ever answered.
  */
 #include "key.h"
 
@@ -9,6 +10,8 @@
 
 #include "bytes.h"
 #include "crypto.h"
+#include "evidence.h"
+#include "identity.h"
 #include "link.h"
 #include "port.h"
 
@@ -24,35 +27,55 @@ struct slot {
 struct key_app {
     struct slot slots[KEY_SLOTS];
     uint8_t node[16];
+    struct identity identity;
+    struct device device;
 };
 
-struct key_app *key_create(void) {
+struct key_app *key_create(const uint8_t uuid[16]) {
     struct key_app *k = calloc(1, sizeof(*k));
-    uint8_t device[32];
+    uint8_t derived[32];
 
-    if (k == NULL || crypto_init() != 0 || port_device_key("edged node v1", device) != 0) {
+    if (k == NULL || crypto_init() != 0 || port_device_key("edged node v1", derived) != 0 ||
+        port_random(k->device.bootseed, sizeof(k->device.bootseed)) != 0) {
         free(k);
         return NULL;
     }
-    memcpy(k->node, device, sizeof(k->node));
-    crypto_wipe(device, sizeof(device));
+    memcpy(k->node, derived, sizeof(k->node));
+    crypto_wipe(derived, sizeof(derived));
+    k->device.ueid[0] = 1; /* RAND (RFC 9711, 4.2.1) */
+    memcpy(k->device.ueid + 1, k->node, sizeof(k->node));
+    port_measurement(k->device.key.measurement);
+    k->device.key.security_version = EDGED_SECURITY_VERSION;
+    memcpy(k->device.key.uuid, uuid, sizeof(k->device.key.uuid));
     return k;
 }
 
 void key_destroy(struct key_app *k) {
     if (k == NULL)
         return;
+    identity_close(&k->identity);
     crypto_wipe(k, sizeof(*k));
     free(k);
 }
 
+void key_link_open(struct key_link *link, const uint8_t peer[16]) {
+    key_link_close(link);
+    memcpy(link->peer, peer, sizeof(link->peer));
+}
+
 void key_link_close(struct key_link *link) {
-    crypto_wipe(link, sizeof(*link));
+    link->open = false;
+    link->counter = 0;
+    crypto_wipe(link->key, sizeof(link->key));
 }
 
 static enum edged_status info(struct key_app *k, uint8_t *out) {
-    struct key_info i = {.flags = port_emulated() ? EVAL_FLAG_EMULATED : 0, .slots = KEY_SLOTS};
+    struct key_info i = {.slots = KEY_SLOTS};
 
+    if (port_emulated())
+        i.flags |= EVAL_FLAG_EMULATED;
+    if (identity_is_open(&k->identity))
+        i.flags |= KEY_FLAG_IDENTITY;
     memcpy(i.node, k->node, sizeof(i.node));
     for (uint32_t s = 0; s < KEY_SLOTS; s++)
         i.kinds[s] = (uint8_t)k->slots[s].kind;
@@ -93,7 +116,8 @@ static enum edged_status slot_clear(struct key_app *k, const struct eval_index *
     return EDGED_OK;
 }
 
-static enum edged_status hello(struct key_link *link, const struct key_hello *from_eval, uint8_t *out) {
+static enum edged_status hello(struct key_app *k, struct key_link *link, const struct key_hello *from_eval,
+                               uint8_t *out) {
     struct key_hello mine;
     uint8_t private_key[32];
     enum edged_status status = EDGED_ERR_UNAVAILABLE;
@@ -104,6 +128,10 @@ static enum edged_status hello(struct key_link *link, const struct key_hello *fr
     if (link_hello(&mine, private_key) == 0 &&
         link_key(private_key, from_eval, from_eval, &mine, link->key) == 0) {
         link->open = true;
+        memcpy(k->device.eval.measurement, from_eval->measurement, sizeof(k->device.eval.measurement));
+        memcpy(k->device.eval.uuid, link->peer, sizeof(k->device.eval.uuid));
+        k->device.eval.security_version = from_eval->security_version;
+        k->device.eval_known = true;
         memcpy(out, &mine, sizeof(mine));
         status = EDGED_OK;
     }
@@ -185,25 +213,34 @@ static enum edged_status derive(struct key_app *k, struct key_link *link, const 
 struct entry {
     uint16_t cmd;
     bool eval_port;
-    uint32_t reserved_at; /* where the body has its reserved word */
-    uint32_t body_bytes;
-    uint32_t answer_bytes;
+    uint32_t reserved_at;  /* where the body has its reserved word */
+    uint32_t body_least;
+    uint32_t body_most;
+    uint32_t answer_bytes; /* or ITS_OWN: the command says */
 };
 
 #define NO_RESERVED UINT32_MAX
 #define RESERVED(TYPE) (uint32_t)offsetof(struct TYPE, reserved)
+#define EXACTLY(BYTES) (BYTES), (BYTES)
+#define ITS_OWN UINT32_MAX
+#define ANSWER_MAX (EDGED_MESSAGE_BYTES - (uint32_t)sizeof(struct edged_hdr))
 
 static const struct entry TABLE[] = {
-    {KEY_INFO, false, NO_RESERVED, 0, sizeof(struct key_info)},
-    {KEY_STATS, false, NO_RESERVED, 0, sizeof(struct edged_memory)},
-    {KEY_SLOT_PUT, false, RESERVED(key_slot_put), sizeof(struct key_slot_put), 0},
-    {KEY_SLOT_CLEAR, false, RESERVED(eval_index), sizeof(struct eval_index), 0},
-    {KEY_HELLO, true, RESERVED(key_hello), sizeof(struct key_hello), sizeof(struct key_hello)},
-    {KEY_DERIVE, true, RESERVED(key_derive), sizeof(struct key_derive), sizeof(struct key_sealed)},
+    {KEY_INFO, false, NO_RESERVED, EXACTLY(0), sizeof(struct key_info)},
+    {KEY_STATS, false, NO_RESERVED, EXACTLY(0), sizeof(struct edged_memory)},
+    {KEY_SLOT_PUT, false, RESERVED(key_slot_put), EXACTLY(sizeof(struct key_slot_put)), 0},
+    {KEY_SLOT_CLEAR, false, RESERVED(eval_index), EXACTLY(sizeof(struct eval_index)), 0},
+    {KEY_IDENTITY_NEW, false, NO_RESERVED, EXACTLY(0), sizeof(struct key_identity)},
+    {KEY_IDENTITY_OPEN, false, NO_RESERVED, EXACTLY(sizeof(struct key_identity)), 0},
+    {KEY_REQUEST, false, NO_RESERVED, EXACTLY(sizeof(struct key_challenge)), ITS_OWN},
+    {KEY_ATTEST, false, NO_RESERVED, KEY_NONCE_MIN, KEY_NONCE_MAX, ITS_OWN},
+    {KEY_HELLO, true, NO_RESERVED, EXACTLY(sizeof(struct key_hello)), sizeof(struct key_hello)},
+    {KEY_DERIVE, true, RESERVED(key_derive), EXACTLY(sizeof(struct key_derive)), sizeof(struct key_sealed)},
 };
 
+/* out: ANSWER_MAX; *out_bytes is read only where the table leaves the answer's length to the command. */
 static enum edged_status run(struct key_app *k, struct key_link *link, uint16_t cmd, const uint8_t *body,
-                             uint8_t *out) {
+                             uint32_t body_bytes, uint8_t *out, size_t *out_bytes) {
     union { /* the request, copied to its type's alignment */
         struct key_slot_put put;
         struct eval_index index;
@@ -228,9 +265,17 @@ static enum edged_status run(struct key_app *k, struct key_link *link, uint16_t 
     case KEY_SLOT_CLEAR:
         memcpy(&in.index, body, sizeof(in.index));
         return slot_clear(k, &in.index);
+    case KEY_IDENTITY_NEW:
+        return identity_draw(&k->identity, out);
+    case KEY_IDENTITY_OPEN:
+        return identity_open(&k->identity, body);
+    case KEY_REQUEST:
+        return evidence_request(&k->device, &k->identity, body, out, ANSWER_MAX, out_bytes);
+    case KEY_ATTEST:
+        return evidence_attest(&k->device, &k->identity, body, body_bytes, out, ANSWER_MAX, out_bytes);
     case KEY_HELLO:
         memcpy(&in.hello, body, sizeof(in.hello));
-        return hello(link, &in.hello, out);
+        return hello(k, link, &in.hello, out);
     default: /* KEY_DERIVE: the table has no other */
         memcpy(&in.derive, body, sizeof(in.derive));
         return derive(k, link, &in.derive, out);
@@ -242,6 +287,7 @@ static size_t answer_message(struct key_app *k, struct key_link *link, const uin
     struct edged_hdr h = {0};
     const struct entry *entry = NULL;
     enum edged_status status = EDGED_OK;
+    size_t out_bytes = 0;
 
     memcpy(&h, request, size_bytes < sizeof(h) ? size_bytes : sizeof(h));
     for (size_t i = 0; i < sizeof(TABLE) / sizeof(TABLE[0]); i++)
@@ -255,16 +301,18 @@ static size_t answer_message(struct key_app *k, struct key_link *link, const uin
         status = EDGED_ERR_RESERVED;
     else if (entry == NULL)
         status = EDGED_ERR_COMMAND;
-    else if (h.len != entry->body_bytes)
+    else if (h.len < entry->body_least || h.len > entry->body_most)
         status = EDGED_ERR_LENGTH;
     else if (entry->reserved_at != NO_RESERVED && load_le32(request + sizeof(h) + entry->reserved_at) != 0)
         status = EDGED_ERR_RESERVED;
     else
-        status = run(k, link, h.cmd, request + sizeof(h), answer + sizeof(h));
+        status = run(k, link, h.cmd, request + sizeof(h), h.len, answer + sizeof(h), &out_bytes);
     h.version = EDGED_WIRE_VERSION;
     h.cmd = (uint16_t)(h.cmd | 1);
     h.status = status;
-    h.len = status == EDGED_OK ? entry->answer_bytes : 0;
+    h.len = 0;
+    if (status == EDGED_OK)
+        h.len = entry->answer_bytes == ITS_OWN ? (uint32_t)out_bytes : entry->answer_bytes;
     h.reserved = 0;
     memcpy(answer, &h, sizeof(h));
     return sizeof(h) + h.len;

@@ -183,7 +183,8 @@ struct crypto_rsa *crypto_rsa_new(void) {
 
 /* The key, if it is one of `least` to `most` bits; else NULL, and it is gone. */
 static struct crypto_rsa *rsa_judge(EVP_PKEY *k, int least, int most) {
-    if (k != NULL && (EVP_PKEY_id(k) != EVP_PKEY_RSA || EVP_PKEY_bits(k) < least || EVP_PKEY_bits(k) > most)) {
+    if (k != NULL &&
+        (EVP_PKEY_id(k) != EVP_PKEY_RSA || EVP_PKEY_bits(k) < least || EVP_PKEY_bits(k) > most)) {
         EVP_PKEY_free(k);
         k = NULL;
     }
@@ -371,7 +372,8 @@ static bool is_oaep(EVP_PKEY_CTX *c, const uint8_t *label, size_t label_bytes) {
     uint8_t *copy;
 
     if (EVP_PKEY_CTX_set_rsa_padding(c, RSA_PKCS1_OAEP_PADDING) != 1 ||
-        EVP_PKEY_CTX_set_rsa_oaep_md(c, EVP_sha256()) != 1 || EVP_PKEY_CTX_set_rsa_mgf1_md(c, EVP_sha256()) != 1)
+        EVP_PKEY_CTX_set_rsa_oaep_md(c, EVP_sha256()) != 1 ||
+        EVP_PKEY_CTX_set_rsa_mgf1_md(c, EVP_sha256()) != 1)
         return false;
     if (label_bytes == 0) /* already so */
         return true;
@@ -383,7 +385,8 @@ static bool is_oaep(EVP_PKEY_CTX *c, const uint8_t *label, size_t label_bytes) {
 }
 
 int crypto_rsa_decrypt(const struct crypto_rsa *k, const uint8_t *label, size_t label_bytes,
-                       const uint8_t sealed[CRYPTO_RSA_BYTES], uint8_t out[CRYPTO_OAEP_MAX], size_t *size_bytes) {
+                       const uint8_t sealed[CRYPTO_RSA_BYTES], uint8_t out[CRYPTO_OAEP_MAX],
+                       size_t *size_bytes) {
     EVP_PKEY_CTX *c = EVP_PKEY_CTX_new(key_of(k), NULL);
     uint8_t block[CRYPTO_RSA_BYTES]; /* the library wants room for a whole block */
     size_t n = sizeof(block);

@@ -76,7 +76,8 @@ int crypto_rsa_verify(const struct crypto_rsa *k, const uint8_t *message, size_t
                       const uint8_t *signature, size_t signature_bytes);
 /* out is wiped on failure, and all failures look alike. */
 int crypto_rsa_decrypt(const struct crypto_rsa *k, const uint8_t *label, size_t label_bytes,
-                       const uint8_t sealed[CRYPTO_RSA_BYTES], uint8_t out[CRYPTO_OAEP_MAX], size_t *size_bytes);
+                       const uint8_t sealed[CRYPTO_RSA_BYTES], uint8_t out[CRYPTO_OAEP_MAX],
+                       size_t *size_bytes);
 
 /* A random-access stream cipher: byte `offset` of the key's stream onwards. */
 struct crypto_stream;

@@ -18,6 +18,17 @@ int port_random(uint8_t *out, size_t size_bytes);
 /* out = KDF(device key, label): bound to device and application. 0 or < 0. */
 int port_device_key(const char *label, uint8_t out[32]);
 
+/* The secret that the flash station put into this device, and knows. 0, or < 0: it put none there. */
+int port_station_secret(uint8_t out[32]);
+
+/** struct port_boot - how the board came up (RFC 9711, claims oemboot and dbgstat) */
+struct port_boot {
+    bool verified;  /* the board is fused, and verified boot started the image */
+    uint32_t debug; /* 0 enabled, 1 disabled, 2 since boot, 3 permanently, 4 fully and permanently */
+};
+
+struct port_boot port_boot_state(void);
+
 /* True where nothing is protected (the host port). */
 bool port_emulated(void);
 

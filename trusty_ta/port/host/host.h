@@ -38,7 +38,7 @@ enum host_exit {
 /* One line on stderr. Only fixed text and names: never data. */
 void host_log(const char *text, const char *name);
 
-/* device.c: the emulated device secret of DIR/device.key. NO_ERROR or ERR_*. */
+/* device.c: the emulated secrets, DIR/device.key and DIR/station.secret. NO_ERROR or ERR_*. */
 int device_open(void);
 
 /* platform.c: hashes the executable, which the sandbox will not let it open. */
