@@ -21,16 +21,24 @@ static uint8_t answer[EDGED_MESSAGE_BYTES];
 static uint8_t identity[sizeof(struct key_identity)];
 static bool identity_known;
 
-static void judge_secrets(size_t n) {
+/*
+ * By the crypto library, which is not instrumented: a fuzzer that meets a key in memcmp() puts it
+ * into its inputs, and evidence repeats a nonce.
+ */
+static bool holds(const uint8_t *bytes, size_t n, const uint8_t secret[16]) {
     for (size_t i = 0; i + 16 <= n; i++)
-        CHECK(memcmp(answer + i, SECRET, 16) != 0, "the key is in an answer");
+        if (bytes[i] == secret[0] && crypto_equal(bytes + i, secret, 16))
+            return true;
+    return false;
+}
+
+static void judge_secrets(size_t n) {
+    CHECK(!holds(answer, n, SECRET), "a slot's key is in an answer");
     for (uint32_t k = 0; k < RSA_KEYS; k++) {
         size_t size;
         const uint8_t *secret = rsa_secret(k, &size);
         for (size_t at = 0; at + 16 <= size; at += 16)
-            for (size_t i = 0; i + 16 <= n; i++)
-                CHECK(answer[i] != secret[at] || memcmp(answer + i, secret + at, 16) != 0,
-                      "a private key is in an answer");
+            CHECK(!holds(answer, n, secret + at), "a private key is in an answer");
     }
 }
 
