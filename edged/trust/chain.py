@@ -36,7 +36,8 @@ ROOT_DAYS, ISSUING_DAYS, DEVICE_DAYS = 20 * 365, 10 * 365, 2 * 365
 CRL_DAYS, CRL_DAYS_MOST = 7, 31
 CERTIFICATE_MAX = 4096  # bytes
 
-_UTF8_STRING, _OCTET_STRING = b"\x0c", b"\x04"  # DER tags
+_BIT_STRING, _OCTET_STRING, _UTF8_STRING, _SEQUENCE = 0x03, 0x04, 0x0c, 0x30  # DER tags
+_ECDSA_WITH_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
 _COMMON = (ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.SUBJECT_KEY_IDENTIFIER)
 _ISSUED = _COMMON + (ExtensionOID.AUTHORITY_KEY_IDENTIFIER,)
 _USAGES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
@@ -125,11 +126,11 @@ def _name(common: str) -> x509.Name:
 
 
 def _class_value(class_: str) -> bytes:
-    return _UTF8_STRING + bytes([len(class_)]) + class_.encode("ascii")
+    return _tlv(_UTF8_STRING, class_.encode("ascii"))
 
 
 def _grant_value(grant: bytes) -> bytes:
-    return _OCTET_STRING + bytes([len(grant)]) + grant
+    return _tlv(_OCTET_STRING, grant)
 
 
 def _time(seconds_: int) -> datetime.datetime:
@@ -156,12 +157,14 @@ def pem(things: Iterable[Any]) -> bytes:
 
 
 def read_certificate(encoded: bytes, what: str) -> x509.Certificate:
-    """One in DER, nothing after it. Raises PackageError."""
+    """One in DER, signed with ECDSA and SHA-256, in its one encoding. Raises PackageError."""
     if len(encoded) > CERTIFICATE_MAX:
         raise PackageError("{} of {} bytes: there are at most {}".format(what, len(encoded), CERTIFICATE_MAX))
     with _reading(what):
         found = x509.load_der_x509_certificate(encoded)
-        if der(found) != encoded:
+        # Built again of its parts: the library overlooks a count of unused bits at the signature.
+        parts = found.tbs_certificate_bytes + _ECDSA_WITH_SHA256 + _tlv(_BIT_STRING, b"\0" + found.signature)
+        if _tlv(_SEQUENCE, parts) != encoded:
             raise PackageError("{} is not in its one encoding".format(what))
         return found
 
@@ -181,6 +184,13 @@ def read_crl(content: bytes, what: str) -> x509.CertificateRevocationList:
     with _reading(what):
         load = x509.load_pem_x509_crl if content.startswith(b"-----") else x509.load_der_x509_crl
         return load(content)
+
+
+def _tlv(tag: int, content: bytes) -> bytes:
+    """DER, of at most 65535 bytes."""
+    size = len(content)
+    length = bytes([size]) if size < 128 else bytes([0x81, size]) if size < 256 else b"\x82" + size.to_bytes(2, "big")
+    return bytes([tag]) + length + content
 
 
 @contextmanager
@@ -246,7 +256,7 @@ def _check_device(leaf: x509.Certificate, issuing: x509.Certificate, class_: str
     key = leaf.public_key()
     check_rsa(key, what + "'s key")
     grant = leaf.extensions.get_extension_for_oid(GRANT_OID).value.value
-    if grant[:2] != b"\x04\x20" or len(grant) != 34:
+    if len(grant) != 34 or grant != _grant_value(grant[2:]):
         raise VerificationFailed("{}: its grant key is not named by 32 bytes".format(what))
     common = [one.value for one in leaf.subject]
     ueid = bytes.fromhex(common[0]) if len(common) == 1 and leaf.subject == _name(common[0]) else b""
