@@ -12,7 +12,7 @@ import shutil
 import struct
 import tempfile
 import uuid
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +31,12 @@ from edged.enclave import wire
 from edged.enclave.client import EvalClient, KeyClient
 from edged.enclave.host import HostEnclave
 from edged.enclave.wire import KeyCommand, Status
-from edged.errors import EnclaveError, KeyRefused
+from edged.errors import EnclaveError, KeyRefused, VerificationFailed
+from edged.trust import chain, evidence
+from edged.trust.certificates import Authority
+from edged.trust.chain import EMULATED
+from edged.trust.evidence import Expected, Policy
+from edged.trust.reference import References, Version
 
 STATION_SECRET = bytes(range(100, 132))
 CHALLENGE = bytes(range(32))
@@ -155,6 +160,15 @@ def spki(private):
     return private.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
+@contextmanager
+def key_link_of(device):
+    """KEY_EVAL_PORT, whose one channel the evaluation application has until it ends."""
+    device.enclave.eval.kill()
+    device.enclave.eval.wait()
+    with key_link(device.folder) as link:
+        yield link
+
+
 def applications():
     """{name: what evidence says of it}"""
     return {name: {-65538: hashlib.sha256(artifacts.find("edged-" + name).read_bytes()).digest(),
@@ -221,10 +235,9 @@ def test_evidence_names_the_evaluation_application_once_it_is_linked(device):
         client.put_agreement(deals.MODEL_SLOT, deal.data_slot, deal.alert_slots, deal.signed())
     claims = open_evidence(device.key.attest(NONCE), attest)
     assert claims[266] == applications() and list(claims[266]) == ["key", "eval"]
-    device.enclave.eval.kill()
-    device.enclave.eval.wait()
-    assert open_evidence(device.key.attest(NONCE), attest)[266] == applications(), "it was linked since start"
-    with key_link(device.folder) as link:  # another image of it
+    with key_link_of(device) as link:
+        assert open_evidence(device.key.attest(NONCE), attest)[266] == applications(), "it was linked since start"
+        # Another image of it:
         assert link.call(KeyCommand.HELLO, HELLO.pack())[0] == Status.OK
         now = open_evidence(device.key.attest(NONCE), attest)[266]
         assert now["eval"] == {-65538: HELLO.measurement, -65539: HELLO.security_version, -65540: EVAL_UUID.bytes}
@@ -260,6 +273,35 @@ def test_a_nonce_or_a_challenge_of_another_length_is_refused(device):
         refused(Status.LENGTH, device.key.attest, bytes(size))
     for size in (0, 31, 33):
         refused(Status.LENGTH, device.key.connection.request, KeyCommand.REQUEST, bytes(size))
+
+
+def test_the_citys_authority_certifies_the_device_and_a_verifier_believes_it(device, tmp_path):
+    now_s, passphrase = 1800000000, b"correct horse battery"
+    authority = Authority(str(tmp_path / "ca"), cost=16)
+    authority.create("Testing", passphrase, now_s)
+    authority.add_board("0001", "north", EMULATED, STATION_SECRET, passphrase)
+    device.key.identity_new()
+    enrolled = authority.enrol("0001", device.key.request(authority.challenge("0001", now_s)), passphrase, now_s)
+    assert enrolled.ueid == device.ueid
+    with key_link_of(device) as link:
+        measured = applications()["eval"][-65538]
+        assert link.call(KeyCommand.HELLO, replace(
+            HELLO, measurement=measured, security_version=1).pack())[0] == Status.OK
+        found = evidence.with_chain(device.key.attest(NONCE), [
+            chain.der(one) for one in chain.read_pem(enrolled.chain, "chain")])
+    values = References(EMULATED, now_s, {name: frozenset([Version(app[-65538], app[-65539])])
+                                          for name, app in applications().items()}, {"key": 1, "eval": 1})
+    crl = chain.read_crl(authority.crl(EMULATED, passphrase, now_s), "CRL")
+
+    def judge(encoded, **lenient):
+        return evidence.verify(encoded, Expected(NONCE, now_s, device.ueid), authority.certificate("root"), [crl],
+                               [values], now_s, Policy(**lenient))
+
+    said = judge(found, allow_emulated=True, allow_debug=True, allow_unfused=True)
+    assert (said.ueid, said.class_, said.oemboot, said.debug) == (device.ueid, EMULATED, False, 0)
+    for one in ("allow_emulated", "allow_debug", "allow_unfused"):
+        with pytest.raises(VerificationFailed):
+            judge(found, **{name: name != one for name in ("allow_emulated", "allow_debug", "allow_unfused")})
 
 
 # ------------------------------------------------------- the sealed identity ---
@@ -448,8 +490,53 @@ INTEGERS = [0, 23, 24, 255, 256, 65535, 65536, 2**32 - 1, 2**32, 2**63 - 1,
             -1, -24, -25, -256, -257, -65536, -65537, -(2**32), -(2**32) - 1, -(2**63)]
 
 
+# Debian's android-libboringssl-dev, as trusty_ta/Makefile has it.
+BORINGSSL = {"CRYPTO_CFLAGS": "-isystem /usr/include/android",
+             "CRYPTO_LIBS": "-L/usr/lib/{0}/android -Wl,-rpath,/usr/lib/{0}/android -lcrypto"}
+
+
+def boringssl(folder, target, directory, **settings):
+    """Build one thing with BoringSSL."""
+    if not Path("/usr/include/android/openssl/base.h").is_file():
+        pytest.skip("needs the package android-libboringssl-dev: NOT tested with BoringSSL")
+    build.make(str(folder / target), directory, BUILD=str(folder), **settings)
+    return folder / target
+
+
+@pytest.mark.skipif(bool(build.missing("make", "gcc")), reason="needs make and gcc")
+def test_the_two_crypto_libraries_open_each_others_identities(device, monkeypatch):
+    folder = build.FOLDER / "boringssl"
+    boringssl(folder, "edged-key", "trusty_ta", CRYPTO="boringssl")
+    shutil.copy(str(artifacts.find("edged-eval")), str(folder / "edged-eval"))
+    by_openssl = device.key.identity_new()
+    asked = open_request(device.key.request(CHALLENGE))
+    monkeypatch.setenv(artifacts.BUILD_VARIABLE, str(folder))
+    device.restart_key()
+    device.key.identity_open(by_openssl)
+    assert open_request(device.key.request(CHALLENGE)) == asked
+    open_evidence(device.key.attest(NONCE), asked["attest"])
+    device.restart_key()
+    by_boringssl = device.key.identity_new()
+    asked = open_request(device.key.request(CHALLENGE))
+    monkeypatch.delenv(artifacts.BUILD_VARIABLE)
+    device.restart_key()
+    device.key.identity_open(by_boringssl)
+    assert open_request(device.key.request(CHALLENGE)) == asked
+
+
+@pytest.fixture(scope="module", params=["openssl", "boringssl"])
+def program(request):
+    """identity_test, with either library."""
+    if request.param == "openssl":
+        build.make("native")
+        return build.FOLDER / "native/identity_test"
+    multiarch = build.run("gcc", "-print-multiarch").strip()
+    settings = {name: value.format(multiarch) for name, value in BORINGSSL.items()}
+    return boringssl(build.FOLDER / "boringssl-c", "native/identity_test", "tests/c", **settings)
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(program, tmp_path_factory):
     """(vectors, dump) of identity_test, which has judged the first."""
     folder = tmp_path_factory.mktemp("identity")
     message_, label = bytes(range(256)) * 3, hashlib.sha256(b"the header of a grant").digest()
@@ -468,8 +555,7 @@ def made(tmp_path_factory):
                   "oaep/unlabelled": oaep.public_key().encrypt(b"u" * 190, oaep_of(None)),
                   "ec/private": pkcs8(ec.generate_private_key(ec.SECP256R1()))})
     vectors.write(folder / "vectors", items)
-    build.make("native")
-    build.run(build.FOLDER / "native/identity_test", folder / "vectors", folder / "dump")
+    build.run(program, folder / "vectors", folder / "dump")
     return items, vectors.read(folder / "dump")
 
 
