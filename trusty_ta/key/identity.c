@@ -17,7 +17,8 @@ struct keys {
     uint8_t attest[KEY_PRIVATE_BYTES];
     uint8_t grant[KEY_PRIVATE_BYTES];
 };
-static_assert(HEAD_BYTES + sizeof(struct keys) + CRYPTO_TAG_BYTES == sizeof(struct key_identity), "key_identity");
+static_assert(HEAD_BYTES + sizeof(struct keys) + CRYPTO_TAG_BYTES == sizeof(struct key_identity),
+              "key_identity");
 
 /** struct head - what stands in clear before it, and is associated data */
 struct head {
