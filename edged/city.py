@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from edged import command
+from edged import authority, command
 from edged.alerts import cityconfig, keys, nodes
 from edged.alerts.record import ALERT_KEY_SIZES, Claim, Epoch, Heartbeat, Observation, Record, open_record
 from edged.alerts.screen import Screen
@@ -71,6 +71,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     heard.add_argument("--json", action="store_true", help="every event as one JSON line")
     heard.add_argument("--all", action="store_true", help="routine records, too")
     heard.set_defaults(run=run_listen)
+    authority.add_ca(commands)
+    authority.add_verify(commands, city=True)
+    _with_folder(authority.add_sign_reference(commands, lambda given: keys.read_signing_key(given.dir)))
     return command.run(parser, arguments)
 
 
@@ -114,15 +117,7 @@ def run_listen(given: argparse.Namespace) -> None:
 
 
 def _hex(text: Optional[str], option: str, size: int) -> Optional[bytes]:
-    if text is None:
-        return None
-    try:
-        octets = bytes.fromhex(text)
-    except ValueError:
-        octets = b""
-    if len(octets) != size:
-        raise UsageError("{} {}: {} digits of 0-9, a-f".format(option, text, 2 * size))
-    return octets
+    return None if text is None else command.octets(text, option, size)
 
 
 def run_open_record(given: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Several new files at once, all or none, and never over one that is there."""
+"""Several new files at once, all or none, and never over one that is there; or one over what is there, at once."""
 
 import os
 from typing import List, Tuple, Union
@@ -50,6 +50,21 @@ class Placing:
         for path in written:
             os.unlink(path)
         return placed
+
+
+def replace_file(path: Path, content: bytes, mode: int = SECRET) -> None:
+    """At any moment the old or the new one is whole. Raises OSError; then nothing was changed."""
+    target = os.path.abspath(os.fspath(path))
+    part = "{}.new-{}".format(target, os.getpid())
+    written: List[str] = []
+    try:
+        _write(part, content, mode, written)
+        os.replace(part, target)
+    except BaseException:
+        for left in written:
+            os.unlink(left)
+        raise
+    _sync(os.path.dirname(target))
 
 
 def _is_there(path: str, content: bytes) -> bool:
