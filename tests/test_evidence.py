@@ -416,6 +416,19 @@ def test_every_altered_byte_is_refused(office):
             assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
+def test_every_altered_bit_of_the_certificates_is_refused(office):
+    """Where a stranger's bytes reach the library before any signature is verified."""
+    good = office.evidence()
+    for certificate in office.chains["hardware"]:
+        start = good.index(certificate)
+        for place in range(start, start + len(certificate)):
+            for bit in range(8):
+                broken = bytearray(good)
+                broken[place] ^= 1 << bit
+                with pytest.raises((PackageError, VerificationFailed)):
+                    office.verify(bytes(broken), policy=ANYTHING)
+
+
 def test_evidence_that_is_cut_or_has_a_tail_is_refused(office):
     good = office.evidence()
     for size in range(len(good)):

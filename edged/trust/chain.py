@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any, Collection, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
 
-from edged.errors import PackageError, VerificationFailed
+from edged.errors import EdgedError, PackageError, VerificationFailed
 from edged.trust import canonical
 from edged.trust.request import UEID_BYTES, check_rsa
 
@@ -195,12 +195,13 @@ def _tlv(tag: int, content: bytes) -> bytes:
 
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """Around the library, which parses some parts only when they are asked for."""
+    """Around the library, which parses some parts only when they are asked for; its errors differ between releases."""
     try:
         yield
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
-            x509.UnsupportedGeneralNameType) as error:
-        raise PackageError("{} is not well formed: {}".format(what, canonical.one_line(error))) from error
+    except EdgedError:
+        raise
+    except Exception as error:
+        raise PackageError("{} is not well formed: {}".format(what, canonical.one_line(repr(error)))) from error
 
 
 # Checking.
