@@ -1,6 +1,7 @@
 """`edged-city ca`, `nonce`, `verify` and `sign-reference` as they are typed: nothing secret is shown, errors are one
 line with their exit code."""
 
+import hashlib
 import json
 import os
 import stat
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from edged import city, owner
+from edged import authority, city, owner
 from edged.alerts import keys
-from edged.trust import certificates, evidence, keyring, reference, sealed
+from edged.trust import certificates, evidence, keyring, reference
 from edged.trust.measure import main as measure
 from evidence_cases import CHEAP, NONCE, REFERENCES, Device, changed, raw_public
 
@@ -31,9 +32,7 @@ def private(path, content):
 def desk(tmp_path, monkeypatch, capsys):
     """A city's folder, the current one, with an authority in ./ca; run(program, ...) gives (code, out, err)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(certificates.Authority, "__init__", lambda self, folder: (
-        object.__setattr__(self, "folder", folder), object.__setattr__(self, "cost", CHEAP))[0])
-    monkeypatch.setattr(sealed, "COST", CHEAP)
+    monkeypatch.setattr(authority, "Authority", lambda folder: certificates.Authority(folder, CHEAP))
     keys.make_keys(str(tmp_path / "city"))
     private(tmp_path / "words", PASSPHRASE.encode())
     private(tmp_path / "station.secret", Device().secret)
@@ -216,8 +215,6 @@ def test_the_owner_signs_reference_values_of_several_builds(desk):
 
 
 def test_a_build_is_measured_as_the_host_port_measures_itself(desk):
-    import hashlib
-
     for name in ("key", "eval"):
         (desk.folder / name).write_bytes(name.encode())
     assert measure(["out", "--key", "key", "--eval", "eval"]) == 0

@@ -18,15 +18,16 @@ from uuid import UUID
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 
+from edged.enclave import wire
 from edged.errors import PackageError, VerificationFailed
 from edged.trust import canonical, chain, cose
 from edged.trust.canonical import Fields
 from edged.trust.reference import APPLICATIONS, References, Version
 from edged.trust.request import UEID_BYTES, check_rsa, spki_of
 
-PROFILE = "urn:uuid:8f1c1d0a-5b0e-4f0b-9d3e-2c60ad1f7e51"
+PROFILE = wire.EDGED_EVIDENCE_PROFILE
 EVIDENCE_MAX = 16384
-NONCE_BYTES = (16, 64)
+NONCE_BYTES = (wire.KEY_NONCE_MIN, wire.KEY_NONCE_MAX)
 NONCE_S = 300  # how long after the nonce was drawn evidence is still fresh
 
 _CLAIMS = {8: "cnf", 10: "nonce", 256: "ueid", 262: "oemboot", 263: "dbgstat", 265: "profile", 266: "submods",

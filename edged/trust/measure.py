@@ -32,7 +32,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
 
 def run(given: argparse.Namespace) -> None:
-    version: int = getattr(wire, "EDGED_SECURITY_VERSION", 1)
+    version = wire.EDGED_SECURITY_VERSION
     floor = version if given.floor is None else given.floor
     if floor > version:
         raise UsageError("--floor {}: this build has security version {}".format(floor, version))
