@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from c import build
 from edged import authority, city, owner
 from edged.alerts import keys
 from edged.trust import certificates, evidence, keyring, reference
@@ -226,19 +227,33 @@ def test_a_build_is_measured_as_the_host_port_measures_itself(desk):
     assert measure(["out2", "--key", "key", "--eval", "eval", "--floor", str(version + 1)]) == 2
 
 
-@pytest.mark.skipif(not all(os.path.exists("/usr/bin/" + name) for name in ("make", "bash")), reason="needs make, bash")
-def test_the_script_measures_the_sources_of_the_hardware_class(tmp_path):
-    """By hand what rules-common.mk says of the files: the board's choices are measured, too."""
-    def build(name, *choices):
-        done = subprocess.run(
-            ["bash", str(ROOT / "scripts" / "build-ta"), str(tmp_path / name), "--hardware", *choices],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(os.environ, PYTHON=sys.executable))
-        assert done.returncode == 0, done.stdout
-        return reference.read((tmp_path / name).read_bytes())
+def build_ta(path, *arguments):
+    done = subprocess.run(["bash", str(ROOT / "scripts" / "build-ta"), str(path), *arguments], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env=dict(os.environ, PYTHON=sys.executable))
+    assert done.returncode == 0, done.stdout
+    return reference.read(path.read_bytes())
 
-    plain, again, fused = build("a"), build("b"), build("c", "EDGED_OEMBOOT=1", "EDGED_DBGSTAT=4")
-    assert plain.class_ == "hardware" and plain.applications == again.applications != fused.applications
+
+needs_make = pytest.mark.skipif(bool(build.missing("make", "gcc", "bash")), reason="needs make, gcc and bash")
+
+
+@needs_make
+def test_the_script_measures_the_sources_and_the_boards_choices_for_hardware(tmp_path):
+    plain, again, fused = (build_ta(tmp_path / name, "--hardware", *choices) for name, choices in (
+        ("a", ()), ("b", ()), ("c", ("EDGED_OEMBOOT=1", "EDGED_DBGSTAT=4"))))
+    assert plain.class_ == "hardware" and plain.applications == again.applications
+    for name in ("key", "eval"):
+        assert not plain.applications[name] & fused.applications[name]
     assert plain.applications["key"] != plain.applications["eval"]
+
+
+@needs_make
+@pytest.mark.slow
+def test_the_script_builds_the_host_port_twice_and_measures_it(tmp_path):
+    found = build_ta(tmp_path / "values")
+    for name in ("key", "eval"):
+        image = (ROOT / "build" / "host" / ("edged-" + name)).read_bytes()
+        assert {one.measurement for one in found.applications[name]} == {hashlib.sha256(image).digest()}
 
 
 def test_the_nonce_file_is_for_its_user_alone(desk):
