@@ -76,7 +76,7 @@ static void judge_material(const struct key_derive *ask, const struct key_materi
           ask->purpose, ask->slot);
     CHECK((ask->context_bytes != 0) == (told && ask->slot != KEY_MODEL), "context");
     CHECK(m->reserved == 0 && m->key_bytes == (told ? size : 0) && m->verifier[0] == ask->slot &&
-              memcmp(m->verifier + 1, none, 31) == 0 && m->key_id[0] == ask->slot,
+              memcmp(m->verifier + 1, none, 31) == 0 && memcmp(m->agreement, none, 32) == 0 && m->key_id[0] == ask->slot,
           "purpose %u: whose key it is", ask->purpose);
     if (told) {
         const size_t label = strlen(labels[ask->purpose]);

@@ -42,6 +42,25 @@ int port_station_secret(uint8_t out[32]) {
     return stub.no_station ? -1 : 0;
 }
 
+static bool counter_fails(void) {
+    return stub.counter_left != 0 && --stub.counter_left == 0;
+}
+
+int port_counter_read(struct port_counter *out) {
+    *out = stub.counter;
+    return stub.no_counter ? PORT_NO_COUNTER : counter_fails() ? -1 : 0;
+}
+
+int port_counter_raise(const struct port_counter *to) {
+    CHECK(!stub.no_counter, "there is one to be raised");
+    if (counter_fails())
+        return -1;
+    if (memcmp(to, &stub.counter, sizeof(*to)) != 0 && to->value <= stub.counter.value)
+        return -1;
+    stub.counter = *to;
+    return 0;
+}
+
 struct port_boot port_boot_state(void) {
     return stub.boot;
 }

@@ -16,6 +16,9 @@ struct stub {
     bool no_station;       /* no flash station gave a secret */
     bool hardware;         /* it says that it protects something */
     struct port_boot boot;
+    bool no_counter;       /* no monotonic store */
+    uint32_t counter_left; /* n: the n-th use of it from now fails; 0: none does */
+    struct port_counter counter;
     bool reconnect;        /* the next call finds a new channel */
     uint32_t random_left;  /* 0: always; n: the n-th draw from now fails */
     uint32_t key_away;     /* so many calls fail */

@@ -27,4 +27,7 @@ enum edged_status identity_open(struct identity *i, const uint8_t *sealed);
 
 void identity_close(struct identity *i);
 
+/* SHA-256 of GRANT as DER SubjectPublicKeyInfo: the device, as grants name it. One must be open. */
+int identity_thumbprint(const struct identity *i, uint8_t out[32]);
+
 #endif

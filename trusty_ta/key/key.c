@@ -1,7 +1,7 @@
 /*
  * key.c - the key application: slots that hold keys, and the only derivations
- * that ever leave them; the device's identity, and what is signed with it. Neither the
- * slots' keys nor those of the identity are ever answered.
+ * that ever leave them; the device's identity, what is signed with it, and the grants that it
+ * receives. Neither the slots' keys nor those of the identity are ever answered.
  */
 #include "key.h"
 
@@ -11,21 +11,16 @@
 #include "bytes.h"
 #include "crypto.h"
 #include "evidence.h"
+#include "grant.h"
 #include "identity.h"
 #include "link.h"
 #include "port.h"
+#include "state.h"
 
-/** struct slot - one key */
-struct slot {
-    uint32_t kind;
-    uint32_t key_bytes;
-    uint8_t key_id[16];
-    uint8_t key[32];
-    uint8_t verifier[32];
-};
-
+/** struct key_app - a slot is filled in `put` or in the state, never in both */
 struct key_app {
-    struct slot slots[KEY_SLOTS];
+    struct slot put[KEY_SLOTS]; /* in clear, by KEY_SLOT_PUT */
+    struct state state;
     uint8_t node[16];
     struct identity identity;
     struct device device;
@@ -69,6 +64,14 @@ void key_link_close(struct key_link *link) {
     crypto_wipe(link->key, sizeof(link->key));
 }
 
+static bool is_granted(const struct key_app *k, uint32_t slot) {
+    return k->state.granted.slots[slot].kind != KEY_EMPTY;
+}
+
+static const struct slot *slot_at(const struct key_app *k, uint32_t slot) {
+    return is_granted(k, slot) ? &k->state.granted.slots[slot] : &k->put[slot];
+}
+
 static enum edged_status info(struct key_app *k, uint8_t *out) {
     struct key_info i = {.slots = KEY_SLOTS};
 
@@ -76,18 +79,17 @@ static enum edged_status info(struct key_app *k, uint8_t *out) {
         i.flags |= EVAL_FLAG_EMULATED;
     if (identity_is_open(&k->identity))
         i.flags |= KEY_FLAG_IDENTITY;
+    if (k->state.known)
+        i.flags |= KEY_FLAG_STATE;
+    if (k->state.pending)
+        i.flags |= KEY_FLAG_PENDING;
+    if (k->state.known && k->state.locked)
+        i.flags |= KEY_FLAG_LOCKED;
     memcpy(i.node, k->node, sizeof(i.node));
     for (uint32_t s = 0; s < KEY_SLOTS; s++)
-        i.kinds[s] = (uint8_t)k->slots[s].kind;
+        i.kinds[s] = (uint8_t)slot_at(k, s)->kind;
     memcpy(out, &i, sizeof(i));
     return EDGED_OK;
-}
-
-static bool is_zero(const uint8_t *p, size_t n) {
-    uint8_t any = 0;
-    for (size_t i = 0; i < n; i++)
-        any |= p[i];
-    return any == 0;
 }
 
 static enum edged_status slot_put(struct key_app *k, const struct key_slot_put *p) {
@@ -100,7 +102,9 @@ static enum edged_status slot_put(struct key_app *k, const struct key_slot_put *
         return EDGED_ERR_RESERVED;
     if (is_zero(p->verifier, sizeof(p->verifier)))
         return EDGED_ERR_ARGUMENT; /* a point of small order: it would verify what nobody signed */
-    struct slot *s = &k->slots[p->slot];
+    if (is_granted(k, p->slot))
+        return EDGED_ERR_KEY;
+    struct slot *s = &k->put[p->slot];
     s->kind = p->kind;
     s->key_bytes = p->key_bytes;
     memcpy(s->key_id, p->key_id, sizeof(s->key_id));
@@ -109,11 +113,64 @@ static enum edged_status slot_put(struct key_app *k, const struct key_slot_put *
     return EDGED_OK;
 }
 
-static enum edged_status slot_clear(struct key_app *k, const struct eval_index *i) {
+/* What was granted may not come back with an older state: clearing is a change, and its number stays. */
+static enum edged_status slot_clear(struct key_app *k, const struct eval_index *i, uint8_t *out, size_t *out_bytes) {
+    struct granted *draft;
+
     if (i->index >= KEY_SLOTS)
         return EDGED_ERR_ARGUMENT;
-    crypto_wipe(&k->slots[i->index], sizeof(k->slots[i->index]));
-    return EDGED_OK;
+    if (!is_granted(k, i->index)) {
+        crypto_wipe(&k->put[i->index], sizeof(k->put[i->index]));
+        return EDGED_OK;
+    }
+    enum edged_status status = state_draft(&k->state, &k->identity, &draft);
+    if (status == EDGED_OK) {
+        crypto_wipe(&draft->slots[i->index], sizeof(draft->slots[i->index]));
+        status = state_change(&k->state, draft, out);
+        *out_bytes = sizeof(struct key_state);
+    }
+    state_release(draft);
+    return status;
+}
+
+static enum edged_status identity_new(struct key_app *k, uint8_t *out) {
+    const enum edged_status status = identity_draw(&k->identity, out);
+
+    if (status == EDGED_OK)
+        k->state.fresh = true;
+    return status;
+}
+
+/* Form, device and signature, then what the slot and its numbers admit; the private key comes last. */
+static enum edged_status take_grant(struct key_app *k, const uint8_t *bytes, size_t size_bytes, uint8_t *out) {
+    struct granted *draft;
+    struct grant g;
+    enum edged_status status = state_draft(&k->state, &k->identity, &draft);
+
+    if (status == EDGED_OK)
+        status = grant_read(&g, bytes, size_bytes);
+    if (status == EDGED_OK && memcmp(g.device, draft->device, sizeof(g.device)) != 0)
+        status = EDGED_ERR_GRANT;
+    if (status == EDGED_OK && k->put[g.slot].kind != KEY_EMPTY &&
+        memcmp(k->put[g.slot].verifier, g.verifier, sizeof(g.verifier)) != 0)
+        status = EDGED_ERR_KEY;
+    if (status == EDGED_OK)
+        status = grant_count(&g, draft);
+    if (status == EDGED_OK)
+        status = grant_open(&g, &k->identity, &draft->slots[g.slot]);
+    if (status == EDGED_OK)
+        status = state_change(&k->state, draft, out);
+    if (status == EDGED_OK)
+        crypto_wipe(&k->put[g.slot], sizeof(k->put[g.slot]));
+    state_release(draft);
+    return status;
+}
+
+static enum edged_status restore(struct key_app *k, const uint8_t *sealed) {
+    for (uint32_t i = 0; i < KEY_SLOTS; i++)
+        if (k->put[i].kind != KEY_EMPTY)
+            return EDGED_ERR_ORDER;
+    return state_restore(&k->state, &k->identity, sealed);
 }
 
 static enum edged_status hello(struct key_app *k, struct key_link *link, const struct key_hello *from_eval,
@@ -170,12 +227,15 @@ static enum edged_status derive_key(const struct key_app *k, const struct key_de
         return EDGED_ERR_ARGUMENT;
     if (!is_zero(ask->context + ask->context_bytes, sizeof(ask->context) - ask->context_bytes))
         return EDGED_ERR_RESERVED;
-    const struct slot *s = &k->slots[ask->slot];
+    const struct slot *s = slot_at(k, ask->slot);
     if (s->kind != d->kind)
         return EDGED_ERR_KEY;
+    if (is_granted(k, ask->slot) && k->state.locked)
+        return EDGED_ERR_LOCKED;
     memset(m, 0, sizeof(*m));
     memcpy(m->key_id, s->key_id, sizeof(m->key_id));
     memcpy(m->verifier, s->verifier, sizeof(m->verifier));
+    memcpy(m->agreement, s->agreement, sizeof(m->agreement));
     memcpy(m->node, k->node, sizeof(m->node));
     if (d->label == NULL)
         return EDGED_OK;
@@ -223,27 +283,32 @@ struct entry {
 #define RESERVED(TYPE) (uint32_t)offsetof(struct TYPE, reserved)
 #define EXACTLY(BYTES) (BYTES), (BYTES)
 #define ITS_OWN UINT32_MAX
-#define ANSWER_MAX (EDGED_MESSAGE_BYTES - (uint32_t)sizeof(struct edged_hdr))
+#define BODY_MAX (EDGED_MESSAGE_BYTES - (uint32_t)sizeof(struct edged_hdr))
 
 static const struct entry TABLE[] = {
     {KEY_INFO, false, NO_RESERVED, EXACTLY(0), sizeof(struct key_info)},
     {KEY_STATS, false, NO_RESERVED, EXACTLY(0), sizeof(struct edged_memory)},
     {KEY_SLOT_PUT, false, RESERVED(key_slot_put), EXACTLY(sizeof(struct key_slot_put)), 0},
-    {KEY_SLOT_CLEAR, false, RESERVED(eval_index), EXACTLY(sizeof(struct eval_index)), 0},
+    {KEY_SLOT_CLEAR, false, RESERVED(eval_index), EXACTLY(sizeof(struct eval_index)), ITS_OWN},
     {KEY_IDENTITY_NEW, false, NO_RESERVED, EXACTLY(0), sizeof(struct key_identity)},
     {KEY_IDENTITY_OPEN, false, NO_RESERVED, EXACTLY(sizeof(struct key_identity)), 0},
     {KEY_REQUEST, false, NO_RESERVED, EXACTLY(sizeof(struct key_challenge)), ITS_OWN},
     {KEY_ATTEST, false, NO_RESERVED, KEY_NONCE_MIN, KEY_NONCE_MAX, ITS_OWN},
+    {KEY_GRANT, false, NO_RESERVED, 1, BODY_MAX, sizeof(struct key_state)},
+    {KEY_STATE, false, NO_RESERVED, EXACTLY(0), sizeof(struct key_state)},
+    {KEY_RESTORE, false, NO_RESERVED, EXACTLY(sizeof(struct key_state)), 0},
+    {KEY_COMMIT, false, NO_RESERVED, EXACTLY(sizeof(struct key_commit)), 0},
     {KEY_HELLO, true, NO_RESERVED, EXACTLY(sizeof(struct key_hello)), sizeof(struct key_hello)},
     {KEY_DERIVE, true, RESERVED(key_derive), EXACTLY(sizeof(struct key_derive)), sizeof(struct key_sealed)},
 };
 
-/* out: ANSWER_MAX; *out_bytes is read only where the table leaves the answer's length to the command. */
+/* out: BODY_MAX; *out_bytes is read only where the table leaves the answer's length to the command. */
 static enum edged_status run(struct key_app *k, struct key_link *link, uint16_t cmd, const uint8_t *body,
                              uint32_t body_bytes, uint8_t *out, size_t *out_bytes) {
     union { /* the request, copied to its type's alignment */
         struct key_slot_put put;
         struct eval_index index;
+        struct key_commit commit;
         struct key_hello hello;
         struct key_derive derive;
     } in;
@@ -264,15 +329,24 @@ static enum edged_status run(struct key_app *k, struct key_link *link, uint16_t 
         return status;
     case KEY_SLOT_CLEAR:
         memcpy(&in.index, body, sizeof(in.index));
-        return slot_clear(k, &in.index);
+        return slot_clear(k, &in.index, out, out_bytes);
     case KEY_IDENTITY_NEW:
-        return identity_draw(&k->identity, out);
+        return identity_new(k, out);
     case KEY_IDENTITY_OPEN:
         return identity_open(&k->identity, body);
     case KEY_REQUEST:
-        return evidence_request(&k->device, &k->identity, body, out, ANSWER_MAX, out_bytes);
+        return evidence_request(&k->device, &k->identity, body, out, BODY_MAX, out_bytes);
     case KEY_ATTEST:
-        return evidence_attest(&k->device, &k->identity, body, body_bytes, out, ANSWER_MAX, out_bytes);
+        return evidence_attest(&k->device, &k->identity, body, body_bytes, out, BODY_MAX, out_bytes);
+    case KEY_GRANT:
+        return take_grant(k, body, body_bytes, out);
+    case KEY_STATE:
+        return state_answer(&k->state, &k->identity, out);
+    case KEY_RESTORE:
+        return restore(k, body);
+    case KEY_COMMIT:
+        memcpy(&in.commit, body, sizeof(in.commit));
+        return state_commit(&k->state, in.commit.counter);
     case KEY_HELLO:
         memcpy(&in.hello, body, sizeof(in.hello));
         return hello(k, link, &in.hello, out);

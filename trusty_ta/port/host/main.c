@@ -173,6 +173,8 @@ int main(int argc, char **argv) {
         return fail("crypto library", ERR_GENERIC);
     if ((rc = device_open()) < 0)
         return fail("device key or station secret", rc);
+    if ((rc = storage_open()) < 0)
+        return fail("counter", rc);
     if ((rc = platform_measure()) < 0)
         return fail("measurement", rc);
     if ((rc = sandbox_prepare(host_application.connects)) < 0)
