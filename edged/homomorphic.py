@@ -45,6 +45,7 @@ def homomorphic(rows: int) -> Dict[str, Dict[str, float]]:
     rng = np.random.default_rng(1)
     positions = PERSONS * FRAMES * JOINTS
     w = rng.integers(-(1 << WEIGHT_BITS - 1), 1 << WEIGHT_BITS - 1, (rows, DEPTH))
+    w[w == 0] = 1  # SEAL refuses to multiply by 0
     x = rng.integers(-(1 << INPUT_BITS - 1), 1 << INPUT_BITS - 1, (DEPTH, positions))
     found: Dict[str, Dict[str, float]] = {}
     for name in ("weights in clear", "weights encrypted"):
