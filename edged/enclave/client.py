@@ -48,13 +48,14 @@ _EXPLAINED = {
 }
 
 
+_NOT_VERIFIED = (Status.VERIFICATION, Status.GRANT, Status.REPLAY)
 # Likewise, where the key application's own reason is another.
 _EXPLAINED_KEY = {
     Status.ORDER: "not permitted now: an identity is to be drawn or opened once, then its state restored, before any "
                   "slot is filled, and a change committed before the next",
     Status.ARGUMENT: "an argument is out of range, or this is not the last state",
     Status.FULL: "grants of too many parties were taken: only a new identity forgets them",
-    Status.KEY: "the slot is another party's: clear it first; hardware takes no keys in clear",
+    Status.KEY: "the slot holds a granted key or another party's: clear it first (hardware takes no keys in clear)",
     Status.UNAVAILABLE: "the random source, the monotonic store or the station's secret is away",
 }
 
@@ -77,7 +78,7 @@ class InvocationRefused(VerificationFailed):
 
 
 def refusal(command: Union[EvalCommand, KeyCommand], status: Status) -> EnclaveError:
-    kind = VerificationFailed if status == Status.VERIFICATION else EnclaveError
+    kind = VerificationFailed if status in _NOT_VERIFIED else EnclaveError
     explained = _EXPLAINED[status]
     if isinstance(command, KeyCommand):
         explained = _EXPLAINED_KEY.get(status, explained)

@@ -625,6 +625,7 @@ class KeyInfo(Message):
     slots: int = _u32()
     node: bytes = _bytes(16)
     kinds: bytes = _bytes(KEY_SLOTS)
+    device: bytes = _bytes(32)
 
 
 @_message("key_slot_put")

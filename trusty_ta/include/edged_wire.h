@@ -758,15 +758,17 @@ enum key_kind {
 
 /**
  * struct key_info - answer to KEY_INFO: slot kinds, never keys
- * @node: derived from the device key: the node's name in every record
+ * @node:   derived from the device key: the node's name in every record
+ * @device: as grants name it; all 0 where no identity is open
  */
 struct key_info {
     uint32_t flags; /* EVAL_FLAG_EMULATED, KEY_FLAG_* */
     uint32_t slots;
     uint8_t node[16];
     uint8_t kinds[16];
+    uint8_t device[32];
 };
-static_assert(sizeof(struct key_info) == 4 + 4 + 16 + KEY_SLOTS, "key_info");
+static_assert(sizeof(struct key_info) == 4 + 4 + 16 + KEY_SLOTS + 32, "key_info");
 
 /**
  * struct key_slot_put - a key in clear: only an emulated key application, which

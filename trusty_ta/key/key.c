@@ -77,8 +77,11 @@ static enum edged_status info(struct key_app *k, uint8_t *out) {
 
     if (port_emulated())
         i.flags |= EVAL_FLAG_EMULATED;
-    if (identity_is_open(&k->identity))
+    if (identity_is_open(&k->identity)) {
         i.flags |= KEY_FLAG_IDENTITY;
+        if (identity_thumbprint(&k->identity, i.device) != 0)
+            return EDGED_ERR_UNAVAILABLE;
+    }
     if (k->state.known)
         i.flags |= KEY_FLAG_STATE;
     if (k->state.pending)
