@@ -7,7 +7,9 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from edged import authority, command
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edged import authority, command, negotiation
 from edged.alerts import cityconfig, keys, nodes
 from edged.alerts.record import ALERT_KEY_SIZES, Claim, Epoch, Heartbeat, Observation, Record, open_record
 from edged.alerts.screen import Screen
@@ -16,6 +18,7 @@ from edged.errors import UsageError
 from edged.secret import read_secret
 from edged.stopping import Stop
 from edged.trust.agreement import Agreement, open_agreement
+from edged.trust.cosign import Party
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -73,12 +76,19 @@ def main(arguments: Optional[List[str]] = None) -> int:
     heard.set_defaults(run=run_listen)
     authority.add_ca(commands)
     authority.add_verify(commands, city=True)
-    _with_folder(authority.add_sign_reference(commands, lambda given: keys.read_signing_key(given.dir)))
+    negotiation.add_agreement(commands)
+    for signed in (authority.add_sign_reference(commands, _signing_key),
+                   negotiation.add_sign(commands, Party.QUERY_DATA_OWNER, _signing_key)):
+        _with_folder(signed)
     return command.run(parser, arguments)
 
 
 def _with_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dir", metavar="DIR", default=".", help="the city's folder (default: this one)")
+
+
+def _signing_key(given: argparse.Namespace) -> Ed25519PrivateKey:
+    return keys.read_signing_key(given.dir)
 
 
 def run_keys(given: argparse.Namespace) -> None:

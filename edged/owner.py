@@ -7,10 +7,11 @@ import os
 import sys
 from typing import Any, Iterable, List, Optional, Sequence, Tuple
 
-from edged import authority, command
+from edged import authority, command, negotiation
 from edged.enclave.wire import Placement
 from edged.errors import MissingInput, PackageError, UsageError
 from edged.placing import SHARED, Placing
+from edged.trust.cosign import Party
 
 CLIPS = 1000
 PICTURES = (".png", ".svg", ".pdf")
@@ -39,9 +40,11 @@ def main(arguments: Optional[List[str]] = None) -> int:
     inspected.set_defaults(run=run_inspect)
     _add_keys(commands)
     authority.add_verify(commands, city=False)
-    signed = authority.add_sign_reference(commands, _signing_key)
-    signed.add_argument("--keys", metavar="RING", required=True)
-    signed.add_argument("--passphrase-file", metavar="FILE", required=True)
+    negotiation.add_agreement(commands)
+    for signed in (authority.add_sign_reference(commands, _signing_key),
+                   negotiation.add_sign(commands, Party.MODEL_OWNER, _signing_key)):
+        signed.add_argument("--keys", metavar="RING", required=True)
+        signed.add_argument("--passphrase-file", metavar="FILE", required=True)
     _add_report(commands)
     _add_train(commands, given)
     return command.run(parser, given)

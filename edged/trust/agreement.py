@@ -11,7 +11,7 @@ Source: DESIGN section 7; trusty_ta/include/edged_wire.h, struct eval_agreement.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, List, NamedTuple, Optional, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import cbor2
 from cryptography.exceptions import InvalidSignature
@@ -35,7 +35,7 @@ CLIPS_PER_HOUR_MAX = 1000000
 
 _PROTECTED = b"\xa1\x01\x27"  # {1 (alg): -8 (EdDSA)}
 _START = b"\xd8\x62\x84\x40\xa0"  # tag 98 (COSE_Sign) of [h'', {}, payload, signatures]
-_SIGNATURES = b"\x82"  # two of them
+_LIST = 0x80  # of fewer than 24
 _SIGNATURE = b"\x83\x43" + _PROTECTED + b"\xa0\x58\x40"  # [protected, {}, bstr of 64]
 _SIGNATURE_BYTES = 64
 _CONTEXT = b"edged agreement"
@@ -128,9 +128,20 @@ def body_for(labels: int, rules: int) -> int:
 
 def sign(payload: bytes, mo_key: Ed25519PrivateKey, qdo_key: Ed25519PrivateKey) -> bytes:
     """Both parties' signatures over a payload, whatever it says. Each of them would give only its own."""
-    signed = _signed_bytes(payload)
-    return (_START + cbor2.dumps(payload) + _SIGNATURES
-            + b"".join(_SIGNATURE + key.sign(signed) for key in (mo_key, qdo_key)))
+    return join(payload, [sign_as_one(payload, key) for key in (mo_key, qdo_key)])
+
+
+def sign_as_one(payload: bytes, key: Ed25519PrivateKey) -> bytes:
+    """One party's signature over a payload, whatever it says."""
+    return key.sign(_signed_bytes(payload))
+
+
+def is_signed_by(payload: bytes, public: bytes, signature: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, _signed_bytes(payload))
+    except (InvalidSignature, ValueError):  # ValueError: these 32 bytes are no key
+        return False
+    return True
 
 
 def open_agreement(signed: bytes, mo_public: Optional[bytes] = None, qdo_public: Optional[bytes] = None) -> Agreement:
@@ -138,18 +149,16 @@ def open_agreement(signed: bytes, mo_public: Optional[bytes] = None, qdo_public:
 
     Raises PackageError (form), VerificationFailed (a signature, or a party that is not the expected one).
     """
-    payload, signatures = _split(signed)
+    payload, signatures = split(signed, 2)
     agreement = read_payload(payload)
     parties = (("model owner", agreement.mo, mo_public), ("query data owner", agreement.qdo, qdo_public))
     for (party, public, expected), signature in zip(parties, signatures):
         if expected is not None and public != expected:
             raise VerificationFailed("agreement {}: its {} is {}, not {}".format(
                 agreement.number, party, public.hex(), expected.hex()))
-        try:
-            Ed25519PublicKey.from_public_bytes(public).verify(signature, _signed_bytes(payload))
-        except (InvalidSignature, ValueError):  # ValueError: these 32 bytes are no key
+        if not is_signed_by(payload, public, signature):
             raise VerificationFailed("agreement {}: the {}'s signature does not verify".format(
-                agreement.number, party)) from None
+                agreement.number, party))
     return agreement
 
 
@@ -232,19 +241,26 @@ def _signed_bytes(payload: bytes) -> bytes:
     return cbor2.dumps(["Signature", b"", _PROTECTED, _CONTEXT, payload], canonical=True)
 
 
-def _split(signed: bytes) -> Tuple[bytes, Tuple[bytes, bytes]]:
-    """(payload, signatures). Built again and compared: there is one form only."""
-    tail = len(_SIGNATURES) + 2 * (len(_SIGNATURE) + _SIGNATURE_BYTES)
+def join(payload: bytes, signatures: Sequence[bytes]) -> bytes:
+    """The envelope: with both signatures the agreement, with one what the other party has still to sign."""
+    return (_START + cbor2.dumps(payload) + bytes([_LIST + len(signatures)])
+            + b"".join(_SIGNATURE + signature for signature in signatures))
+
+
+def split(signed: bytes, count: int) -> Tuple[bytes, Tuple[bytes, ...]]:
+    """(payload, so many signatures), nothing verified. Built again and compared: there is one form only.
+
+    Raises PackageError.
+    """
+    one = len(_SIGNATURE) + _SIGNATURE_BYTES
+    end = len(signed) - count * one
     try:
-        payload = cbor2.loads(signed[len(_START):len(signed) - tail])
+        payload = cbor2.loads(signed[len(_START):end - 1])
     except Exception as error:  # cbor2's own errors differ between its releases
         raise PackageError("agreement of {} bytes: not a COSE_Sign of two signatures: {}".format(
             len(signed), error)) from error
-    end = len(signed) - tail + len(_SIGNATURES)
-    places = [end + len(_SIGNATURE), end + 2 * len(_SIGNATURE) + _SIGNATURE_BYTES]
-    first, second = (signed[at:at + _SIGNATURE_BYTES] for at in places)
-    if type(payload) is not bytes or signed != (_START + cbor2.dumps(payload) + _SIGNATURES + _SIGNATURE + first
-                                                + _SIGNATURE + second):
+    signatures = tuple(signed[end + place * one + len(_SIGNATURE):end + (place + 1) * one] for place in range(count))
+    if type(payload) is not bytes or signed != join(payload, signatures):
         raise PackageError("agreement of {} bytes: not a COSE_Sign of two Ed25519 signatures in canonical form".format(
             len(signed)))
-    return payload, (first, second)
+    return payload, signatures
