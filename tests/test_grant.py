@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attacks.networks import random_coordinates, small
 from attacks.node import DATA_SLOT, MODEL_SLOT, refused
+from c import build
 from edged import edgectl
 from edged.emulated import public_bytes
 from edged.enclave import wire
@@ -541,6 +542,15 @@ def test_what_would_be_refused_is_not_made(changes, error):
 def test_a_grant_for_a_weak_key_is_not_made():
     with pytest.raises(PackageError, match="2048 or 3072"):
         grant.make(KeyKind.DATA, 1, bytes(32), bytes(16), 1, b"a" * 32, receiver(1024), Ed25519PrivateKey.generate())
+
+
+# -------------------------------------------------------------------- C ---
+
+
+@pytest.mark.skipif(bool(build.missing("make", "cc")), reason="needs make and cc")
+def test_what_a_platform_that_fails_does_changes_nothing():
+    build.make("native")
+    build.run(build.FOLDER / "native/grant_test")
 
 
 # --------------------------------------------------------------- edgectl ---

@@ -53,7 +53,7 @@ static enum edged_status send(const uint8_t *message, size_t size) {
     CHECK(n >= sizeof(h) && n <= sizeof(answer), "%zu bytes", n);
     memcpy(&h, answer, sizeof(h));
     CHECK(h.version == EDGED_WIRE_VERSION && (h.cmd & 1) != 0 && h.reserved == 0 && h.len == n - sizeof(h) &&
-              h.status <= EDGED_ERR_STATE && (h.status == EDGED_OK || h.len == 0),
+              h.status <= EDGED_ERR_REPLAY && (h.status == EDGED_OK || h.len == 0),
           "answer");
     memcpy(&asked, message, size < sizeof(asked) ? size : sizeof(asked));
     if (h.status == EDGED_OK && asked.cmd == KEY_SLOT_PUT)
