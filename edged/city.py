@@ -9,12 +9,13 @@ from typing import Any, Dict, List, Optional
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edged import authority, command, negotiation
+from edged import authority, command, negotiation, serving
 from edged.alerts import cityconfig, keys, nodes
 from edged.alerts.record import ALERT_KEY_SIZES, Claim, Epoch, Heartbeat, Observation, Record, open_record
 from edged.alerts.screen import Screen
 from edged.alerts.subscriber import Subscriber
 from edged.errors import UsageError
+from edged.keyserver import holder
 from edged.secret import read_secret
 from edged.stopping import Stop
 from edged.trust.agreement import Agreement, open_agreement
@@ -78,7 +79,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     authority.add_verify(commands, city=True)
     negotiation.add_agreement(commands)
     for signed in (authority.add_sign_reference(commands, _signing_key),
-                   negotiation.add_sign(commands, Party.QUERY_DATA_OWNER, _signing_key)):
+                   negotiation.add_sign(commands, Party.QUERY_DATA_OWNER, _signing_key),
+                   serving.add_serve(commands, lambda given: holder.of_city(given.dir))):
         _with_folder(signed)
     return command.run(parser, arguments)
 
