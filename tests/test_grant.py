@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from attacks.networks import random_coordinates, small
 from attacks.node import DATA_SLOT, MODEL_SLOT, refused
 from c import build
-from edged import edgectl
+from edged import artifacts, edgectl
 from edged.emulated import public_bytes
 from edged.enclave import wire
 from edged.enclave.client import KeyClient
@@ -36,6 +36,7 @@ from edged.errors import EnclaveError, KeyRefused, PackageError, UsageError, Ver
 from edged.trust import grant
 from edged.trust.request import spki_of
 from granting import GrantedNode, counter, digest, envelope, parts, receiver_of
+from test_identity import version_2  # noqa: F401  # a fixture
 
 MODEL = small(31)
 KINDS = bytes([KeyKind.MODEL, KeyKind.DATA, KeyKind.ALERT, KeyKind.ALERT]) + bytes(12)
@@ -508,6 +509,23 @@ def test_a_state_of_another_identity_or_device_is_refused(node):
     with refused(Status.STATE):
         node.key.restore(theirs)
     node.key.restore(stored(node))
+
+
+@pytest.mark.skipif(bool(build.missing("make", "gcc")), reason="needs make and gcc")
+def test_a_newer_application_opens_the_state_and_an_older_one_does_not(node, version_2, monkeypatch):
+    old = stored(node)
+    monkeypatch.setenv(artifacts.BUILD_VARIABLE, str(version_2))
+    node.restart_key()
+    assert node.kinds() == KINDS
+    node.store.install(node.key, node.grant(FREE_SLOT))
+    new = stored(node)
+    assert [wire.KeyState.unpack(state).security_version for state in (old, new)] == [1, 2]
+    monkeypatch.delenv(artifacts.BUILD_VARIABLE)
+    node.kill_key()
+    node.key.identity_open(node.store.identity.read_bytes())
+    for wrong in (new, new[:4] + struct.pack("<I", 1) + new[8:], old):  # the version is bound; old is older
+        with refused(Status.STATE):
+            node.key.restore(wrong)
 
 
 # ------------------------------------------------------- Python's own half ---
