@@ -40,6 +40,8 @@ def run_serve(given: argparse.Namespace) -> None:
     from edged.keyserver.office import Office
     config = configs.load(given.config)
     holder = given.holder(given)
+    if config.policy.allow_emulated:
+        print("devices that are EMULATED get keys: they protect nothing", file=sys.stderr)
 
     def ready(port: int) -> None:
         print("listening on {}:{}".format(config.bind[0], port), file=sys.stderr, flush=True)

@@ -110,6 +110,32 @@ def test_a_server_that_speaks_slowly_is_not_waited_for(site, talker, office):
     assert time.monotonic() - began < 5
 
 
+def test_a_server_that_shakes_hands_slowly_is_not_waited_for(site, office):
+    with socket.create_server((LOOPBACK, 0)) as listening:
+        done = threading.Event()
+
+        def work():
+            with listening.accept()[0] as plain:
+                try:
+                    for octet in b"\x16\x03\x03\x40\x00" + bytes(100):
+                        plain.sendall(bytes([octet]))
+                        if done.wait(0.1):
+                            break
+                except OSError:
+                    pass
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        began = time.monotonic()
+        try:
+            with pytest.raises(ServerError, match="no answer within 1 s"):
+                client(listening.getsockname()[1], site, timeout_s=1.0).challenge(office.device.ueid)
+            assert time.monotonic() - began < 5
+        finally:
+            done.set()
+            thread.join(10)
+
+
 @pytest.mark.parametrize("address", ["nowhere", "a:0", "a:65536", "https://a:1", "a b:1", ":1"])
 def test_an_address_that_is_none_is_a_usage_error(site, address):
     with pytest.raises(UsageError, match="not a key server's address: HOST:PORT"):

@@ -23,11 +23,13 @@ from edged import city as city_program  # noqa: E402
 from edged import owner as owner_program  # noqa: E402
 from edged.alerts import keys  # noqa: E402
 from edged.enclave.wire import KeyKind  # noqa: E402
-from edged.errors import ConfigError, KeyRefused, ServerError, SpoolError, VerificationFailed  # noqa: E402
+from edged.errors import (  # noqa: E402
+    ConfigError, KeyRefused, PackageError, ServerError, SpoolError, VerificationFailed)
 from edged.keyserver import config as configs  # noqa: E402
 from edged.keyserver.holder import of_city, of_owner  # noqa: E402
 from edged.keyserver.ledger import Standing  # noqa: E402
 from edged.keyserver.limits import Buckets, network_of  # noqa: E402
+from edged.keyserver.office import Office as ServerOffice  # noqa: E402
 from edged.trust import canonical, cose, grant, keyprotocol, keyring  # noqa: E402
 from edged.trust.certificates import STOLEN  # noqa: E402
 from edged.trust.keyclient import KeyServer, fetch_grants  # noqa: E402
@@ -228,6 +230,30 @@ def test_evidence_with_an_altered_byte_is_refused_and_put_down_to_nobody(site, s
     assert standing(site, office.device) is Standing.SILENT
 
 
+def test_whatever_is_altered_in_evidence_is_an_answer_and_no_grant(site, office):
+    """Asked directly, without the network: every 13th byte of evidence and of its certificates."""
+    config = site.configure("[limits]\nper_device = 1000\n")
+    desk = ServerOffice(config, site.holder(), site.clock)
+    try:
+        for first in range(13):
+            nonce = keyprotocol.read_challenge(desk.challenge(keyprotocol.ask(office.device.ueid)).body)
+            evidence = office.device.attests(office.device.claims(nonce), office.chains["hardware"])
+            for place in range(first, len(evidence), 13 * 13):
+                broken = bytearray(evidence)
+                broken[place] ^= 1 << place % 8
+                answer = desk.evidence(bytes(broken))
+                assert answer.status in (400, 403) and keyprotocol.read_refusal(answer.body).isprintable()
+    finally:
+        desk.close()
+
+
+def test_a_reason_does_not_reach_a_terminal_as_anything_but_text(site, server, office, caplog):
+    nonce = server.challenge(office.device)
+    claims = dict(office.device.claims(nonce), **{"\x1b[2J\n": 1})
+    status, reason = server.refused(server.evidence(nonce=nonce, claims=claims))
+    assert status == 400 and reason.isprintable() and "\x1b" not in caplog.text
+
+
 def test_what_is_no_evidence_is_malformed(server):
     for body in (b"", b"\0", b"\xd2\x80", keyprotocol.ask(b"\1" * 17)):
         assert server.refused(body)[0] == 400
@@ -260,6 +286,13 @@ def test_a_new_agreement_is_in_force_once_it_is_there(site, server):
     newer = replace(site.terms, number=4)
     site.put("agreement.cose", site.signed(newer))
     assert {grant.open_grant(one).agreement for one in server.client.grants(server.evidence())} == {newer.digest}
+
+
+def test_two_roots_are_none(site, office):
+    site.put("root.pem", (site.folder / "root.pem").read_bytes() * 2)
+    with pytest.raises(PackageError, match="root.pem: 2 certificates, not the root's alone"):
+        with site.serving():
+            pass
 
 
 def test_an_agreement_that_names_a_key_which_is_not_here_stops_the_server(site, terms):
@@ -547,7 +580,7 @@ def test_nodes_and_audit_without_a_ledger_say_so(site, capsys):
 def test_the_command_serves_until_it_is_told_to_stop(site, terms, tmp_path):
     """As a process, with the owner's ring; the agreement is for now."""
     site.put("agreement.cose", site.signed(replace(terms, from_s=0, until_s=(1 << 32) - 1)))
-    site.configure()
+    site.configure("[policy]\nallow_emulated = true\n")
     for name, content in (("ring", keyring.seal(site.ring, PASSPHRASE, 1 << 4)), ("passphrase", PASSPHRASE)):
         site.put(name, content)
         (site.folder / name).chmod(0o600)
@@ -556,6 +589,7 @@ def test_the_command_serves_until_it_is_told_to_stop(site, terms, tmp_path):
         cwd=str(site.folder), stderr=subprocess.PIPE,
         env=dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(owner_program.__file__))))
     try:
+        assert process.stderr.readline() == b"devices that are EMULATED get keys: they protect nothing\n"
         line = process.stderr.readline().decode()
         assert line.startswith("listening on 127.0.0.1:"), line
         client = KeyServer(line.split()[-1], str(site.folder / "server.pem"))

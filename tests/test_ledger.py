@@ -24,7 +24,7 @@ from keyserver_cases import another, city, ledger, office, ring, server, site, t
     (dict(until_s=NOW - 1), 0, Standing.EXPIRED), (dict(passed=False), 0, Standing.REFUSED),
     (dict(passed=False), 201, Standing.SILENT)])
 def test_a_result_expires_and_who_is_silent_never_passed(node, age_s, expected):
-    given = Node(b"\1" * 17, b"a" * 32, NOW - age_s, True, "", "hardware", NOW + 1000)._replace(**node)
+    given = Node(b"\1" * 17, NOW - age_s, True, "", b"c" * 32, "hardware", NOW + 1000)._replace(**node)
     assert given.standing(NOW, 100, 200) is expected
 
 

@@ -20,7 +20,7 @@ from edged.trust.grant import NUMBER_MAX
 SLOT = "slot "  # and its number: the detail of an entry that tells a grant's number
 _START = bytes(32)
 _EVENTS = ("started", "granted", "refused")
-_NODE = "ueid, attest, heard, passed, reason, class, until"
+_NODE = "ueid, heard, passed, reason, certificate, class, until"
 
 
 class Standing(Enum):
@@ -33,15 +33,15 @@ class Standing(Enum):
 class Node(NamedTuple):
     """What the last evidence came to that was surely of this device.
 
-    attest : SHA-256 of the attestation key that passed last      heard_s : when that evidence came
-    reason : of a refusal      class_, until_s : of the certificate that passed last
+    heard_s : when that evidence came      reason : of a refusal
+    certificate, class_, until_s : of what passed last, its SHA-256 in DER
     """
 
     ueid: bytes
-    attest: Optional[bytes]
     heard_s: int
     passed: bool
     reason: str
+    certificate: Optional[bytes]
     class_: Optional[str]
     until_s: Optional[int]
 
@@ -75,10 +75,10 @@ class Ledger(Database):
 
         CREATE TABLE node (
             ueid BLOB PRIMARY KEY,
-            attest BLOB,
             heard INTEGER NOT NULL,
             passed INTEGER NOT NULL,
             reason TEXT NOT NULL,
+            certificate BLOB,
             class TEXT,
             until INTEGER
         );
@@ -183,8 +183,8 @@ class Ledger(Database):
     def _nodes(self, where: str, values: Tuple[object, ...]) -> Iterator[Node]:
         with self._explained():
             rows = self._base.execute("SELECT {} FROM node {}".format(_NODE, where), values).fetchall()
-        for ueid, attest, heard, passed, reason, class_, until in rows:
-            yield Node(ueid, attest, heard, bool(passed), reason, class_, until)
+        for ueid, heard, passed, reason, certificate, class_, until in rows:
+            yield Node(ueid, heard, bool(passed), reason, certificate, class_, until)
 
 
 def _chained(digest: bytes, entry: bytes) -> bytes:

@@ -1,9 +1,9 @@
 """What a key server decides: which challenge it gives, and who gets keys. It knows nothing of HTTP.
 
-A refusal is put down to a node only where the evidence is surely of that node: signed by the attestation key that
-passed last, or by one that the city certifies. So nobody makes another node look refused, and one whose certificate was
-revoked since shows as what it is. Where the server itself is out of order (a file, the agreement's time), no nonce is
-used up, no node is refused, and its log alone says why.
+A refusal is put down to a node only where the evidence is surely of that node: signed by the key of the certificate
+that passed last, or of one that the city vouches for. So nobody makes another node look refused, and one whose
+certificate was revoked since shows as what it is. Where the server itself is out of order (a file, the agreement's
+time), no nonce is used up, no node is refused, and its log alone says why.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from edged.keyserver.config import HOUR_S, ServerConfig
 from edged.keyserver.holder import Due, Holder
 from edged.keyserver.ledger import SLOT, Ledger, Node
 from edged.keyserver.limits import Buckets
-from edged.trust import agreement_text, canonical, certificates, chain, evidence, keyprotocol, reference
+from edged.trust import agreement_text, certificates, chain, evidence, keyprotocol, reference
 from edged.trust.agreement import Agreement, open_agreement
 from edged.trust.evidence import Evidence, Expected, Verified
 from edged.trust.keyprotocol import Status
 from edged.trust.reference import References
-from edged.trust.request import check_rsa, spki_of
+from edged.trust.request import check_rsa
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Office:
         except EdgedError as error:
             log.error("out of order: %s", error)
             return Answer(Status.UNAVAILABLE, keyprotocol.refusal("out of order: its operator's log says why"))
-        log.warning("refused: %s", reason)
+        log.warning("refused: %s", keyprotocol.shown(reason))
         return Answer(status, keyprotocol.refusal(reason))
 
     def _challenge(self, body: bytes) -> Answer:
@@ -111,7 +111,7 @@ class Office:
             asked = self._ledger.use_nonce(found.claims.nonce)
         if asked is None:
             raise VerificationFailed("nonce {} is not out: each is good once, and not for long: ask for another "
-                                     "challenge".format(canonical.one_line(found.claims.nonce.hex())))
+                                     "challenge".format(found.claims.nonce.hex()))
         author = self._author(found, terms, now_s)
         wait_s = self._devices.take(author, time.monotonic()) if author is not None else 0.0
         if author is not None and wait_s:
@@ -123,36 +123,41 @@ class Office:
                                        terms.references, now_s, self._config.policy)
         except (VerificationFailed, PackageError) as error:
             if author is not None:
-                self._refused(author, now_s, str(error))
+                self._refused(author, now_s, keyprotocol.shown(str(error)))
             raise
-        return self._granted(verified, spki_of(chain.read_certificate(found.chain[0], "").public_key()), terms, now_s)
+        return self._granted(verified, found.chain[0], terms, now_s)
 
     def _author(self, found: Evidence, terms: Terms, now_s: int) -> Optional[bytes]:
         """The ueid of the node whose evidence this surely is, whatever else is wrong with it."""
         claimed = found.claims.ueid
+        known = self._ledger.node(claimed)
         try:
-            key = chain.read_certificate(found.chain[0], "device certificate").public_key()
-            check_rsa(key, "device certificate's key")
+            if known is not None and known.certificate == _digest(found.chain[0]):
+                # It passed once, and may have been revoked since, or have run out.
+                key = chain.read_certificate(found.chain[0], "device certificate").public_key()
+                check_rsa(key, "device certificate's key")
+            else:
+                device = chain.check(found.chain, terms.root, terms.crls, now_s)
+                if device.ueid != claimed:
+                    return None
+                key = device.key
             found.message.verify_rsa(key, "evidence")
-            known = self._ledger.node(claimed)
-            if known is not None and known.attest == _digest(spki_of(key)):
-                return claimed
-            return claimed if chain.check(found.chain, terms.root, terms.crls, now_s).ueid == claimed else None
         except (VerificationFailed, PackageError):
             return None
+        return claimed
 
     def _refused(self, ueid: bytes, now_s: int, reason: str) -> None:
         known = self._ledger.node(ueid)
-        attest, class_, until_s = (known.attest, known.class_, known.until_s) if known else (None, None, None)
+        before = (known.certificate, known.class_, known.until_s) if known else (None, None, None)
         with self._ledger.changing():
-            self._ledger.put_node(Node(ueid, attest, now_s, False, reason, class_, until_s))
+            self._ledger.put_node(Node(ueid, now_s, False, reason, *before))
             self._ledger.append(now_s, "refused", ueid, {"reason": reason})
 
-    def _granted(self, verified: Verified, attest: bytes, terms: Terms, now_s: int) -> Answer:
+    def _granted(self, verified: Verified, certificate: bytes, terms: Terms, now_s: int) -> Answer:
         with self._ledger.changing():
             numbers = [(due, self._ledger.next_number(due.slot, now_s)) for due in terms.due]
             made = self._holder.grants(terms.agreement, numbers, verified.grant)
-            self._ledger.put_node(Node(verified.ueid, _digest(attest), now_s, True, "", verified.class_,
+            self._ledger.put_node(Node(verified.ueid, now_s, True, "", _digest(certificate), verified.class_,
                                        verified.until_s))
             details: Any = {"{}{}".format(SLOT, due.slot): number for due, number in numbers}
             details.update({"agreement": terms.agreement.digest.hex(), "class": verified.class_,
@@ -169,8 +174,11 @@ class Office:
             raise KeyRefused("{}: agreement {} is for {} to {}: put the one in force there".format(
                 config.agreement, agreement.number, agreement_text.moment(agreement.from_s),
                 agreement_text.moment(agreement.until_s)))
+        roots = certificates.read_certificates(str(config.root))
+        if len(roots) != 1:
+            raise PackageError("{}: {} certificates, not the root's alone".format(config.root, len(roots)))
         return Terms(
-            agreement, self._holder.due(agreement), certificates.read_certificates(str(config.root))[0],
+            agreement, self._holder.due(agreement), roots[0],
             [chain.read_crl(read_file(str(path)), str(path)) for path in config.crls],
             [reference.open_references(read_file(str(path)), config.signers) for path in config.references])
 

@@ -12,7 +12,7 @@ import threading
 from typing import Callable, Tuple
 
 from edged.errors import KeyRefused, MissingInput, PackageError, ServerError, UsageError, VerificationFailed
-from edged.trust import canonical, keyprotocol
+from edged.trust import keyprotocol
 from edged.trust.keyprotocol import Status
 
 ADDRESS = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}"
@@ -48,11 +48,9 @@ class KeyServer:
         return keyprotocol.read_grants(self._post(keyprotocol.EVIDENCE, evidence))
 
     def _post(self, path: str, body: bytes) -> bytes:
-        host, _, port = self.address.rpartition(":")
-        connection = http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=self.timeout_s,
-                                                 context=self._context)
+        connection, late = _Connection(self.address, self.timeout_s, self._context), threading.Event()
         # The socket's own limit is for each call: who sends a byte now and then would never run into it.
-        deadline = threading.Timer(self.timeout_s, _cut, (connection,))
+        deadline = threading.Timer(self.timeout_s, _cut, (connection, late))
         deadline.daemon = True
         deadline.start()
         try:
@@ -63,10 +61,10 @@ class KeyServer:
             raise VerificationFailed("key server {}: its certificate is refused: {}".format(
                 self.address, error.verify_message)) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            what = "no answer within {:g} s".format(self.timeout_s) if deadline.finished.is_set() else (
+            what = "no answer within {:g} s".format(self.timeout_s) if late.is_set() else (
                 getattr(error, "strerror", None) or str(error) or type(error).__name__)
             raise ServerError("key server {}: {}: see that it runs and can be reached".format(
-                self.address, canonical.one_line(what))) from error
+                self.address, keyprotocol.shown(what))) from error
         finally:
             deadline.cancel()
             connection.close()
@@ -102,7 +100,23 @@ def _context(ca_file: str) -> ssl.SSLContext:
     return made
 
 
-def _cut(connection: http.client.HTTPSConnection) -> None:
+class _Connection(http.client.HTTPConnection):
+    """Over TLS; its socket can be cut off while it still shakes hands, which that of HTTPSConnection cannot."""
+
+    def __init__(self, address: str, timeout_s: float, context: ssl.SSLContext) -> None:
+        host, _, port = address.rpartition(":")
+        super().__init__(host.strip("[]"), int(port), timeout=timeout_s)
+        self._context = context
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self.host, self.port), self.timeout)
+        made = self._context.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
+        self.sock = made
+        made.do_handshake()
+
+
+def _cut(connection: _Connection, late: threading.Event) -> None:
+    late.set()
     if connection.sock is not None:
         try:
             connection.sock.shutdown(socket.SHUT_RDWR)

@@ -66,15 +66,17 @@ def read_grants(body: bytes) -> Tuple[bytes, ...]:
 
 
 def refusal(reason: str) -> bytes:
-    line = " ".join(reason.split())
-    return canonical.encode({"form": _REFUSAL, "reason": line.encode("utf-8", "replace")[:REASON_MAX].decode(
-        "utf-8", "ignore") or "refused"})
+    return canonical.encode({"form": _REFUSAL, "reason": shown(reason) or "refused"})
 
 
 def read_refusal(body: bytes) -> str:
-    """Printable: whoever sends it has not been believed in anything yet."""
-    text = _fields(body, _REFUSAL, "reason").text("reason", REASON_MAX)
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return shown(_fields(body, _REFUSAL, "reason").text("reason", REASON_MAX))
+
+
+def shown(reason: str) -> str:
+    """One printable line of at most REASON_MAX bytes: what a stranger sent stands in reasons, and goes to terminals."""
+    line = "".join(character if character.isprintable() else "?" for character in " ".join(reason.split()))
+    return line.encode("utf-8", "replace")[:REASON_MAX].decode("utf-8", "ignore")
 
 
 def _fields(body: bytes, form: str, name: str) -> canonical.Fields:
