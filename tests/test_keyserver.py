@@ -348,13 +348,13 @@ def test_a_compressed_request_is_not_expanded(server, office):
 @pytest.mark.parametrize("sent", [b"", b"POST /evid",
                                   b"POST /evidence HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab"])
 def test_a_slow_client_is_cut_off_and_nobody_waits_for_it(site, sent):
-    with site.serving("[limits]\ntimeout_s = 1.0\n") as server:
+    with site.serving("[limits]\ntimeout_s = 3.0\n") as server:
         began = time.monotonic()
         slow = server.connection()
         slow.connect()
         slow.sock.sendall(sent)
-        assert len(server.client.grants(server.evidence())) == 3 and time.monotonic() - began < 1
-        assert ended(slow.sock) and 0.5 < time.monotonic() - began < 5
+        assert len(server.client.grants(server.evidence())) == 3 and time.monotonic() - began < 3
+        assert ended(slow.sock) and 2 < time.monotonic() - began < 9
         slow.close()
 
 
@@ -454,13 +454,27 @@ def test_connections_beyond_the_limit_of_an_address_are_closed(site, office):
         held = [server.connection() for _ in range(2)]
         for one in held:
             one.connect()
-        time.sleep(0.1)
-        with pytest.raises(ServerError):
-            server.challenge(office.device)
+        assert eventually(lambda: not is_served(server, office.device))
         for one in held:
             one.close()
-        time.sleep(0.2)
-        server.challenge(office.device)
+        assert eventually(lambda: is_served(server, office.device))
+
+
+def is_served(server, device):
+    try:
+        return len(server.challenge(device)) == keyprotocol.NONCE_BYTES
+    except ServerError:
+        return False
+
+
+def eventually(holds):
+    """A connection counts once the server has seen it, which its client does not wait for."""
+    deadline_s = time.monotonic() + 10
+    while not holds():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def test_buckets_fill_again_and_forget_who_asked_longest_ago():
