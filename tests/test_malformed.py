@@ -82,7 +82,8 @@ KEY_BODIES = {KeyCommand.INFO: (0, 0), KeyCommand.STATS: (0, 0), KeyCommand.SLOT
               KeyCommand.SLOT_CLEAR: exactly(wire.Index), KeyCommand.IDENTITY_NEW: (0, 0),
               KeyCommand.IDENTITY_OPEN: exactly(wire.Identity), KeyCommand.REQUEST: exactly(wire.Challenge),
               KeyCommand.ATTEST: (wire.KEY_NONCE_MIN, wire.KEY_NONCE_MAX), KeyCommand.GRANT: (1, MOST),
-              KeyCommand.STATE: (0, 0), KeyCommand.RESTORE: exactly(wire.KeyState), KeyCommand.COMMIT: exactly(wire.Commit)}
+              KeyCommand.STATE: (0, 0), KeyCommand.RESTORE: exactly(wire.KeyState),
+              KeyCommand.COMMIT: exactly(wire.Commit)}
 LINK_BODIES = {KeyCommand.HELLO: exactly(wire.Hello), KeyCommand.DERIVE: exactly(wire.Derive)}
 
 
