@@ -7,15 +7,19 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from edged import command
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edged import authority, command, negotiation, serving
 from edged.alerts import cityconfig, keys, nodes
 from edged.alerts.record import ALERT_KEY_SIZES, Claim, Epoch, Heartbeat, Observation, Record, open_record
 from edged.alerts.screen import Screen
 from edged.alerts.subscriber import Subscriber
 from edged.errors import UsageError
+from edged.keyserver import holder
 from edged.secret import read_secret
 from edged.stopping import Stop
 from edged.trust.agreement import Agreement, open_agreement
+from edged.trust.cosign import Party
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -71,11 +75,22 @@ def main(arguments: Optional[List[str]] = None) -> int:
     heard.add_argument("--json", action="store_true", help="every event as one JSON line")
     heard.add_argument("--all", action="store_true", help="routine records, too")
     heard.set_defaults(run=run_listen)
+    authority.add_ca(commands)
+    authority.add_verify(commands, city=True)
+    negotiation.add_agreement(commands)
+    for signed in (authority.add_sign_reference(commands, _signing_key),
+                   negotiation.add_sign(commands, Party.QUERY_DATA_OWNER, _signing_key),
+                   serving.add_serve(commands, lambda given: holder.of_city(given.dir))):
+        _with_folder(signed)
     return command.run(parser, arguments)
 
 
 def _with_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dir", metavar="DIR", default=".", help="the city's folder (default: this one)")
+
+
+def _signing_key(given: argparse.Namespace) -> Ed25519PrivateKey:
+    return keys.read_signing_key(given.dir)
 
 
 def run_keys(given: argparse.Namespace) -> None:
@@ -114,15 +129,7 @@ def run_listen(given: argparse.Namespace) -> None:
 
 
 def _hex(text: Optional[str], option: str, size: int) -> Optional[bytes]:
-    if text is None:
-        return None
-    try:
-        octets = bytes.fromhex(text)
-    except ValueError:
-        octets = b""
-    if len(octets) != size:
-        raise UsageError("{} {}: {} digits of 0-9, a-f".format(option, text, 2 * size))
-    return octets
+    return None if text is None else command.octets(text, option, size)
 
 
 def run_open_record(given: argparse.Namespace) -> None:

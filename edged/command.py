@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Callable, Iterator, List, Optional
 
 from edged import __version__
-from edged.errors import EdgedError, EnclaveError, KeyRefused, MissingInput
+from edged.errors import EdgedError, EnclaveError, KeyRefused, MissingInput, UsageError
 
 # An OSError that nobody explained: the exit code of the error that is nearest in meaning.
 _EXIT_CODES = {
@@ -42,6 +42,17 @@ def at_least(low: int) -> Callable[[str], int]:
         return found
 
     return number
+
+
+def octets(text: str, option: str, size: int) -> bytes:
+    """So many bytes in hexadecimal, of an option. Raises UsageError."""
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != size:
+        raise UsageError("{} {}: {} digits of 0-9, a-f".format(option, text, 2 * size))
+    return found
 
 
 def run(made: argparse.ArgumentParser, arguments: Optional[List[str]]) -> int:

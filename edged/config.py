@@ -46,7 +46,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Enclave:
-    """kind : host | trusty      at : folder of the sockets, or device      keys : folder with slots.toml (host only)
+    """kind : host | trusty      at : folder of the sockets, or device
+    keys : folder with slots.toml (host only; None where all keys are granted)
     placement : masked | inputs | enclave      transport : window | message"""
 
     kind: str
@@ -135,6 +136,11 @@ class Config:
         return self.node.state / SPOOL_FILE
 
     @property
+    def key_folder(self) -> Path:
+        """Of enclave/keystore.py's files: an emulated device's lie beside its own key, which opens them."""
+        return Path(self.enclave.at) if self.enclave.kind == "host" else self.node.state
+
+    @property
     def bridge_socket(self) -> Path:
         return self.node.run / BRIDGE_SOCKET
 
@@ -211,7 +217,7 @@ def _enclave(root: strict.Table, node: Node) -> Enclave:
     kind = table.text("kind", choices=("host", "trusty"))
     if kind == "host":
         at = str(table.file("at", node.run / "enclave"))
-        keys = table.file("keys")
+        keys = table.file("keys", None)
     else:
         at = str(table.file("at", Path(TRUSTY_DEVICE)))
         if "keys" in table:

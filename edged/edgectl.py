@@ -68,7 +68,60 @@ def main(arguments: Optional[List[str]] = None) -> int:
     _with_config(installed)
     installed.add_argument("--root", metavar="DIR", default="/", help="of another system than this one")
     installed.set_defaults(run=run_install)
+
+    _add_device(commands)
     return command.run(parser, arguments)
+
+
+def _add_device(commands: Any) -> None:
+    """What concerns the key application. edged/device.py does it."""
+    def add(to: Any, name: str, function: str, words: str, **more: Any) -> Any:
+        parser = to.add_parser(name, help=words, **more)
+        where = parser.add_mutually_exclusive_group()
+        _with_config(where)
+        where.add_argument("--at", metavar="PLACE", help="folder of `edged enclave --dir`, or the Trusty device, "
+                                                         "where there is no configuration yet")
+        parser.add_argument("--keep", metavar="DIR", help="with --at: where the sealed files lie (default: PLACE)")
+        parser.set_defaults(run=run_device, function=function)
+        return parser
+
+    group = commands.add_parser("identity", help="the device's keys, which are certified and receive grants")
+    verbs = group.add_subparsers(required=True, dest="verb", metavar="COMMAND")
+    add(verbs, "new", "identity_new", "draw them; certificate and grants of any identity before are void")
+    add(verbs, "show", "identity_show", "print as JSON what the key application has")
+    asked = add(verbs, "request", "identity_request", "ask the city's authority for a certificate")
+    asked.add_argument("--challenge", metavar="HEX", required=True, help="as `edged-city ca challenge` prints it")
+    asked.add_argument("--out", metavar="FILE", required=True)
+
+    proved = add(commands, "attest", "attest", "write evidence of what this device is and runs",
+                 description="Write evidence for a verifier, with the certificates of identity.chain where they are "
+                             "there. It names the evaluation application once that has run.")
+    proved.add_argument("--nonce", metavar="HEX", required=True, help="as `edged-city nonce` or `edged-owner nonce` "
+                                                                     "prints it")
+    proved.add_argument("--out", metavar="FILE", required=True)
+
+    granted = add(commands, "install-grant", "install_grant", "hand grants of the model's owner and the city over",
+                  description="Have the key application take grants, one after the other, and keep its new state.")
+    granted.add_argument("files", metavar="FILE", nargs="+")
+
+    cleared = add(commands, "clear-slot", "clear_slot", "wipe one key of the key application",
+                  description="Wipe a key for good: the grant that brought it is not taken again.")
+    cleared.add_argument("slot", metavar="N", type=int)
+
+
+def run_device(given: argparse.Namespace) -> None:
+    with command.needs("node"):
+        from edged import device
+    if given.at is None and given.keep is not None:
+        raise UsageError("--keep: goes with --at")
+    if given.at is not None:
+        if given.keep is None and not os.path.isdir(given.at):
+            raise UsageError("--at {}: --keep says where the sealed files lie".format(given.at))
+        at, folder = given.at, given.keep or given.at
+    else:
+        loaded = config.load(given.config)
+        at, folder = loaded.enclave.at, str(loaded.key_folder)
+    getattr(device, given.function)(device.Device(at, folder), given)
 
 
 def _with_config(parser: Any) -> None:

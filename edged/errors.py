@@ -9,6 +9,7 @@
     +-- AcceleratorError      69   the accelerator is absent or failed
     +-- SpoolError            69   a database of records is full, damaged, or held by another process
     +-- BusError              69   a ZeroMQ address is in use or cannot be bound
+    +-- ServerError           69   a key server is unreachable or out of order, or its address cannot be bound
     +-- EnclaveError(status)  69   the enclave is absent, or answered with a status other than 0
     |   +-- VerificationFailed 76  a signature, seal, measurement or masked product was refused
     +-- KeyRefused            77   a key is missing, of the wrong kind, or not permitted here
@@ -56,6 +57,10 @@ class SpoolError(EdgedError):
 
 
 class BusError(EdgedError):
+    exit_code = 69
+
+
+class ServerError(EdgedError):
     exit_code = 69
 
 

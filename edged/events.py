@@ -83,6 +83,8 @@ EVENTS = (
           "for development and tests only; a node in the field has kind = \"trusty\""),
     Event("E203", "enclave_ended", logging.ERROR, "an application of the host port ended by itself",
           "it is started again; see its messages above, and report it where it happens twice"),
+    Event("E204", "grants_restored", logging.INFO,
+          "the key application got back the keys that were granted to it, as of so many changes", _NONE),
     # Cameras.
     Event("E301", "camera_lost", logging.WARNING,
           "no pictures, or the same one all the time; the city is told, and the camera is tried again and again",

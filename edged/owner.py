@@ -7,10 +7,12 @@ import os
 import sys
 from typing import Any, Iterable, List, Optional, Sequence, Tuple
 
-from edged import command
+from edged import authority, command, negotiation, serving
 from edged.enclave.wire import Placement
 from edged.errors import MissingInput, PackageError, UsageError
+from edged.keyserver import holder
 from edged.placing import SHARED, Placing
+from edged.trust.cosign import Party
 
 CLIPS = 1000
 PICTURES = (".png", ".svg", ".pdf")
@@ -38,6 +40,13 @@ def main(arguments: Optional[List[str]] = None) -> int:
     inspected.add_argument("file", metavar="FILE", help="the package")
     inspected.set_defaults(run=run_inspect)
     _add_keys(commands)
+    authority.add_verify(commands, city=False)
+    negotiation.add_agreement(commands)
+    for signed in (authority.add_sign_reference(commands, _signing_key),
+                   negotiation.add_sign(commands, Party.MODEL_OWNER, _signing_key),
+                   serving.add_serve(commands, _holder)):
+        signed.add_argument("--keys", metavar="RING", required=True)
+        signed.add_argument("--passphrase-file", metavar="FILE", required=True)
     _add_report(commands)
     _add_train(commands, given)
     return command.run(parser, given)
@@ -261,6 +270,19 @@ def run_keys_passphrase(given: argparse.Namespace) -> None:
     from edged.trust import keyring
     ring = keyring.open_ring(given.ring, keyring.read_passphrase(given.passphrase_file))
     keyring.replace(given.ring, ring, keyring.read_passphrase(given.new_passphrase_file))
+
+
+def _ring(given: argparse.Namespace) -> Any:
+    from edged.trust import keyring
+    return keyring.open_ring(given.keys, keyring.read_passphrase(given.passphrase_file))
+
+
+def _signing_key(given: argparse.Namespace) -> Any:
+    return _ring(given).signing_key
+
+
+def _holder(given: argparse.Namespace) -> holder.Holder:
+    return holder.of_owner(_ring(given))
 
 
 def run_report(given: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
-"""Several new files at once, all or none, and never over one that is there."""
+"""Several new files at once, all or none, and never over one that is there; or one over what is there, at once."""
 
 import os
-from typing import List, Tuple, Union
+from typing import List, Optional, Tuple, Union
 
 from edged.errors import KeyRefused
 
@@ -9,13 +9,15 @@ SECRET = 0o600
 SHARED = 0o640
 
 Path = Union[str, "os.PathLike[str]"]
+Owner = Optional[Tuple[int, int]]
 
 
 class Placing:
-    """``add`` files, then ``commit``. Until then nothing is written."""
+    """``add`` files, then ``commit``. Until then nothing is written. owner : (user, group), where root writes for it"""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: Owner = None) -> None:
         self._files: List[Tuple[str, bytes, int]] = []
+        self._owner = owner
 
     def add(self, path: Path, content: bytes, mode: int = SECRET) -> None:
         self._files.append((os.path.abspath(os.fspath(path)), content, mode))
@@ -35,7 +37,7 @@ class Placing:
                 folders += _make_folders(os.path.dirname(path))
                 temporary = os.path.join(os.path.dirname(path), ".{}.new-{}".format(
                     os.path.basename(path), os.getpid()))
-                _write(temporary, content, mode, written)
+                _write(temporary, content, mode, written, self._owner)
             for (path, _, _), temporary in zip(todo, list(written)):
                 os.link(temporary, path)  # unlike a renaming it replaces nothing
                 placed.append(path)
@@ -50,6 +52,21 @@ class Placing:
         for path in written:
             os.unlink(path)
         return placed
+
+
+def replace_file(path: Path, content: bytes, mode: int = SECRET, owner: Owner = None) -> None:
+    """At any moment the old or the new one is whole. Raises OSError; then nothing was changed."""
+    target = os.path.abspath(os.fspath(path))
+    part = "{}.new-{}".format(target, os.getpid())
+    written: List[str] = []
+    try:
+        _write(part, content, mode, written, owner)
+        os.replace(part, target)
+    except BaseException:
+        for left in written:
+            os.unlink(left)
+        raise
+    _sync(os.path.dirname(target))
 
 
 def _is_there(path: str, content: bytes) -> bool:
@@ -80,11 +97,13 @@ def _make_folders(folder: str) -> List[str]:
     return made
 
 
-def _write(path: str, content: bytes, mode: int, written: List[str]) -> None:
+def _write(path: str, content: bytes, mode: int, written: List[str], owner: Owner) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     written.append(path)
     with os.fdopen(handle, "wb") as file:
         os.fchmod(file.fileno(), mode)  # whatever the umask
+        if owner is not None:
+            os.fchown(file.fileno(), *owner)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -111,6 +111,11 @@ class Table:
             raise self.error(key, "{}: {}".format(_shown(value), meaning))
         return value
 
+    def octets(self, key: str, size: int) -> bytes:
+        """So many bytes, in hexadecimal."""
+        meaning = "{} digits of 0-9, a-f".format(2 * size)
+        return bytes.fromhex(self.text(key, pattern="[0-9a-f]{%d}" % (2 * size), meaning=meaning))
+
     def texts(self, key: str) -> List[str]:
         """A list of at least one string, none of them twice."""
         values = self._value(key, _MISSING, list, "a list of strings")

@@ -201,7 +201,7 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path, old, new, message):
 
 
 @pytest.mark.parametrize("line, named", [
-    ('name = "n1"', "node.name"), ('kind = "host"', "enclave.kind"), ('keys = "slots"', "enclave.keys"),
+    ('name = "n1"', "node.name"), ('kind = "host"', "enclave.kind"),
     ('package = "model.pkg"', "enclave.package"), ('agreements = ["a.cose"]', "enclave.agreements"),
     ('source = "generator:7"', "camera.gate.source"), ('key = "gate.key"', "camera.gate.key"),
     ('key = "curve.key"', "outbox.key"), ('name = "city"', "subscriber.name"),
@@ -360,9 +360,15 @@ def test_a_wrong_address_is_not_quoted_for_it_may_hold_a_password(tmp_path):
     assert "hunter2" not in rest
 
 
+def test_an_emulated_node_may_have_all_its_keys_granted(tmp_path):
+    loaded = load(tmp_path, VALID.replace('keys = "slots"\n', ""))
+    assert loaded.enclave.keys is None and loaded.key_folder == Path(loaded.enclave.at)
+
+
 def test_a_trusty_node_has_no_keys_in_files(tmp_path):
     loaded = load(tmp_path, VALID.replace('"host"', '"trusty"').replace('keys = "slots"\n', ""))
     assert (loaded.enclave.at, loaded.enclave.keys) == ("/dev/trusty-ipc-dev0", None)
+    assert loaded.key_folder == loaded.node.state
     assert loaded.enclave.transport == "message"
 
 

@@ -6,7 +6,7 @@ from edged import errors
 
 DOCUMENTED = {
     "UsageError": 2, "PackageError": 65, "ShapeError": 65, "MissingInput": 66, "CameraError": 69,
-    "AcceleratorError": 69, "SpoolError": 69, "BusError": 69,
+    "AcceleratorError": 69, "SpoolError": 69, "BusError": 69, "ServerError": 69,
     "EnclaveError": 69, "VerificationFailed": 76, "KeyRefused": 77, "ConfigError": 78,
 }  # fmt: skip
 

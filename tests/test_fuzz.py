@@ -11,7 +11,7 @@ import pytest
 
 from c import build
 
-FUZZERS = ("fuzz_eval", "fuzz_package", "fuzz_agreement", "fuzz_link", "fuzz_key", "fuzz_cbor")
+FUZZERS = ("fuzz_eval", "fuzz_package", "fuzz_agreement", "fuzz_link", "fuzz_key", "fuzz_grant", "fuzz_cbor")
 FEW_SECONDS = 15
 FIVE_MINUTES = 300
 

@@ -61,7 +61,7 @@ def test_every_altered_byte_is_refused(path):
 
 def _cost_of(content):
     try:
-        return keyring._head(bytes(content), "")[0]
+        return keyring._head(bytes(content), "")[0].cost
     except KeyRefused:
         return None
 

@@ -16,9 +16,11 @@ import pytest
 from c import build
 from c.deals import ALERT_SLOT, DATA_SLOT, MODEL_SLOT
 from c.running import CAMERA, DATA_KEY, EMPTY_SLOT, STATES, Port, Running, key_link, request
+from edged import artifacts
 from edged.enclave import wire
 from edged.enclave.window import memfd_window
 from edged.enclave.wire import Chunk, EvalCommand, Header, KeyCommand, Status
+from granting import GrantedNode
 
 lacking = build.missing("make", "cc")
 pytestmark = pytest.mark.skipif(bool(lacking), reason="needs {}".format(lacking))
@@ -77,7 +79,11 @@ ORDER = {
     EvalCommand.CLOSE: (IDLE, (0, 0)),
 }
 KEY_BODIES = {KeyCommand.INFO: (0, 0), KeyCommand.STATS: (0, 0), KeyCommand.SLOT_PUT: exactly(wire.SlotPut),
-              KeyCommand.SLOT_CLEAR: exactly(wire.Index)}
+              KeyCommand.SLOT_CLEAR: exactly(wire.Index), KeyCommand.IDENTITY_NEW: (0, 0),
+              KeyCommand.IDENTITY_OPEN: exactly(wire.Identity), KeyCommand.REQUEST: exactly(wire.Challenge),
+              KeyCommand.ATTEST: (wire.KEY_NONCE_MIN, wire.KEY_NONCE_MAX), KeyCommand.GRANT: (1, MOST),
+              KeyCommand.STATE: (0, 0), KeyCommand.RESTORE: exactly(wire.KeyState),
+              KeyCommand.COMMIT: exactly(wire.Commit)}
 LINK_BODIES = {KeyCommand.HELLO: exactly(wire.Hello), KeyCommand.DERIVE: exactly(wire.Derive)}
 
 
@@ -491,7 +497,9 @@ def key_port(running):
 
 
 def test_the_key_application_refuses_wrong_frames(key_port):
-    check_frames(key_port, KEY_BODIES, [0, 10, 32, 34, 36, 0xFFFE] + list(range(1, 40, 2)))
+    check_frames(key_port, KEY_BODIES, [0, 26, 28, 30, 32, 34, 36, 0xFFFE] + list(range(1, 40, 2)))
+    for wrong in (wire.KEY_NONCE_MIN - 1, wire.KEY_NONCE_MAX + 1, MOST):
+        refused(key_port, Status.LENGTH, request(KeyCommand.ATTEST, bytes(wrong)))
     with socket.socket() as stray:
         for cmd, (least, _) in KEY_BODIES.items():
             refused(key_port, Status.ARGUMENT, request(cmd, bytes(least)), [stray.fileno()])
@@ -513,10 +521,54 @@ def test_the_key_application_refuses_wrong_fields(key_port):
         refused(key_port, status, request(KeyCommand.SLOT_PUT, body))
     for status, cmd, body in index_cases(KeyCommand.SLOT_CLEAR, Status.ARGUMENT):
         refused(key_port, status, request(cmd, body))
+    for filler in (b"\0", b"\xff"):
+        refused(key_port, Status.STATE, request(KeyCommand.IDENTITY_OPEN, filler * wire.Identity.size()))
+        refused(key_port, Status.ORDER, request(KeyCommand.REQUEST, filler * wire.Challenge.size()))
+        refused(key_port, Status.ORDER, request(KeyCommand.ATTEST, filler * wire.KEY_NONCE_MAX))
+        refused(key_port, Status.ORDER, request(KeyCommand.RESTORE, filler * wire.KeyState.size()))
+        refused(key_port, Status.ORDER, request(KeyCommand.COMMIT, filler * wire.Commit.size()))
+        refused(key_port, Status.ORDER, request(KeyCommand.GRANT, filler * 500))
+    refused(key_port, Status.ORDER, request(KeyCommand.STATE))
+    right = wire.Identity(wire.KEY_IDENTITY_FORM, wire.EDGED_SECURITY_VERSION, bytes(32), bytes(
+        wire.Identity.layout["sealed"].size))
+    for wrong in (right, replace(right, form=0), replace(right, form=2), replace(right, security_version=0)):
+        refused(key_port, Status.STATE, request(KeyCommand.IDENTITY_OPEN, wrong.pack()))
+    for wrong in (2,) + HUGE:
+        refused(key_port, Status.STATE, request(
+            KeyCommand.IDENTITY_OPEN, replace(right, security_version=wrong).pack()))
     assert key_port.call(KeyCommand.INFO) == before
 
 
-HELLO = wire.Hello(b"n" * 32, b"\x09" + bytes(31), b"m" * 32, 0, bytes(384))  # X25519's base point
+def test_with_an_identity_it_refuses_wrong_grants_and_states(running, monkeypatch):
+    """Another key application of the same build: this one keeps its identity."""
+    monkeypatch.setenv(artifacts.BUILD_VARIABLE, str(build.FOLDER / "sanitize"))
+    with GrantedNode() as node:
+        port = Port(node.key.connection.channel._socket)
+        before = port.call(KeyCommand.INFO)
+        grant = node.grant(9)
+        wrong = [grant[:size] for size in range(1, len(grant))] + [grant + b"\0", bytes(MOST), b"\xff" * MOST]
+        for at in range(len(grant)):
+            wrong += [grant[:at] + bytes([grant[at] ^ flip]) + grant[at + 1:] for flip in (1, 0x80, 0xff)]
+        for body in wrong:
+            refused(port, Status.GRANT, request(KeyCommand.GRANT, body))
+        state = port.call(KeyCommand.STATE)[1]
+        refused(port, Status.ORDER, request(KeyCommand.RESTORE, state))
+        for counter in HUGE64 + (0,):
+            refused(port, Status.ARGUMENT, request(KeyCommand.COMMIT, counter.to_bytes(8, "little")))
+        assert port.call(KeyCommand.INFO) == before
+        assert port.call(KeyCommand.GRANT, grant)[0] == Status.OK
+        node.kill_key()
+        port = Port(node.key.connection.channel._socket)
+        assert port.call(KeyCommand.IDENTITY_OPEN, node.store.identity.read_bytes())[0] == Status.OK
+        for at in range(0, len(state), 41):
+            refused(port, Status.STATE, request(
+                KeyCommand.RESTORE, state[:at] + bytes([state[at] ^ 0x10]) + state[at + 1:]))
+        for filler in (b"\0", b"\xff"):
+            refused(port, Status.STATE, request(KeyCommand.RESTORE, filler * wire.KeyState.size()))
+        assert port.call(KeyCommand.RESTORE, state)[0] == Status.OK
+
+
+HELLO = wire.Hello(b"n" * 32, b"\x09" + bytes(31), b"m" * 32, 0, 1, bytes(384))  # X25519's base point
 
 
 @pytest.fixture
@@ -534,7 +586,7 @@ def link(running):
 
 
 def test_the_link_refuses_wrong_frames(link):
-    check_frames(link, LINK_BODIES, [0, 2, 4, 6, 8, 30, 36, 0xFFFE] + list(range(1, 40, 2)))
+    check_frames(link, LINK_BODIES, [0, 2, 4, 6, 8, 10, 12, 14, 16, 30, 36, 0xFFFE] + list(range(1, 40, 2)))
     refused(link, Status.ARGUMENT, request(KeyCommand.HELLO, HELLO.pack()), [0])
 
 
@@ -543,13 +595,12 @@ def test_the_link_refuses_wrong_hellos_and_is_closed_by_them(link):
     refused(link, Status.ORDER, derive)
     cases = [(Status.KEY, replace(HELLO, signature_bytes=wrong).pack()) for wrong in (1, 256, 385) + HUGE]
     cases += [(Status.KEY, replace(HELLO, signature=bytes(383) + b"\1").pack())]
+    cases += [(Status.KEY, replace(HELLO, security_version=0).pack())]
     cases += [(Status.UNAVAILABLE, replace(HELLO, public_key=bytes(32)).pack())]  # a point of low order
     for status, body in cases:
         assert link.call(KeyCommand.HELLO, HELLO.pack())[0] == Status.OK
         refused(link, status, request(KeyCommand.HELLO, body))
         refused(link, Status.ORDER, derive)
-    for body in reserved_bits(HELLO):  # malformed: as if it had not come
-        refused(link, Status.RESERVED, request(KeyCommand.HELLO, body))
 
 
 def test_the_link_refuses_wrong_derivations(link):

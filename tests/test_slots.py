@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from edged import config
-from edged.enclave import daemon, slots, wire
+from edged.enclave import daemon, keystore, slots, wire
 from edged.enclave.client import KeyClient
 from edged.enclave.host import HostEnclave
 from edged.enclave.slots import put_slots, read_slots
@@ -226,7 +226,7 @@ def test_a_key_port_that_stays_busy_ends_the_daemon(node, monkeypatch):
         return enclave
 
     monkeypatch.setattr(HostEnclave, "start", occupied)
-    monkeypatch.setattr(daemon, "FILL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(keystore, "WAIT_S", 0.3)
     with pytest.raises(EnclaveError, match="busy"):
         daemon.run(node, Stop())
     first[0].close()

@@ -106,7 +106,7 @@ def read(folder: str) -> Bundle:
     """Raises MissingInput, KeyRefused, ConfigError, PackageError, VerificationFailed."""
     root = strict.read(os.path.join(folder, FILE), _KEYS)
     root.integer("schema", low=1, high=1)
-    address, server_key, recipient = root.text("address"), root.text("server_key"), octets(root, "recipient", 16)
+    address, server_key, recipient = root.text("address"), root.text("server_key"), root.octets("recipient", 16)
     if not is_address(address):
         raise root.error("address", "\"{}\": {}".format(address, ADDRESS_MEANING))
     if not is_z85_key(server_key):
@@ -124,12 +124,6 @@ def read(folder: str) -> Bundle:
         name=root.text("name", pattern=strict.NAME, meaning="1 to 31 of a-z, 0-9 and -, no - first"),
         address=address, server_key=server_key, recipient=recipient, signed=signed, agreement=agreement,
         cameras=tuple(cameras), slots=_slots(os.path.join(folder, SLOTS)) if root.flag("emulated") else ())
-
-
-def octets(table: strict.Table, key: str, size: int) -> bytes:
-    digits = 2 * size
-    meaning = "{} digits of 0-9, a-f".format(digits)
-    return bytes.fromhex(table.text(key, pattern="[0-9a-f]{%d}" % digits, meaning=meaning))
 
 
 def _slots(folder: str) -> Tuple[SlotKey, ...]:

@@ -15,8 +15,6 @@ FILE = "subscriber.toml"
 SCHEMA = 1
 BIND = r"tcp://(?:[A-Za-z0-9._*-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}"
 BIND_MEANING = "tcp://ADDRESS:PORT, as tcp://0.0.0.0:7443"
-_HEX_32 = (r"[0-9a-f]{32}", "32 digits of 0-9, a-f")
-_HEX_64 = (r"[0-9a-f]{64}", "64 digits of 0-9, a-f")
 CURVE_SECRET_CHARACTERS = 40
 
 
@@ -59,18 +57,14 @@ def load(path: str) -> CityConfig:
         path=Path(root.path),
         bind=root.text("bind", pattern=BIND, meaning=BIND_MEANING),
         curve_key=root.file("curve_key"),
-        recipient=_octets(root, "recipient", *_HEX_32),
+        recipient=root.octets("recipient", 16),
         alert_key=root.file("alert_key"),
-        alert_key_id=_octets(root, "alert_key_id", *_HEX_32),
+        alert_key_id=root.octets("alert_key_id", 16),
         agreements=root.files("agreements"),
-        mo=_octets(root, "mo", *_HEX_64),
-        qdo=_octets(root, "qdo", *_HEX_64),
+        mo=root.octets("mo", 32),
+        qdo=root.octets("qdo", 32),
         nodes=root.file("nodes"),
         journal=root.file("journal"),
         # About 2 KiB each: a record of 512 bytes, sealed and as JSON.
         keep_rows=root.integer("keep_rows", 1000000, 1),
     )
-
-
-def _octets(table: strict.Table, key: str, pattern: str, meaning: str) -> bytes:
-    return bytes.fromhex(table.text(key, pattern=pattern, meaning=meaning))

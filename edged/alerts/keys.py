@@ -90,10 +90,10 @@ def read_public(folder: str) -> Public:
     root = strict.read(os.path.join(folder, PUBLIC_FILE), ("schema", "qdo", "curve", "data_key_id", "recipient"))
     root.integer("schema", low=1, high=1)
     return Public(
-        bundles.octets(root, "qdo", 32), root.text("curve"), bundles.octets(root, "data_key_id", 16),
+        root.octets("qdo", 32), root.text("curve"), root.octets("data_key_id", 16),
         tuple(PublicRecipient(table.text("name", pattern=strict.NAME, meaning="a name"),
-                              bundles.octets(table, "rcpt", 16),
-                              bundles.octets(table, "key_id", 16))
+                              table.octets("rcpt", 16),
+                              table.octets("key_id", 16))
               for table in root.array("recipient", ("name", "rcpt", "key_id"))))
 
 

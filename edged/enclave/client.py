@@ -39,9 +39,24 @@ _EXPLAINED = {
     Status.VERIFICATION: "a masked product failed its check: this invocation is dead",
     Status.AGREEMENT: "the agreement is not signed by both parties, does not cover this, or is not valid now",
     Status.RATE: "the agreement's clips of this hour are used up: send it later",
-    Status.LOCKED: "no beacon came within the agreement's limit: the city must send one",
+    Status.LOCKED: "no beacon came within the agreement's limit: the city must send one (or there is no monotonic "
+                   "store: granted keys wait for their owners)",
     Status.FULL: "too many records are kept: fetch and confirm them first",
-    Status.STATE: "the sealed state is not this device's, or altered: begin without it",
+    Status.STATE: "what is sealed is not this device's, altered, older than the last, or of a newer release",
+    Status.GRANT: "the grant is malformed, for another device, altered, or not by whom it names: ask for a new one",
+    Status.REPLAY: "this grant, or a later one, was taken before: ask for one with a higher number",
+}
+
+
+_NOT_VERIFIED = (Status.VERIFICATION, Status.GRANT, Status.REPLAY)
+# Likewise, where the key application's own reason is another.
+_EXPLAINED_KEY = {
+    Status.ORDER: "not permitted now: an identity is to be drawn or opened once, then its state restored, before any "
+                  "slot is filled, and a change committed before the next",
+    Status.ARGUMENT: "an argument is out of range, or this is not the last state",
+    Status.FULL: "grants of too many parties were taken: only a new identity forgets them",
+    Status.KEY: "the slot holds a granted key or another party's: clear it first (hardware takes no keys in clear)",
+    Status.UNAVAILABLE: "the random source, the monotonic store or the station's secret is away",
 }
 
 
@@ -63,8 +78,11 @@ class InvocationRefused(VerificationFailed):
 
 
 def refusal(command: Union[EvalCommand, KeyCommand], status: Status) -> EnclaveError:
-    kind = VerificationFailed if status == Status.VERIFICATION else EnclaveError
-    return kind("{} refused: {}".format(command.name, _EXPLAINED[status]), status)
+    kind = VerificationFailed if status in _NOT_VERIFIED else EnclaveError
+    explained = _EXPLAINED[status]
+    if isinstance(command, KeyCommand):
+        explained = _EXPLAINED_KEY.get(status, explained)
+    return kind("{} refused: {}".format(command.name, explained), status)
 
 
 @dataclass
@@ -180,8 +198,52 @@ class KeyClient:
         self.connection.request(KeyCommand.SLOT_PUT, wire.SlotPut(
             slot, kind, len(key), key_id, key.ljust(32, b"\0"), verifier).pack())
 
-    def clear_slot(self, slot: int) -> None:
-        self.connection.request(KeyCommand.SLOT_CLEAR, wire.Index(slot).pack())
+    def clear_slot(self, slot: int) -> bytes:
+        """The sealed state where a grant had filled it: store it, then ``commit``; else nothing."""
+        return self.connection.request(KeyCommand.SLOT_CLEAR, wire.Index(slot).pack())
+
+    # The device's identity. One is open from these two on until the key application ends (wire.KEY_FLAG_IDENTITY
+    # of ``info``); then either is refused with ORDER, and without one so are ``request`` and ``attest``.
+
+    def identity_new(self) -> bytes:
+        """Draw the device's keys. What to store, and to hand to ``identity_open`` after every start."""
+        return self.connection.request(KeyCommand.IDENTITY_NEW)
+
+    def identity_open(self, sealed: bytes) -> None:
+        """Give back what ``identity_new`` answered. STATE: another device's, altered, or of a newer application."""
+        self.connection.request(KeyCommand.IDENTITY_OPEN, sealed)
+
+    def request(self, challenge: bytes) -> bytes:
+        """A certificate request (COSE_Mac0). challenge : 32 bytes of the authority that is asked
+
+        UNAVAILABLE where the flash station left no secret in this device.
+        """
+        return self.connection.request(KeyCommand.REQUEST, wire.Challenge(challenge).pack())
+
+    def attest(self, nonce: bytes) -> bytes:
+        """Evidence (COSE_Sign1) without its certificates. nonce : the verifier's, of 16 to 64 bytes"""
+        return self.connection.request(KeyCommand.ATTEST, nonce)
+
+    # Grants. What ``grant`` and ``state`` answer is to be stored durably, and then committed.
+
+    def grant(self, grant: bytes) -> bytes:
+        """Fill the slot that the grant names; the sealed state.
+
+        ORDER: no identity, its state not restored, the last change not committed. KEY: the slot is another party's.
+        """
+        return self.connection.request(KeyCommand.GRANT, grant)
+
+    def state(self) -> bytes:
+        """The sealed state as of the last change."""
+        return self.connection.request(KeyCommand.STATE)
+
+    def restore(self, state: bytes) -> None:
+        """Give back the last state after ``identity_open``, before any slot is filled. STATE: it is none, or older."""
+        self.connection.request(KeyCommand.RESTORE, state)
+
+    def commit(self, state: bytes) -> None:
+        """This state, the last answered, is stored: none before it opens any more."""
+        self.connection.request(KeyCommand.COMMIT, wire.Commit(wire.KeyState.unpack(state).counter).pack())
 
     def close(self) -> None:
         self.connection.close()

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Dict, List, NamedTuple, Tuple, Type, TypeVar
 from edged.errors import EnclaveError
 
 EDGED_WIRE_VERSION = 1
+EDGED_SECURITY_VERSION = 1
 EDGED_MESSAGE_BYTES = 4096
 EDGED_QUEUE = 8
 
@@ -61,6 +62,17 @@ EVAL_LAYERS_MAX = 64
 EVAL_POSITIONS_MAX = 65536
 
 KEY_SLOTS = 16
+KEY_FLAG_IDENTITY = 4
+KEY_FLAG_STATE = 8
+KEY_FLAG_PENDING = 16
+KEY_FLAG_LOCKED = 32
+KEY_IDENTITY_FORM = 1
+KEY_PRIVATE_BYTES = 1232
+EDGED_EVIDENCE_PROFILE = "urn:uuid:8f1c1d0a-5b0e-4f0b-9d3e-2c60ad1f7e51"
+KEY_NONCE_MIN = 16
+KEY_NONCE_MAX = 64
+KEY_NUMBERS = 48
+KEY_STATE_FORM = 1
 
 
 class Status(IntEnum):
@@ -87,6 +99,8 @@ class Status(IntEnum):
     LOCKED = 18
     FULL = 19
     STATE = 20
+    GRANT = 21
+    REPLAY = 22
 
 
 class EvalCommand(IntEnum):
@@ -133,6 +147,14 @@ class KeyCommand(IntEnum):
     STATS = 4
     SLOT_PUT = 6
     SLOT_CLEAR = 8
+    IDENTITY_NEW = 10
+    IDENTITY_OPEN = 12
+    REQUEST = 14
+    ATTEST = 16
+    GRANT = 18
+    STATE = 20
+    RESTORE = 22
+    COMMIT = 24
     HELLO = 32
     DERIVE = 34
 
@@ -603,6 +625,7 @@ class KeyInfo(Message):
     slots: int = _u32()
     node: bytes = _bytes(16)
     kinds: bytes = _bytes(KEY_SLOTS)
+    device: bytes = _bytes(32)
 
 
 @_message("key_slot_put")
@@ -616,13 +639,40 @@ class SlotPut(Message):
     verifier: bytes = _bytes(32)
 
 
+@_message("key_identity")
+class Identity(Message):
+    form: int = _u32()
+    security_version: int = _u32()
+    salt: bytes = _bytes(32)
+    sealed: bytes = _bytes(2 * 4 + 2 * KEY_PRIVATE_BYTES + EVAL_TAG_BYTES)
+
+
+@_message("key_challenge")
+class Challenge(Message):
+    challenge: bytes = _bytes(32)
+
+
+@_message("key_state")
+class KeyState(Message):
+    form: int = _u32()
+    security_version: int = _u32()
+    salt: bytes = _bytes(32)
+    counter: int = _u64()
+    sealed: bytes = _bytes(3 * 32 + KEY_SLOTS * 120 + KEY_NUMBERS * 40 + EVAL_TAG_BYTES)
+
+
+@_message("key_commit")
+class Commit(Message):
+    counter: int = _u64()
+
+
 @_message("key_hello")
 class Hello(Message):
     nonce: bytes = _bytes(32)
     public_key: bytes = _bytes(32)
     measurement: bytes = _bytes(32)
     signature_bytes: int = _u32()
-    reserved: int = _reserved("I")
+    security_version: int = _u32()
     signature: bytes = _bytes(384)
 
 
@@ -643,6 +693,7 @@ class Material(Message):
     key_id: bytes = _bytes(16)
     key: bytes = _bytes(32)
     verifier: bytes = _bytes(32)
+    agreement: bytes = _bytes(32)
     node: bytes = _bytes(16)
 
 

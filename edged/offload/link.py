@@ -17,6 +17,7 @@ from edged.command import read_file
 from edged.config import Config
 from edged.enclave import tipc, wire
 from edged.enclave.client import Emitted, EvalClient, KeyClient
+from edged.enclave.keystore import KeyStore
 from edged.enclave.records import Keeper
 from edged.enclave.wire import KeyKind, Status
 from edged.errors import ConfigError, EnclaveError, KeyRefused, PackageError, VerificationFailed
@@ -110,6 +111,8 @@ class Link:
 
     def _slot_kinds(self) -> bytes:
         with closing(KeyClient(tipc.connect(self._config.enclave.at, wire.KEY_PORT))) as key:
+            if self._config.enclave.kind == "trusty":  # else `edged enclave` has done so, whose files they are
+                KeyStore(self._config.key_folder).bring_back(key)
             return bytes(key.info().kinds)
 
     def _agree(self, kinds: bytes, spool: Spool) -> None:
@@ -153,7 +156,7 @@ class Link:
                 if error.status not in (Status.AGREEMENT, Status.KEY):
                     raise
         raise KeysMissing("{}: no slots hold the keys that it names (model {}, data {}, alert {}) with their owners' "
-                          "verifiers: see slots.toml of enclave.keys".format(
+                          "verifiers: see slots.toml of enclave.keys, or install the owners' grants".format(
                               paper.path, agreement.model.key_id.hex(), agreement.data_key.hex(),
                               ", ".join(one.alert_key.hex() for one in agreement.recipients)))
 

@@ -11,7 +11,7 @@ Source: DESIGN section 7; trusty_ta/include/edged_wire.h, struct eval_agreement.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import cbor2
 from cryptography.exceptions import InvalidSignature
@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from edged.enclave import wire
 from edged.errors import PackageError, VerificationFailed
+from edged.trust import canonical
+from edged.trust.canonical import Fields
 
 VERSION = 1
 BODY_STEP = 512
@@ -30,11 +32,10 @@ PLACEMENTS_ALL = 7
 DAY_S = 86400
 LIMIT_MAX_S = (1 << 31) - 1
 CLIPS_PER_HOUR_MAX = 1000000
-_UINT32 = (1 << 32) - 1
 
 _PROTECTED = b"\xa1\x01\x27"  # {1 (alg): -8 (EdDSA)}
 _START = b"\xd8\x62\x84\x40\xa0"  # tag 98 (COSE_Sign) of [h'', {}, payload, signatures]
-_SIGNATURES = b"\x82"  # two of them
+_LIST = 0x80  # of fewer than 24
 _SIGNATURE = b"\x83\x43" + _PROTECTED + b"\xa0\x58\x40"  # [protected, {}, bstr of 64]
 _SIGNATURE_BYTES = 64
 _CONTEXT = b"edged agreement"
@@ -127,9 +128,20 @@ def body_for(labels: int, rules: int) -> int:
 
 def sign(payload: bytes, mo_key: Ed25519PrivateKey, qdo_key: Ed25519PrivateKey) -> bytes:
     """Both parties' signatures over a payload, whatever it says. Each of them would give only its own."""
-    signed = _signed_bytes(payload)
-    return (_START + cbor2.dumps(payload) + _SIGNATURES
-            + b"".join(_SIGNATURE + key.sign(signed) for key in (mo_key, qdo_key)))
+    return join(payload, [sign_as_one(payload, key) for key in (mo_key, qdo_key)])
+
+
+def sign_as_one(payload: bytes, key: Ed25519PrivateKey) -> bytes:
+    """One party's signature over a payload, whatever it says."""
+    return key.sign(_signed_bytes(payload))
+
+
+def is_signed_by(payload: bytes, public: bytes, signature: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, _signed_bytes(payload))
+    except (InvalidSignature, ValueError):  # ValueError: these 32 bytes are no key
+        return False
+    return True
 
 
 def open_agreement(signed: bytes, mo_public: Optional[bytes] = None, qdo_public: Optional[bytes] = None) -> Agreement:
@@ -137,34 +149,22 @@ def open_agreement(signed: bytes, mo_public: Optional[bytes] = None, qdo_public:
 
     Raises PackageError (form), VerificationFailed (a signature, or a party that is not the expected one).
     """
-    payload, signatures = _split(signed)
+    payload, signatures = split(signed, 2)
     agreement = read_payload(payload)
     parties = (("model owner", agreement.mo, mo_public), ("query data owner", agreement.qdo, qdo_public))
     for (party, public, expected), signature in zip(parties, signatures):
         if expected is not None and public != expected:
             raise VerificationFailed("agreement {}: its {} is {}, not {}".format(
                 agreement.number, party, public.hex(), expected.hex()))
-        try:
-            Ed25519PublicKey.from_public_bytes(public).verify(signature, _signed_bytes(payload))
-        except (InvalidSignature, ValueError):  # ValueError: these 32 bytes are no key
+        if not is_signed_by(payload, public, signature):
             raise VerificationFailed("agreement {}: the {}'s signature does not verify".format(
-                agreement.number, party)) from None
+                agreement.number, party))
     return agreement
 
 
 def read_payload(payload: bytes) -> Agreement:
     """Raises PackageError unless this is the one canonical form of an agreement within all ranges."""
-    try:
-        decoded = cbor2.loads(payload)
-        again = cbor2.dumps(decoded, canonical=True)
-    except Exception as error:  # cbor2's own errors differ between its releases
-        raise PackageError("agreement is not CBOR: {}".format(error)) from error
-    if type(decoded) is not dict or again != payload:
-        raise PackageError("agreement is not a canonical CBOR map")
-    if set(decoded) != _NAMES:
-        raise PackageError("agreement: fields missing or unknown: {}".format(
-            ", ".join(sorted(str(name) for name in set(decoded) ^ _NAMES))))
-    fields = _Fields(decoded)
+    fields = canonical.fields(canonical.decode(payload, "agreement"), _NAMES, "agreement")
     fields.uint("v", VERSION, VERSION)
     rules = tuple(_rule(row) for row in fields.rows("rules", 0, wire.EDGED_RULES_MAX))
     if len({rule.label for rule in rules}) != len(rules):
@@ -208,61 +208,26 @@ _NAMES = frozenset("v mo qdo body from model rules until number status beacons d
                    " score_bits clips_per_hour".split())
 
 
-class _Fields:
-    """Takes typed values out of a decoded map or row, naming the one that is wrong."""
-
-    def __init__(self, values: Dict[str, Any], where: str = "") -> None:
-        self._values, self._where = values, where
-
-    @classmethod
-    def of(cls, where: str, names: str, row: List[Any]) -> "_Fields":
-        parts = names.split()
-        if type(row) is not list or len(row) != len(parts):
-            raise PackageError("agreement: {}: {!r} is not a list of {}".format(where, row, ", ".join(parts)))
-        return cls(dict(zip(parts, row)), where + ": ")
-
-    def _take(self, name: str, kind: type, holds: Callable[[Any], bool], rule: str) -> Any:
-        value = self._values[name]
-        if type(value) is not kind or not holds(value):
-            raise PackageError("agreement: {}{} is {!r}, must be {}".format(self._where, name, value, rule))
-        return value
-
-    def uint(self, name: str, low: int = 0, high: int = _UINT32) -> int:
-        return self._take(name, int, lambda v: low <= v <= high, "an integer {}..{}".format(low, high))
-
-    def octets(self, name: str, size: int) -> bytes:
-        return self._take(name, bytes, lambda v: len(v) == size, "{} bytes".format(size))
-
-    def text(self, name: str, most: int) -> str:
-        return self._take(name, str, lambda v: 1 <= len(v.encode("utf-8")) <= most, "text of 1..{} bytes".format(most))
-
-    def list(self, name: str, size: int) -> List[Any]:
-        return self._take(name, list, lambda v: len(v) == size, "a list of {}".format(size))
-
-    def rows(self, name: str, low: int, high: int) -> List[Any]:
-        return self._take(name, list, lambda v: low <= len(v) <= high, "a list of {}..{}".format(low, high))
-
-
 def _beacons(row: List[Any]) -> Tuple[int, int]:
-    fields = _Fields.of("beacons", "period limit", row)
+    fields = Fields.of_row(row, "period limit", "agreement: beacons")
     period_s = fields.uint("period", 1, DAY_S)
     return period_s, fields.uint("limit", period_s, LIMIT_MAX_S)
 
 
 def _model(row: List[Any]) -> ModelTerms:
-    fields = _Fields.of("model", "id version key_id", row)
+    fields = Fields.of_row(row, "id version key_id", "agreement: model")
     return ModelTerms(fields.text("id", MODEL_ID_MAX), fields.uint("version"), fields.octets("key_id", 16))
 
 
 def _rule(row: Any) -> Rule:
-    fields = _Fields.of("rules", "label threshold cool_down first end", row)
+    fields = Fields.of_row(row, "label threshold cool_down first end", "agreement: rules")
     return Rule(fields.text("label", wire.EDGED_LABEL_MAX), fields.uint("threshold", 1, THRESHOLD_ONE),
                 fields.uint("cool_down", 0, DAY_S), fields.uint("first", 0, MINUTES - 1),
                 fields.uint("end", 0, MINUTES - 1))
 
 
 def _recipient(row: Any, rules: int) -> Recipient:
-    fields = _Fields.of("recipients", "rcpt alert_key sees rules", row)
+    fields = Fields.of_row(row, "rcpt alert_key sees rules", "agreement: recipients")
     sees = fields.list("rules", rules)
     both = wire.EDGED_SEES_LABEL | wire.EDGED_SEES_SCORE
     if any(type(bits) is not int or bits not in (0, wire.EDGED_SEES_LABEL, both) for bits in sees):
@@ -276,19 +241,26 @@ def _signed_bytes(payload: bytes) -> bytes:
     return cbor2.dumps(["Signature", b"", _PROTECTED, _CONTEXT, payload], canonical=True)
 
 
-def _split(signed: bytes) -> Tuple[bytes, Tuple[bytes, bytes]]:
-    """(payload, signatures). Built again and compared: there is one form only."""
-    tail = len(_SIGNATURES) + 2 * (len(_SIGNATURE) + _SIGNATURE_BYTES)
+def join(payload: bytes, signatures: Sequence[bytes]) -> bytes:
+    """The envelope: with both signatures the agreement, with one what the other party has still to sign."""
+    return (_START + cbor2.dumps(payload) + bytes([_LIST + len(signatures)])
+            + b"".join(_SIGNATURE + signature for signature in signatures))
+
+
+def split(signed: bytes, count: int) -> Tuple[bytes, Tuple[bytes, ...]]:
+    """(payload, so many signatures), nothing verified. Built again and compared: there is one form only.
+
+    Raises PackageError.
+    """
+    one = len(_SIGNATURE) + _SIGNATURE_BYTES
+    end = len(signed) - count * one
     try:
-        payload = cbor2.loads(signed[len(_START):len(signed) - tail])
+        payload = cbor2.loads(signed[len(_START):end - 1])
     except Exception as error:  # cbor2's own errors differ between its releases
         raise PackageError("agreement of {} bytes: not a COSE_Sign of two signatures: {}".format(
             len(signed), error)) from error
-    end = len(signed) - tail + len(_SIGNATURES)
-    places = [end + len(_SIGNATURE), end + 2 * len(_SIGNATURE) + _SIGNATURE_BYTES]
-    first, second = (signed[at:at + _SIGNATURE_BYTES] for at in places)
-    if type(payload) is not bytes or signed != (_START + cbor2.dumps(payload) + _SIGNATURES + _SIGNATURE + first
-                                                + _SIGNATURE + second):
+    signatures = tuple(signed[end + place * one + len(_SIGNATURE):end + (place + 1) * one] for place in range(count))
+    if type(payload) is not bytes or signed != join(payload, signatures):
         raise PackageError("agreement of {} bytes: not a COSE_Sign of two Ed25519 signatures in canonical form".format(
             len(signed)))
-    return payload, (first, second)
+    return payload, signatures

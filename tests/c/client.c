@@ -85,7 +85,7 @@ void client_start(uint64_t seed) {
     memset(&client, 0, sizeof(client));
     memset(used, 0, sizeof(used));
     client.persons = 1;
-    client.key = stub.key = key_create();
+    client.key = stub.key = key_create(stub_key_uuid);
     CHECK(client.key != NULL, "key application");
     for (uint32_t slot = 0; slot < CLIENT_SLOTS; slot++)
         client_put_slot(slot, slot, slot);

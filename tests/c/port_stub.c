@@ -11,10 +11,14 @@
 
 struct stub stub;
 
+const uint8_t stub_key_uuid[16] = "the key's uuid!";
+const uint8_t stub_eval_uuid[16] = "evaluation's id";
+
 void stub_reset(uint64_t seed) {
     free(stub.window);
     memset(&stub, 0, sizeof(stub));
     stub.seed = seed;
+    key_link_open(&stub.link, stub_eval_uuid);
 }
 
 int port_random(uint8_t *out, size_t size_bytes) {
@@ -33,8 +37,36 @@ int port_device_key(const char *label, uint8_t out[32]) {
     return crypto_sha256(label, strlen(label), out);
 }
 
+int port_station_secret(uint8_t out[32]) {
+    memset(out, 0x5e, 32);
+    return stub.no_station ? -1 : 0;
+}
+
+static bool counter_fails(void) {
+    return stub.counter_left != 0 && --stub.counter_left == 0;
+}
+
+int port_counter_read(struct port_counter *out) {
+    *out = stub.counter;
+    return stub.no_counter ? PORT_NO_COUNTER : counter_fails() ? -1 : 0;
+}
+
+int port_counter_raise(const struct port_counter *to) {
+    CHECK(!stub.no_counter, "there is one to be raised");
+    if (counter_fails())
+        return -1;
+    if (memcmp(to, &stub.counter, sizeof(*to)) != 0 && to->value <= stub.counter.value)
+        return -1;
+    stub.counter = *to;
+    return 0;
+}
+
+struct port_boot port_boot_state(void) {
+    return stub.boot;
+}
+
 bool port_emulated(void) {
-    return true;
+    return !stub.hardware;
 }
 
 bool port_has_window(void) {

@@ -13,6 +13,12 @@
 struct stub {
     struct key_app *key;
     struct key_link link;
+    bool no_station;       /* no flash station gave a secret */
+    bool hardware;         /* it says that it protects something */
+    struct port_boot boot;
+    bool no_counter;       /* no monotonic store */
+    uint32_t counter_left; /* n: the n-th use of it from now fails; 0: none does */
+    struct port_counter counter;
     bool reconnect;        /* the next call finds a new channel */
     uint32_t random_left;  /* 0: always; n: the n-th draw from now fails */
     uint32_t key_away;     /* so many calls fail */
@@ -27,6 +33,9 @@ struct stub {
 };
 
 extern struct stub stub;
+
+/* The applications' UUIDs. */
+extern const uint8_t stub_key_uuid[16], stub_eval_uuid[16];
 
 /* As at start, with another seed. Keeps nothing; the caller destroys the applications first. */
 void stub_reset(uint64_t seed);

@@ -18,6 +18,7 @@ from edged.enclave import wire
 # enum fuzz_operation of fuzz_input.h, and its enum fuzz_city
 FRAMED, DUE, PATCHED, RESIZED, STYLE, FAULT, DISCONNECT, CITY = range(1, 9)
 AGREES, BEACON, LATE, CLOCK, CLAIM, EXERCISE, CONFIRM, CLOSE, RESTORE, RESTART = range(10)
+RESTART_KEY = 254  # of fuzz_key.c
 STARTS = 6
 EVALUATE_AFTER = 128
 
@@ -76,13 +77,68 @@ def _key_seeds() -> Dict[str, bytes]:
     put = wire.SlotPut(2, 1, 32, b"i" * 16, b"k" * 32, b"v" * 32).pack()
     messages = [(2, b""), (4, b""), (6, put), (8, wire.Index(2).pack()), (2, b"")]
     flow = b"".join(struct.pack("<BH", cmd, len(body)) + body for cmd, body in messages)
+    identity = [(10, b""), (14, b"c" * 32)] + [(16, b"n" * size) for size in (15, 16, 64, 65)] + [(10, b""), (2, b"")]
+    asked = b"".join(struct.pack("<BH", cmd, len(body)) + body for cmd, body in identity)
+    again = b"".join(struct.pack("<BHB", RESTART_KEY, at, flip) for at, flip in (
+        (0, 1), (4, 3), (8, 1), (40, 1), (2527, 128), (0, 0))) + asked
     raw = wire.Header.codec.pack(1, 2, 0, 7, 0, 0)
     past = [(6, wire.SlotPut(slot, 1, 32, b"i" * 16, b"k" * 32, b"v" * 32).pack()) for slot in (15, 16, 17)]
     past += [(6, wire.SlotPut(1, 3, 16, b"i" * 16, b"k" * size + bytes(32 - size), verifier).pack())
              for size, verifier in ((16, b"v" * 32), (17, b"v" * 32), (16, bytes(32)))]
     past += [(8, wire.Index(slot).pack()) for slot in (15, 16, 17)]
     ends = b"".join(struct.pack("<BH", cmd, len(body)) + body for cmd, body in past)
-    return {"flow": flow, "ends": ends, "raw": struct.pack("<BH", 255, len(raw)) + raw}
+    return {"flow": flow, "ends": ends, "raw": struct.pack("<BH", 255, len(raw)) + raw,
+            "identity": asked + again, "none": again}
+
+
+def _grant_seeds() -> Dict[str, bytes]:
+    """Operations of fuzz_grant.c behind its first byte."""
+    def grant(slot: int, kind: int = 1, party: int = 1, number: int = 1, wrong: int = 0) -> bytes:
+        return bytes([0, slot, kind, party, number, wrong])
+
+    def clear(slot: int) -> bytes:
+        return bytes([2, slot])
+
+    def restart(which: int, at: int = 0, flip: int = 0) -> bytes:
+        return struct.pack("<BBHB", 5, which, at, flip)
+
+    state, commit = b"\3", b"\4\0"
+    header = cbor2.dumps({"form": "edged grant 1", "kind": 1, "slot": 3, "device": b"d" * 32, "key_id": b"k" * 16,
+                          "number": 300, "verifier": b"v" * 32, "agreement": b"a" * 32}, canonical=True)
+    payload = cbor2.dumps([header, b"w" * 256])
+    whole = b"\xd2" + cbor2.dumps([b"\xa1\x01\x27", {}, payload, b"s" * 64])
+    drawn = state + commit
+    taken = drawn + b"".join(grant(slot, kind, party) + commit
+                             for slot, kind, party in ((0, 1, 1), (1, 2, 2), (2, 3, 2)))
+    seeds = {
+        "taken": taken + state, "uncommitted": drawn + grant(0) + grant(1) + b"\4\1" + state + commit + grant(1),
+        "renewed": taken + grant(0, number=2) + commit + grant(0, number=2) + grant(0, number=1) + restart(8 * 5),
+        "cleared": taken + clear(0) + commit + grant(0) + grant(0, party=2) + commit + clear(0) + commit + grant(0),
+        "another": taken + grant(0, party=3, number=9), "short": drawn + grant(2, 3, 2, 1, 1) + grant(1, 2, 2, 1, 1),
+        "lengths": drawn + b"".join(grant(2, 3, 2, 1, 4 * size + 2) for size in range(0, 63)),
+        "wrong": drawn + b"".join(grant(3, 1, 1, 1, wrong) for wrong in (255, 251, 247, 243, 239, 235, 231)),
+        "ends": drawn + b"".join(grant(slot, kind, party, number) for slot in (15, 16) for kind in (0, 1, 3, 4)
+                                 for party in (0, 1, 64) for number in (0, 255)),
+        "full": drawn + b"".join(grant(3, 1, party) + commit + clear(3) + commit for party in range(1, 52)),
+        "older": taken + b"".join(restart(8 * index) for index in range(5)),
+        "altered": taken + b"".join(restart(8 * 4, at, 1) for at in (0, 4, 8, 40, 48, 3999)),
+        "branches": drawn + grant(0) + restart(0) + grant(1) + commit + restart(8) + restart(16) + grant(0, number=5),
+        "begun anew": taken + restart(255) + grant(0) + state + commit + grant(0) + restart(254) + grant(0) + state,
+        "forgotten": taken + restart(7) + grant(5, number=9) + state + commit,
+        "in clear": drawn + b"\7\0\1" + grant(0, party=3) + grant(0, party=2) + commit + b"\7\0\1" + clear(0),
+    }
+    for which in range(3):
+        for when in range(4):
+            fault = bytes([6, which, when])
+            seeds["fault-{}-{}".format(which, when)] = (
+                fault + state + drawn + fault + grant(0) + grant(0) + fault + commit + commit + fault + clear(0)
+                + commit)
+    for name in list(seeds):
+        seeds[name + "-locked"] = b"\1" + seeds[name]
+        seeds[name] = b"\0" + seeds[name]
+    seeds["payload"] = b"\0\1" + struct.pack("<H", 2 * len(payload)) + payload
+    seeds["whole"] = b"\0\1" + struct.pack("<H", 2 * len(whole) + 1) + whole
+    return seeds
 
 
 def _link_seeds() -> Dict[str, bytes]:
@@ -137,7 +193,8 @@ def _cbor_seeds(items: Dict[str, bytes]) -> Dict[str, bytes]:
 def main() -> None:
     path, program, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     items = vectors.read(path)
-    groups = {"fuzz_eval": _eval_seeds(), "fuzz_key": _key_seeds(), "fuzz_link": _link_seeds(),
+    groups = {"fuzz_eval": _eval_seeds(), "fuzz_key": _key_seeds(), "fuzz_grant": _grant_seeds(),
+              "fuzz_link": _link_seeds(),
               "fuzz_agreement": _agreement_seeds(items),
               "fuzz_package": _package_seeds(items), "fuzz_cbor": _cbor_seeds(items)}
     for group, seeds in groups.items():

@@ -112,7 +112,10 @@ static int say_epoch(struct eval *e, uint32_t agreement, uint32_t recipient, uin
     return record_seal(e, agreement, recipient, EDGED_EPOCH, since);
 }
 
-/* The keys that the agreement names are those of the slots; recipients' keys of this epoch. */
+/*
+ * The keys that the agreement names are those of the slots, granted for it; recipients' keys of this epoch.
+ * So no agreement is ever in force whose model its owner did not grant for it, whenever the model is loaded.
+ */
 static enum edged_status take_keys(struct eval *e, struct agreement *a, const struct eval_agreement *ask) {
     static const uint8_t no_salt[32];
     struct key_material m = {0};
@@ -122,11 +125,15 @@ static enum edged_status take_keys(struct eval *e, struct agreement *a, const st
     if (status == EDGED_OK && (memcmp(m.verifier, a->mo, sizeof(a->mo)) != 0 ||
                                memcmp(m.key_id, a->model_key, sizeof(a->model_key)) != 0))
         status = EDGED_ERR_AGREEMENT;
+    if (status == EDGED_OK && !keylink_fits(&m, a->digest))
+        status = EDGED_ERR_KEY;
     if (status == EDGED_OK)
         status = keylink_derive(&e->keylink, ask->data_slot, KEY_OF_DATA, no_salt, NULL, 0, &m);
     if (status == EDGED_OK && (memcmp(m.verifier, a->qdo, sizeof(a->qdo)) != 0 ||
                                memcmp(m.key_id, a->data_key, sizeof(a->data_key)) != 0))
         status = EDGED_ERR_AGREEMENT;
+    if (status == EDGED_OK && !keylink_fits(&m, a->digest))
+        status = EDGED_ERR_KEY;
     for (uint32_t i = 0; i < a->recipient_count && status == EDGED_OK; i++) {
         struct recipient *to = &a->recipients[i];
         memcpy(context, to->rcpt, sizeof(to->rcpt));
@@ -142,6 +149,9 @@ static enum edged_status take_keys(struct eval *e, struct agreement *a, const st
                                    memcmp(to->record.key_id, to->key_id, sizeof(to->key_id)) != 0 ||
                                    memcmp(to->beacon.key_id, to->key_id, sizeof(to->key_id)) != 0))
             status = EDGED_ERR_AGREEMENT;
+        if (status == EDGED_OK &&
+            (!keylink_fits(&to->record, a->digest) || !keylink_fits(&to->beacon, a->digest)))
+            status = EDGED_ERR_KEY;
     }
     crypto_wipe(&m, sizeof(m));
     return status;

@@ -9,6 +9,11 @@
 
 static const struct edged_hdr NO_HEADER;
 
+/* What another session would be answered, too. */
+static bool is_final(enum edged_status status) {
+    return status == EDGED_ERR_KEY || status == EDGED_ERR_LOCKED;
+}
+
 /*
  * One exchange; the answer's body goes to out. UNAVAILABLE when nobody answered,
  * VERIFICATION when the answer is not the one expected (another session's, say).
@@ -34,7 +39,7 @@ static enum edged_status exchange(struct keylink *k, enum key_cmd cmd, const voi
         (size_t)n != sizeof(h) + h.len)
         return EDGED_ERR_VERIFICATION;
     if (h.status != EDGED_OK)
-        return h.status == EDGED_ERR_KEY ? EDGED_ERR_KEY : EDGED_ERR_VERIFICATION;
+        return is_final((enum edged_status)h.status) ? (enum edged_status)h.status : EDGED_ERR_VERIFICATION;
     if (h.len != out_bytes)
         return EDGED_ERR_VERIFICATION;
     memcpy(out, answer + sizeof(h), out_bytes);
@@ -80,7 +85,7 @@ enum edged_status keylink_derive(struct keylink *k, uint32_t slot, enum key_purp
         status = k->open ? EDGED_OK : open_link(k);
         if (status == EDGED_OK)
             status = exchange(k, KEY_DERIVE, &ask, sizeof(ask), &sealed, sizeof(sealed), &reconnected);
-        if (status == EDGED_ERR_KEY)
+        if (is_final(status))
             return status;
         if (status == EDGED_OK && !reconnected && sealed.counter == k->counter + 1) {
             store_le64(nonce, sealed.counter);
@@ -94,4 +99,8 @@ enum edged_status keylink_derive(struct keylink *k, uint32_t slot, enum key_purp
             break; /* nobody there: another try would only take the time again */
     }
     return EDGED_ERR_UNAVAILABLE;
+}
+
+bool keylink_fits(const struct key_material *m, const uint8_t agreement[32]) {
+    return is_zero(m->agreement, sizeof(m->agreement)) || memcmp(m->agreement, agreement, 32) == 0;
 }

@@ -58,6 +58,21 @@ static bool read_envelope(const struct loading *l, const uint8_t **manifest, siz
     return cbor_done(&r);
 }
 
+/*
+ * A model that was granted is loaded for one of the agreements in force, or before the first of them: until
+ * there is one, nothing is evaluated (and epoch.c admits none that the model's owner did not grant for it).
+ */
+static bool is_agreed(const struct eval *e, const struct key_material *m) {
+    bool fits = false, any = false;
+
+    for (uint32_t i = 0; i < EVAL_AGREEMENTS_MAX; i++)
+        if (e->agreements[i].open) {
+            any = true;
+            fits = fits || keylink_fits(m, e->agreements[i].digest);
+        }
+    return fits || !any;
+}
+
 /* The envelope is complete: nothing in it is believed before its signature holds. */
 static enum edged_status open_envelope(struct eval *e) {
     struct loading *l = e->loading;
@@ -85,6 +100,8 @@ static enum edged_status open_envelope(struct eval *e) {
     status = keylink_derive(&e->keylink, l->slot, KEY_FOR_PACKAGE, e->model.salt, NULL, 0, &l->key);
     if (status != EDGED_OK)
         return status;
+    if (!is_agreed(e, &l->key))
+        return EDGED_ERR_KEY;
     if (crypto_sha256(manifest, size, e->model_digest) != 0)
         return EDGED_ERR_UNAVAILABLE;
     status = model_allocate(&e->model);

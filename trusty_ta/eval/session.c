@@ -46,7 +46,8 @@ enum edged_status session_open(struct eval *e, const struct eval_session_open *a
         status = keylink_derive(&e->keylink, a->data_slot, KEY_FOR_CAMERA, no_salt, ask->camera,
                                 sizeof(ask->camera), &camera);
     if (status == EDGED_OK && (memcmp(camera.verifier, a->qdo, sizeof(a->qdo)) != 0 ||
-                               memcmp(camera.key_id, a->data_key, sizeof(a->data_key)) != 0))
+                               memcmp(camera.key_id, a->data_key, sizeof(a->data_key)) != 0 ||
+                               !keylink_fits(&camera, a->digest)))
         status = EDGED_ERR_KEY; /* the slot has another key since: one owner's clips under another's agreement */
     memcpy(salt, ask->nonce, 32);
     memcpy(salt + 32, out->nonce, 32);

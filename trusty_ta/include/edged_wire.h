@@ -23,6 +23,14 @@
 /* A Trusty channel moves at most 4096 bytes in one message. */
 #define EDGED_MESSAGE_BYTES 4096u
 
+/*
+ * Rises with every release whose predecessor must no longer be trusted. Evidence tells it of both
+ * applications, and what the key application sealed opens in no older one. A build of a test sets another.
+ */
+#ifndef EDGED_SECURITY_VERSION
+#define EDGED_SECURITY_VERSION 1u
+#endif
+
 /* Requests that a client may send before it reads an answer: the channel's
  * receive buffers (at most 32 on Trusty), which count as enclave memory. */
 #define EDGED_QUEUE 8u
@@ -77,9 +85,11 @@ enum edged_status {
     EDGED_ERR_VERIFICATION = 15, /* a product failed its check: invocation dead */
     EDGED_ERR_AGREEMENT = 16,   /* not signed by both, not covered by it, or not valid now */
     EDGED_ERR_RATE = 17,        /* the agreement's clips of this hour are used up */
-    EDGED_ERR_LOCKED = 18,      /* no beacon within the agreement's limit */
+    EDGED_ERR_LOCKED = 18,      /* no beacon within the agreement's limit; a granted key that may be rolled back */
     EDGED_ERR_FULL = 19,        /* too many records are kept: fetch and confirm them first */
-    EDGED_ERR_STATE = 20        /* the sealed state is not this device's, or altered */
+    EDGED_ERR_STATE = 20,       /* what is sealed is not this device's, altered, older, or of a newer application */
+    EDGED_ERR_GRANT = 21,       /* malformed, for another device, not signed by whom it names, or does not open */
+    EDGED_ERR_REPLAY = 22       /* a grant of this number, or of a later one, was taken before */
 };
 
 /* ---------------------------------------------------------------- eval --- */
@@ -718,7 +728,15 @@ enum key_cmd {
     KEY_INFO = 2,        /* -               -> key_info */
     KEY_STATS = 4,       /* -               -> edged_memory */
     KEY_SLOT_PUT = 6,    /* key_slot_put    -> -    emulated class only */
-    KEY_SLOT_CLEAR = 8,  /* eval_index      -> - */
+    KEY_SLOT_CLEAR = 8,  /* eval_index      -> - , or key_state where a grant had filled it */
+    KEY_IDENTITY_NEW = 10,  /* -             -> key_identity; draws two RSA keys: may take seconds */
+    KEY_IDENTITY_OPEN = 12, /* key_identity  -> - */
+    KEY_REQUEST = 14,       /* key_challenge -> a certificate request */
+    KEY_ATTEST = 16,        /* nonce, KEY_NONCE_MIN .. _MAX bytes -> evidence */
+    KEY_GRANT = 18,         /* a grant       -> key_state */
+    KEY_STATE = 20,         /* -             -> key_state */
+    KEY_RESTORE = 22,       /* key_state     -> - */
+    KEY_COMMIT = 24,        /* key_commit    -> - */
     KEY_HELLO = 32,      /* key_hello       -> key_hello */
     KEY_DERIVE = 34      /* key_derive      -> key_sealed */
 };
@@ -733,17 +751,24 @@ enum key_kind {
     KEY_ALERT = 3  /* query data owner: record keys */
 };
 
+#define KEY_FLAG_IDENTITY 4u /* beside EVAL_FLAG_EMULATED: an identity is open */
+#define KEY_FLAG_STATE 8u    /* its grants are known: KEY_RESTORE comes too late */
+#define KEY_FLAG_PENDING 16u /* a change waits for KEY_COMMIT */
+#define KEY_FLAG_LOCKED 32u  /* no monotonic store: granted keys are not used */
+
 /**
  * struct key_info - answer to KEY_INFO: slot kinds, never keys
- * @node: derived from the device key: the node's name in every record
+ * @node:   derived from the device key: the node's name in every record
+ * @device: as grants name it; all 0 where no identity is open
  */
 struct key_info {
-    uint32_t flags; /* EVAL_FLAG_EMULATED */
+    uint32_t flags; /* EVAL_FLAG_EMULATED, KEY_FLAG_* */
     uint32_t slots;
     uint8_t node[16];
     uint8_t kinds[16];
+    uint8_t device[32];
 };
-static_assert(sizeof(struct key_info) == 4 + 4 + 16 + KEY_SLOTS, "key_info");
+static_assert(sizeof(struct key_info) == 4 + 4 + 16 + KEY_SLOTS + 32, "key_info");
 
 /**
  * struct key_slot_put - a key in clear: only an emulated key application, which
@@ -763,9 +788,121 @@ struct key_slot_put {
 static_assert(sizeof(struct key_slot_put) == 4 * 4 + 16 + 32 + 32, "key_slot_put");
 
 /**
+ * struct key_identity - the device's two RSA-2048 keys (key/identity.c), which the normal world keeps
+ * @form:             KEY_IDENTITY_FORM
+ * @security_version: of the application that sealed it; it and a newer one open it
+ *
+ * ATTEST signs evidence and requests; GRANT receives grants. Both are drawn by KEY_IDENTITY_NEW and
+ * leave the application in this form alone. KEY_IDENTITY_OPEN gives it back, once after every start;
+ * while an identity is open both are refused (ORDER).
+ *
+ * AES-256-GCM under HKDF(device key "edged identity v1", @salt, "edged identity v1" ||
+ * le32(@security_version)), nonce 0, associated data all before @sealed. Plaintext: le32 size of ATTEST,
+ * le32 size of GRANT, then each as DER PKCS#8 in KEY_PRIVATE_BYTES, zero-padded.
+ */
+#define KEY_IDENTITY_FORM 1u
+#define KEY_PRIVATE_BYTES 1232u
+struct key_identity {
+    uint32_t form;
+    uint32_t security_version;
+    uint8_t salt[32];
+    uint8_t sealed[2 * 4 + 2 * 1232 + 16];
+};
+static_assert(sizeof(struct key_identity) == 4 + 4 + 32 + 2 * 4 + 2 * KEY_PRIVATE_BYTES + 16, "key_identity");
+
+/**
+ * struct key_challenge - of the certification authority that is asked for a certificate
+ *
+ * The request (key/evidence.c; refused as UNAVAILABLE where the flash station left no secret) is
+ * COSE_Mac0 = D1 84 43 A10105 A0 bstr(signed) bstr32, HMAC-SHA-256 under HKDF(station secret, salt = "",
+ * "edged enrol v1"); signed = COSE_Sign1 = D2 84 44 A1013824 A0 bstr(payload) bstr256, PS256 (salt 32) by
+ * ATTEST. External data of both: "edged certificate request 1". Payload: a map in deterministic CBOR, keys
+ * in this order:
+ *   form "edged certificate request 1", ueid bstr17 (01 || key_info.node), grant bstr (GRANT, DER
+ *   SubjectPublicKeyInfo), nonce bstr32 (the challenge), attest bstr (ATTEST, likewise), emulated 0 or 1
+ */
+struct key_challenge {
+    uint8_t challenge[32];
+};
+static_assert(sizeof(struct key_challenge) == 32, "key_challenge");
+
+/*
+ * Evidence (key/evidence.c) is a CBOR Web Token with the claims of RFC 9711: COSE_Sign1 as above, no external
+ * data, over a map in deterministic CBOR, keys in this order:
+ *   8 cnf {1: {1: 3, -1: modulus bstr256, -2: exponent bstr}} (GRANT), 10 nonce bstr, 256 ueid bstr17,
+ *   262 oemboot bool, 263 dbgstat 0..4, 265 profile EDGED_EVIDENCE_PROFILE,
+ *   266 submods {"key": application, "eval": application}, 268 bootseed bstr32 (drawn when the application
+ *   starts), -65537 class "emulated" or "hardware"
+ * application = {-65538: measurement bstr32, -65539: security version, -65540: uuid bstr16}; "eval" is there
+ * once one has said KEY_HELLO since start: the last one that did.
+ */
+#define EDGED_EVIDENCE_PROFILE "urn:uuid:8f1c1d0a-5b0e-4f0b-9d3e-2c60ad1f7e51"
+
+#define KEY_NONCE_MIN 16u /* of a verifier who asks for evidence */
+#define KEY_NONCE_MAX 64u
+
+/*
+ * A grant (key/grant.c): a key of one party for one slot of one device, under one agreement. COSE_Sign1 = D2 84 43
+ * A10127 A0 bstr(payload) bstr64, Ed25519 by `verifier` over ["Signature1", h'A10127', "edged grant 1" as bstr,
+ * payload]. Payload: an array in deterministic CBOR, [bstr(header), bstr256]; the second is RSA-OAEP (SHA-256, MGF1
+ * with it, label = SHA-256(header)) to GRANT of 32 bytes, for kind 3 also of 16. Header: a map, keys in this order:
+ *   form "edged grant 1", kind (enum key_kind), slot, device bstr32 = SHA-256(GRANT as DER SubjectPublicKeyInfo),
+ *   key_id bstr16, number 1 .. 2^32 - 1, verifier bstr32 (not zero), agreement bstr32 = SHA-256 of the agreement's
+ *   payload (not zero)
+ *
+ * KEY_GRANT fills the slot. Refused as REPLAY: the number is none above those taken from this verifier for this slot;
+ * KEY: somebody else's key is in it (KEY_SLOT_CLEAR first); FULL: of too many verifiers and slots a number is known
+ * (only a new identity forgets them); GRANT: everything else that is wrong with it, one answer for all that depends on
+ * a secret; ORDER: no identity is open, its state is not restored, or the last change is not committed.
+ */
+#define KEY_NUMBERS 48u /* of (verifier, slot): a state fits one message */
+
+/**
+ * struct key_state - the granted slots, and which grants were taken, sealed; the normal world keeps it
+ * @form:             KEY_STATE_FORM
+ * @security_version: of the application that sealed it; it and a newer one open it
+ * @counter:          of changes to the granted slots of this device
+ *
+ * KEY_GRANT, KEY_SLOT_CLEAR of a granted slot and KEY_STATE answer it. A change is in force at once. It lasts once
+ * the normal world has stored the answer durably and then sent KEY_COMMIT, which raises the monotonic store to it;
+ * until then no further change is taken (ORDER), and KEY_STATE answers the same state again. KEY_RESTORE gives the
+ * last one back, after KEY_IDENTITY_OPEN of the identity that it is of and before any slot is filled.
+ *
+ * Every state names itself and the one that it follows by 32 random bytes, and the store holds counter and name of
+ * the last one committed. Restored is that one, or one that follows it, which is committed by that: at any loss of
+ * power the last file that was durable opens. Any other is STATE: older, or a branch that was left uncommitted.
+ * Where the store was ever raised, an identity that was opened takes no grant before its state is restored; one that
+ * KEY_IDENTITY_NEW just drew begins without, for no grant can have been for it: KEY_STATE and KEY_COMMIT then end
+ * the states of any identity before. Without a store nothing tells an old state from the last: granted keys are
+ * there, but KEY_DERIVE refuses them (LOCKED).
+ *
+ * Sealed as key_identity is, label "edged key state v1". Plaintext: name bstr32, the one before bstr32, device
+ * (as in a grant) bstr32, the slots { u32 kind, u32 key_bytes, key_id 16, key 32, verifier 32, agreement 32 } (all 0
+ * where none was granted), KEY_NUMBERS of { u32 number, u32 slot, verifier 32 } (number 0: free).
+ */
+#define KEY_STATE_FORM 1u
+struct key_state {
+    uint32_t form;
+    uint32_t security_version;
+    uint8_t salt[32];
+    uint64_t counter;
+    uint8_t sealed[3 * 32 + 16 * 120 + 48 * 40 + 16];
+};
+static_assert(sizeof(struct key_state) == 4 + 4 + 32 + 8 + 3 * 32 + KEY_SLOTS * 120 + KEY_NUMBERS * 40 + 16,
+              "key_state");
+static_assert(sizeof(struct edged_hdr) + sizeof(struct key_state) <= EDGED_MESSAGE_BYTES, "one message");
+
+/** struct key_commit - the state of this @counter is stored durably. ARGUMENT: it is not the last one */
+struct key_commit {
+    uint64_t counter;
+};
+static_assert(sizeof(struct key_commit) == 8, "key_commit");
+
+/**
  * struct key_hello - opens the session between the two applications
  * @nonce, @public_key: fresh; X25519
  * @measurement:        SHA-256 of the application's image
+ * @security_version:   its EDGED_SECURITY_VERSION, not 0
  * @signature:          RSA, over the transcript; zero with @signature_bytes 0
  *                      until images are signed (accepted by an emulated peer only)
  *
@@ -776,7 +913,7 @@ struct key_hello {
     uint8_t public_key[32];
     uint8_t measurement[32];
     uint32_t signature_bytes;
-    uint32_t reserved;
+    uint32_t security_version;
     uint8_t signature[384];
 };
 static_assert(sizeof(struct key_hello) == 3 * 32 + 2 * 4 + 384, "key_hello");
@@ -802,16 +939,20 @@ struct key_derive {
 };
 static_assert(sizeof(struct key_derive) == 4 * 4 + 32 + 64, "key_derive");
 
-/** struct key_material - plaintext of the answer */
+/**
+ * struct key_material - plaintext of the answer
+ * @agreement: digest of the only one that the key may be used under; all 0, of a slot that KEY_SLOT_PUT filled: any
+ */
 struct key_material {
     uint32_t key_bytes;
     uint32_t reserved;
     uint8_t key_id[16];
     uint8_t key[32];
     uint8_t verifier[32];
+    uint8_t agreement[32];
     uint8_t node[16];
 };
-static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32 + 16, "key_material");
+static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32 + 32 + 16, "key_material");
 
 /**
  * struct key_sealed - answer to KEY_DERIVE: AES-256-GCM under the link key
@@ -820,7 +961,7 @@ static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32 + 16, "key_mat
  */
 struct key_sealed {
     uint64_t counter;
-    uint8_t sealed[104 + 16];
+    uint8_t sealed[136 + 16];
 };
 static_assert(sizeof(struct key_sealed) == 8 + sizeof(struct key_material) + 16, "key_sealed");
 

@@ -1,6 +1,7 @@
 /*
  * key.c - the key application: slots that hold keys, and the only derivations
- * that ever leave them. The slots' keys themselves are never answered.
+ * that ever leave them; the device's identity, what is signed with it, and the grants that it
+ * receives. Neither the slots' keys nor those of the identity are ever answered.
  */
 #include "key.h"
 
@@ -9,62 +10,89 @@
 
 #include "bytes.h"
 #include "crypto.h"
+#include "evidence.h"
+#include "grant.h"
+#include "identity.h"
 #include "link.h"
 #include "port.h"
+#include "state.h"
 
-/** struct slot - one key */
-struct slot {
-    uint32_t kind;
-    uint32_t key_bytes;
-    uint8_t key_id[16];
-    uint8_t key[32];
-    uint8_t verifier[32];
-};
-
+/** struct key_app - a slot is filled in `put` or in the state, never in both */
 struct key_app {
-    struct slot slots[KEY_SLOTS];
+    struct slot put[KEY_SLOTS]; /* in clear, by KEY_SLOT_PUT */
+    struct state state;
     uint8_t node[16];
+    struct identity identity;
+    struct device device;
 };
 
-struct key_app *key_create(void) {
+struct key_app *key_create(const uint8_t uuid[16]) {
     struct key_app *k = calloc(1, sizeof(*k));
-    uint8_t device[32];
+    uint8_t derived[32];
 
-    if (k == NULL || crypto_init() != 0 || port_device_key("edged node v1", device) != 0) {
+    if (k == NULL || crypto_init() != 0 || port_device_key("edged node v1", derived) != 0 ||
+        port_random(k->device.bootseed, sizeof(k->device.bootseed)) != 0) {
         free(k);
         return NULL;
     }
-    memcpy(k->node, device, sizeof(k->node));
-    crypto_wipe(device, sizeof(device));
+    memcpy(k->node, derived, sizeof(k->node));
+    crypto_wipe(derived, sizeof(derived));
+    k->device.ueid[0] = 1; /* RAND (RFC 9711, 4.2.1) */
+    memcpy(k->device.ueid + 1, k->node, sizeof(k->node));
+    port_measurement(k->device.key.measurement);
+    k->device.key.security_version = EDGED_SECURITY_VERSION;
+    memcpy(k->device.key.uuid, uuid, sizeof(k->device.key.uuid));
     return k;
 }
 
 void key_destroy(struct key_app *k) {
     if (k == NULL)
         return;
+    identity_close(&k->identity);
     crypto_wipe(k, sizeof(*k));
     free(k);
 }
 
+void key_link_open(struct key_link *link, const uint8_t peer[16]) {
+    key_link_close(link);
+    memcpy(link->peer, peer, sizeof(link->peer));
+}
+
 void key_link_close(struct key_link *link) {
-    crypto_wipe(link, sizeof(*link));
+    link->open = false;
+    link->counter = 0;
+    crypto_wipe(link->key, sizeof(link->key));
+}
+
+static bool is_granted(const struct key_app *k, uint32_t slot) {
+    return k->state.granted.slots[slot].kind != KEY_EMPTY;
+}
+
+static const struct slot *slot_at(const struct key_app *k, uint32_t slot) {
+    return is_granted(k, slot) ? &k->state.granted.slots[slot] : &k->put[slot];
 }
 
 static enum edged_status info(struct key_app *k, uint8_t *out) {
-    struct key_info i = {.flags = port_emulated() ? EVAL_FLAG_EMULATED : 0, .slots = KEY_SLOTS};
+    struct key_info i = {.slots = KEY_SLOTS};
 
+    if (port_emulated())
+        i.flags |= EVAL_FLAG_EMULATED;
+    if (identity_is_open(&k->identity)) {
+        i.flags |= KEY_FLAG_IDENTITY;
+        if (identity_thumbprint(&k->identity, i.device) != 0)
+            return EDGED_ERR_UNAVAILABLE;
+    }
+    if (k->state.known)
+        i.flags |= KEY_FLAG_STATE;
+    if (k->state.pending)
+        i.flags |= KEY_FLAG_PENDING;
+    if (k->state.known && k->state.locked)
+        i.flags |= KEY_FLAG_LOCKED;
     memcpy(i.node, k->node, sizeof(i.node));
     for (uint32_t s = 0; s < KEY_SLOTS; s++)
-        i.kinds[s] = (uint8_t)k->slots[s].kind;
+        i.kinds[s] = (uint8_t)slot_at(k, s)->kind;
     memcpy(out, &i, sizeof(i));
     return EDGED_OK;
-}
-
-static bool is_zero(const uint8_t *p, size_t n) {
-    uint8_t any = 0;
-    for (size_t i = 0; i < n; i++)
-        any |= p[i];
-    return any == 0;
 }
 
 static enum edged_status slot_put(struct key_app *k, const struct key_slot_put *p) {
@@ -77,7 +105,9 @@ static enum edged_status slot_put(struct key_app *k, const struct key_slot_put *
         return EDGED_ERR_RESERVED;
     if (is_zero(p->verifier, sizeof(p->verifier)))
         return EDGED_ERR_ARGUMENT; /* a point of small order: it would verify what nobody signed */
-    struct slot *s = &k->slots[p->slot];
+    if (is_granted(k, p->slot))
+        return EDGED_ERR_KEY;
+    struct slot *s = &k->put[p->slot];
     s->kind = p->kind;
     s->key_bytes = p->key_bytes;
     memcpy(s->key_id, p->key_id, sizeof(s->key_id));
@@ -86,14 +116,68 @@ static enum edged_status slot_put(struct key_app *k, const struct key_slot_put *
     return EDGED_OK;
 }
 
-static enum edged_status slot_clear(struct key_app *k, const struct eval_index *i) {
+/* What was granted may not come back with an older state: clearing is a change, and its number stays. */
+static enum edged_status slot_clear(struct key_app *k, const struct eval_index *i, uint8_t *out, size_t *out_bytes) {
+    struct granted *draft;
+
     if (i->index >= KEY_SLOTS)
         return EDGED_ERR_ARGUMENT;
-    crypto_wipe(&k->slots[i->index], sizeof(k->slots[i->index]));
-    return EDGED_OK;
+    if (!is_granted(k, i->index)) {
+        crypto_wipe(&k->put[i->index], sizeof(k->put[i->index]));
+        return EDGED_OK;
+    }
+    enum edged_status status = state_draft(&k->state, &k->identity, &draft);
+    if (status == EDGED_OK) {
+        crypto_wipe(&draft->slots[i->index], sizeof(draft->slots[i->index]));
+        status = state_change(&k->state, draft, out);
+        *out_bytes = sizeof(struct key_state);
+    }
+    state_release(draft);
+    return status;
 }
 
-static enum edged_status hello(struct key_link *link, const struct key_hello *from_eval, uint8_t *out) {
+static enum edged_status identity_new(struct key_app *k, uint8_t *out) {
+    const enum edged_status status = identity_draw(&k->identity, out);
+
+    if (status == EDGED_OK)
+        k->state.fresh = true;
+    return status;
+}
+
+/* Form, device and signature, then what the slot and its numbers admit; the private key comes last. */
+static enum edged_status take_grant(struct key_app *k, const uint8_t *bytes, size_t size_bytes, uint8_t *out) {
+    struct granted *draft;
+    struct grant g;
+    enum edged_status status = state_draft(&k->state, &k->identity, &draft);
+
+    if (status == EDGED_OK)
+        status = grant_read(&g, bytes, size_bytes);
+    if (status == EDGED_OK && memcmp(g.device, draft->device, sizeof(g.device)) != 0)
+        status = EDGED_ERR_GRANT;
+    if (status == EDGED_OK && k->put[g.slot].kind != KEY_EMPTY &&
+        memcmp(k->put[g.slot].verifier, g.verifier, sizeof(g.verifier)) != 0)
+        status = EDGED_ERR_KEY;
+    if (status == EDGED_OK)
+        status = grant_count(&g, draft);
+    if (status == EDGED_OK)
+        status = grant_open(&g, &k->identity, &draft->slots[g.slot]);
+    if (status == EDGED_OK)
+        status = state_change(&k->state, draft, out);
+    if (status == EDGED_OK)
+        crypto_wipe(&k->put[g.slot], sizeof(k->put[g.slot]));
+    state_release(draft);
+    return status;
+}
+
+static enum edged_status restore(struct key_app *k, const uint8_t *sealed) {
+    for (uint32_t i = 0; i < KEY_SLOTS; i++)
+        if (k->put[i].kind != KEY_EMPTY)
+            return EDGED_ERR_ORDER;
+    return state_restore(&k->state, &k->identity, sealed);
+}
+
+static enum edged_status hello(struct key_app *k, struct key_link *link, const struct key_hello *from_eval,
+                               uint8_t *out) {
     struct key_hello mine;
     uint8_t private_key[32];
     enum edged_status status = EDGED_ERR_UNAVAILABLE;
@@ -104,6 +188,10 @@ static enum edged_status hello(struct key_link *link, const struct key_hello *fr
     if (link_hello(&mine, private_key) == 0 &&
         link_key(private_key, from_eval, from_eval, &mine, link->key) == 0) {
         link->open = true;
+        memcpy(k->device.eval.measurement, from_eval->measurement, sizeof(k->device.eval.measurement));
+        memcpy(k->device.eval.uuid, link->peer, sizeof(k->device.eval.uuid));
+        k->device.eval.security_version = from_eval->security_version;
+        k->device.eval_known = true;
         memcpy(out, &mine, sizeof(mine));
         status = EDGED_OK;
     }
@@ -142,12 +230,15 @@ static enum edged_status derive_key(const struct key_app *k, const struct key_de
         return EDGED_ERR_ARGUMENT;
     if (!is_zero(ask->context + ask->context_bytes, sizeof(ask->context) - ask->context_bytes))
         return EDGED_ERR_RESERVED;
-    const struct slot *s = &k->slots[ask->slot];
+    const struct slot *s = slot_at(k, ask->slot);
     if (s->kind != d->kind)
         return EDGED_ERR_KEY;
+    if (is_granted(k, ask->slot) && k->state.locked)
+        return EDGED_ERR_LOCKED;
     memset(m, 0, sizeof(*m));
     memcpy(m->key_id, s->key_id, sizeof(m->key_id));
     memcpy(m->verifier, s->verifier, sizeof(m->verifier));
+    memcpy(m->agreement, s->agreement, sizeof(m->agreement));
     memcpy(m->node, k->node, sizeof(m->node));
     if (d->label == NULL)
         return EDGED_OK;
@@ -185,28 +276,42 @@ static enum edged_status derive(struct key_app *k, struct key_link *link, const 
 struct entry {
     uint16_t cmd;
     bool eval_port;
-    uint32_t reserved_at; /* where the body has its reserved word */
-    uint32_t body_bytes;
-    uint32_t answer_bytes;
+    uint32_t reserved_at;  /* where the body has its reserved word */
+    uint32_t body_least;
+    uint32_t body_most;
+    uint32_t answer_bytes; /* or ITS_OWN: the command says */
 };
 
 #define NO_RESERVED UINT32_MAX
 #define RESERVED(TYPE) (uint32_t)offsetof(struct TYPE, reserved)
+#define EXACTLY(BYTES) (BYTES), (BYTES)
+#define ITS_OWN UINT32_MAX
+#define BODY_MAX (EDGED_MESSAGE_BYTES - (uint32_t)sizeof(struct edged_hdr))
 
 static const struct entry TABLE[] = {
-    {KEY_INFO, false, NO_RESERVED, 0, sizeof(struct key_info)},
-    {KEY_STATS, false, NO_RESERVED, 0, sizeof(struct edged_memory)},
-    {KEY_SLOT_PUT, false, RESERVED(key_slot_put), sizeof(struct key_slot_put), 0},
-    {KEY_SLOT_CLEAR, false, RESERVED(eval_index), sizeof(struct eval_index), 0},
-    {KEY_HELLO, true, RESERVED(key_hello), sizeof(struct key_hello), sizeof(struct key_hello)},
-    {KEY_DERIVE, true, RESERVED(key_derive), sizeof(struct key_derive), sizeof(struct key_sealed)},
+    {KEY_INFO, false, NO_RESERVED, EXACTLY(0), sizeof(struct key_info)},
+    {KEY_STATS, false, NO_RESERVED, EXACTLY(0), sizeof(struct edged_memory)},
+    {KEY_SLOT_PUT, false, RESERVED(key_slot_put), EXACTLY(sizeof(struct key_slot_put)), 0},
+    {KEY_SLOT_CLEAR, false, RESERVED(eval_index), EXACTLY(sizeof(struct eval_index)), ITS_OWN},
+    {KEY_IDENTITY_NEW, false, NO_RESERVED, EXACTLY(0), sizeof(struct key_identity)},
+    {KEY_IDENTITY_OPEN, false, NO_RESERVED, EXACTLY(sizeof(struct key_identity)), 0},
+    {KEY_REQUEST, false, NO_RESERVED, EXACTLY(sizeof(struct key_challenge)), ITS_OWN},
+    {KEY_ATTEST, false, NO_RESERVED, KEY_NONCE_MIN, KEY_NONCE_MAX, ITS_OWN},
+    {KEY_GRANT, false, NO_RESERVED, 1, BODY_MAX, sizeof(struct key_state)},
+    {KEY_STATE, false, NO_RESERVED, EXACTLY(0), sizeof(struct key_state)},
+    {KEY_RESTORE, false, NO_RESERVED, EXACTLY(sizeof(struct key_state)), 0},
+    {KEY_COMMIT, false, NO_RESERVED, EXACTLY(sizeof(struct key_commit)), 0},
+    {KEY_HELLO, true, NO_RESERVED, EXACTLY(sizeof(struct key_hello)), sizeof(struct key_hello)},
+    {KEY_DERIVE, true, RESERVED(key_derive), EXACTLY(sizeof(struct key_derive)), sizeof(struct key_sealed)},
 };
 
+/* out: BODY_MAX; *out_bytes is read only where the table leaves the answer's length to the command. */
 static enum edged_status run(struct key_app *k, struct key_link *link, uint16_t cmd, const uint8_t *body,
-                             uint8_t *out) {
+                             uint32_t body_bytes, uint8_t *out, size_t *out_bytes) {
     union { /* the request, copied to its type's alignment */
         struct key_slot_put put;
         struct eval_index index;
+        struct key_commit commit;
         struct key_hello hello;
         struct key_derive derive;
     } in;
@@ -227,10 +332,27 @@ static enum edged_status run(struct key_app *k, struct key_link *link, uint16_t 
         return status;
     case KEY_SLOT_CLEAR:
         memcpy(&in.index, body, sizeof(in.index));
-        return slot_clear(k, &in.index);
+        return slot_clear(k, &in.index, out, out_bytes);
+    case KEY_IDENTITY_NEW:
+        return identity_new(k, out);
+    case KEY_IDENTITY_OPEN:
+        return identity_open(&k->identity, body);
+    case KEY_REQUEST:
+        return evidence_request(&k->device, &k->identity, body, out, BODY_MAX, out_bytes);
+    case KEY_ATTEST:
+        return evidence_attest(&k->device, &k->identity, body, body_bytes, out, BODY_MAX, out_bytes);
+    case KEY_GRANT:
+        return take_grant(k, body, body_bytes, out);
+    case KEY_STATE:
+        return state_answer(&k->state, &k->identity, out);
+    case KEY_RESTORE:
+        return restore(k, body);
+    case KEY_COMMIT:
+        memcpy(&in.commit, body, sizeof(in.commit));
+        return state_commit(&k->state, in.commit.counter);
     case KEY_HELLO:
         memcpy(&in.hello, body, sizeof(in.hello));
-        return hello(link, &in.hello, out);
+        return hello(k, link, &in.hello, out);
     default: /* KEY_DERIVE: the table has no other */
         memcpy(&in.derive, body, sizeof(in.derive));
         return derive(k, link, &in.derive, out);
@@ -242,6 +364,7 @@ static size_t answer_message(struct key_app *k, struct key_link *link, const uin
     struct edged_hdr h = {0};
     const struct entry *entry = NULL;
     enum edged_status status = EDGED_OK;
+    size_t out_bytes = 0;
 
     memcpy(&h, request, size_bytes < sizeof(h) ? size_bytes : sizeof(h));
     for (size_t i = 0; i < sizeof(TABLE) / sizeof(TABLE[0]); i++)
@@ -255,16 +378,18 @@ static size_t answer_message(struct key_app *k, struct key_link *link, const uin
         status = EDGED_ERR_RESERVED;
     else if (entry == NULL)
         status = EDGED_ERR_COMMAND;
-    else if (h.len != entry->body_bytes)
+    else if (h.len < entry->body_least || h.len > entry->body_most)
         status = EDGED_ERR_LENGTH;
     else if (entry->reserved_at != NO_RESERVED && load_le32(request + sizeof(h) + entry->reserved_at) != 0)
         status = EDGED_ERR_RESERVED;
     else
-        status = run(k, link, h.cmd, request + sizeof(h), answer + sizeof(h));
+        status = run(k, link, h.cmd, request + sizeof(h), h.len, answer + sizeof(h), &out_bytes);
     h.version = EDGED_WIRE_VERSION;
     h.cmd = (uint16_t)(h.cmd | 1);
     h.status = status;
-    h.len = status == EDGED_OK ? entry->answer_bytes : 0;
+    h.len = 0;
+    if (status == EDGED_OK)
+        h.len = entry->answer_bytes == ITS_OWN ? (uint32_t)out_bytes : entry->answer_bytes;
     h.reserved = 0;
     memcpy(answer, &h, sizeof(h));
     return sizeof(h) + h.len;

@@ -12,14 +12,19 @@
 
 struct key_app;
 
-/** struct key_link - state of one channel of KEY_EVAL_PORT */
+/**
+ * struct key_link - state of one channel of KEY_EVAL_PORT
+ * @peer: UUID of the application at its other end, vouched for by the trusted kernel
+ */
 struct key_link {
+    uint8_t peer[16];
     bool open;
     uint8_t key[32];
     uint64_t counter;
 };
 
-struct key_app *key_create(void);
+/* uuid: the key application's own. */
+struct key_app *key_create(const uint8_t uuid[16]);
 
 /* One message of KEY_PORT. answer: EDGED_MESSAGE_BYTES. Returns its size. */
 size_t key_message(struct key_app *k, const uint8_t *request, size_t size_bytes, uint8_t *answer);
@@ -28,7 +33,8 @@ size_t key_message(struct key_app *k, const uint8_t *request, size_t size_bytes,
 size_t key_eval_message(struct key_app *k, struct key_link *link, const uint8_t *request,
                         size_t size_bytes, uint8_t *answer);
 
-void key_link_close(struct key_link *link); /* wipes it */
+void key_link_open(struct key_link *link, const uint8_t peer[16]); /* a new channel */
+void key_link_close(struct key_link *link); /* wipes all but whose it was */
 void key_destroy(struct key_app *k);
 
 #endif

@@ -29,9 +29,21 @@ static inline void store_le32(uint8_t *p, uint32_t v) {
     p[3] = (uint8_t)(v >> 24);
 }
 
+static inline uint64_t load_le64(const uint8_t *p) {
+    return (uint64_t)load_le32(p) | (uint64_t)load_le32(p + 4) << 32;
+}
+
 static inline void store_le64(uint8_t *p, uint64_t v) {
     store_le32(p, (uint32_t)v);
     store_le32(p + 4, (uint32_t)(v >> 32));
+}
+
+/* In constant time. */
+static inline bool is_zero(const uint8_t *p, size_t n) {
+    uint8_t any = 0;
+    for (size_t i = 0; i < n; i++)
+        any |= p[i];
+    return any == 0;
 }
 
 /* The two's complement value of a word; exact on every compiler we build with. */

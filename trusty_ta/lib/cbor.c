@@ -2,7 +2,16 @@
 
 #include <string.h>
 
-enum { CBOR_UINT = 0, CBOR_BYTES = 2, CBOR_TEXT = 3, CBOR_ARRAY = 4, CBOR_MAP = 5 };
+enum {
+    CBOR_UINT = 0,
+    CBOR_NEGATIVE = 1,
+    CBOR_BYTES = 2,
+    CBOR_TEXT = 3,
+    CBOR_ARRAY = 4,
+    CBOR_MAP = 5,
+    CBOR_TAG = 6,
+    CBOR_SIMPLE = 7
+};
 
 static bool reader_has(struct cbor_reader *r, size_t n) {
     if (r->failed || r->size - r->at < n)
@@ -141,6 +150,25 @@ void cbor_write_map(struct cbor_writer *w, uint64_t pairs) {
 
 void cbor_write_uint(struct cbor_writer *w, uint64_t v) {
     cbor_write_head(w, CBOR_UINT, v);
+}
+
+void cbor_write_int(struct cbor_writer *w, int64_t v) {
+    if (v < 0)
+        cbor_write_head(w, CBOR_NEGATIVE, ~(uint64_t)v); /* -1 - v */
+    else
+        cbor_write_head(w, CBOR_UINT, (uint64_t)v);
+}
+
+void cbor_write_bool(struct cbor_writer *w, bool v) {
+    cbor_write_head(w, CBOR_SIMPLE, v ? 21 : 20);
+}
+
+void cbor_write_array(struct cbor_writer *w, uint64_t items) {
+    cbor_write_head(w, CBOR_ARRAY, items);
+}
+
+void cbor_write_tag(struct cbor_writer *w, uint64_t tag) {
+    cbor_write_head(w, CBOR_TAG, tag);
 }
 
 void cbor_write_text(struct cbor_writer *w, const char *text) {

@@ -1,7 +1,8 @@
 /*
  * cbor.h - the deterministic CBOR (RFC 8949, section 4.2) that edged reads and
- * writes: unsigned integers, byte and text strings, arrays, maps with text keys.
- * The reader accepts only the shortest form; the first error sticks.
+ * writes: integers (read: unsigned), byte and text strings, arrays, maps, true and
+ * false, tags. The caller gives a map's keys in their order. The reader accepts only
+ * the shortest form; the first error sticks.
  */
 #ifndef EDGED_CBOR_H
 #define EDGED_CBOR_H
@@ -37,6 +38,10 @@ struct cbor_writer {
 
 void cbor_write_map(struct cbor_writer *w, uint64_t pairs);
 void cbor_write_uint(struct cbor_writer *w, uint64_t v);
+void cbor_write_int(struct cbor_writer *w, int64_t v);
+void cbor_write_bool(struct cbor_writer *w, bool v);
+void cbor_write_array(struct cbor_writer *w, uint64_t items);
+void cbor_write_tag(struct cbor_writer *w, uint64_t tag);
 void cbor_write_text(struct cbor_writer *w, const char *text);
 void cbor_write_bytes(struct cbor_writer *w, const uint8_t *bytes, size_t size_bytes);
 /* Head of an item of major type `major` (0..7) and argument v. */

@@ -47,6 +47,38 @@ int crypto_ed25519_verify(const uint8_t public_key[32], const uint8_t *message, 
 int crypto_x25519_public(const uint8_t private_key[32], uint8_t public_key[32]);
 int crypto_x25519(const uint8_t private_key[32], const uint8_t peer[32], uint8_t shared[32]);
 
+/*
+ * RSA: PS256 (PSS, SHA-256, salt of 32 bytes) and OAEP (SHA-256, MGF1 with it). Keys that are drawn or
+ * kept have 2048 bits and the exponent 65537; one that only verifies may have 3072.
+ */
+struct crypto_rsa;
+
+#define CRYPTO_RSA_BYTES 256u         /* modulus, signature, ciphertext */
+#define CRYPTO_RSA_EXPONENT_BYTES 3u
+#define CRYPTO_RSA_SPKI_BYTES 294u    /* DER SubjectPublicKeyInfo, always */
+#define CRYPTO_RSA_PRIVATE_MAX 1232u  /* DER PKCS#8: 1220 where every number has its leading zero */
+#define CRYPTO_OAEP_MAX 190u          /* 256 - 2 - 2 * 32 */
+
+struct crypto_rsa *crypto_rsa_new(void); /* draws one: seconds on a slow core */
+struct crypto_rsa *crypto_rsa_private(const uint8_t *pkcs8, size_t size_bytes);
+struct crypto_rsa *crypto_rsa_public(const uint8_t *spki, size_t size_bytes);
+void crypto_rsa_free(struct crypto_rsa *k); /* wipes it */
+
+int crypto_rsa_pkcs8(const struct crypto_rsa *k, uint8_t out[CRYPTO_RSA_PRIVATE_MAX], size_t *size_bytes);
+int crypto_rsa_spki(const struct crypto_rsa *k, uint8_t out[CRYPTO_RSA_SPKI_BYTES]);
+/* Both big-endian, first byte not 0. */
+int crypto_rsa_numbers(const struct crypto_rsa *k, uint8_t modulus[CRYPTO_RSA_BYTES],
+                       uint8_t exponent[CRYPTO_RSA_EXPONENT_BYTES]);
+
+int crypto_rsa_sign(const struct crypto_rsa *k, const uint8_t *message, size_t size_bytes,
+                    uint8_t signature[CRYPTO_RSA_BYTES]);
+int crypto_rsa_verify(const struct crypto_rsa *k, const uint8_t *message, size_t size_bytes,
+                      const uint8_t *signature, size_t signature_bytes);
+/* out is wiped on failure, and all failures look alike. */
+int crypto_rsa_decrypt(const struct crypto_rsa *k, const uint8_t *label, size_t label_bytes,
+                       const uint8_t sealed[CRYPTO_RSA_BYTES], uint8_t out[CRYPTO_OAEP_MAX],
+                       size_t *size_bytes);
+
 /* A random-access stream cipher: byte `offset` of the key's stream onwards. */
 struct crypto_stream;
 struct crypto_stream *crypto_stream_new(void);

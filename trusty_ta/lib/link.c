@@ -12,6 +12,7 @@ int link_hello(struct key_hello *h, uint8_t private_key[32]) {
         crypto_x25519_public(private_key, h->public_key) != 0)
         return -1;
     port_measurement(h->measurement);
+    h->security_version = EDGED_SECURITY_VERSION;
     return 0;
 }
 
@@ -23,7 +24,7 @@ int link_hello(struct key_hello *h, uint8_t private_key[32]) {
 int link_accepts(const struct key_hello *peer) {
     static const uint8_t none[sizeof(peer->signature)];
 
-    return port_emulated() && peer->signature_bytes == 0 && peer->reserved == 0 &&
+    return port_emulated() && peer->signature_bytes == 0 && peer->security_version != 0 &&
            memcmp(peer->signature, none, sizeof(none)) == 0;
 }
 

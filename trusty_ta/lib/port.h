@@ -18,6 +18,35 @@ int port_random(uint8_t *out, size_t size_bytes);
 /* out = KDF(device key, label): bound to device and application. 0 or < 0. */
 int port_device_key(const char *label, uint8_t out[32]);
 
+/* The secret that the flash station put into this device, and knows. 0, or < 0: it put none there. */
+int port_station_secret(uint8_t out[32]);
+
+/**
+ * struct port_counter - what a monotonic store holds of this application
+ * @value: only ever rises; 0 before the first
+ * @name:  of what was current when it rose: a number alone would not tell two successors of one state apart
+ */
+struct port_counter {
+    uint64_t value;
+    uint8_t name[32];
+};
+
+#define PORT_NO_COUNTER 1
+
+/* 0, PORT_NO_COUNTER where the platform has no such store, or < 0. */
+int port_counter_read(struct port_counter *out);
+
+/* Durable when it returns 0. Refuses what is lower, or as high with another name; equal is done already. */
+int port_counter_raise(const struct port_counter *to);
+
+/** struct port_boot - how the board came up (RFC 9711, claims oemboot and dbgstat) */
+struct port_boot {
+    bool verified;  /* the board is fused, and verified boot started the image */
+    uint32_t debug; /* 0 enabled, 1 disabled, 2 since boot, 3 permanently, 4 fully and permanently */
+};
+
+struct port_boot port_boot_state(void);
+
 /* True where nothing is protected (the host port). */
 bool port_emulated(void);
 

@@ -1,6 +1,7 @@
 /*
- * device.c - what only a device has: randomness, a clock, and a key burnt into it. Here the
- * key is 32 random bytes in DIR/device.key, which whoever may read that file knows.
+ * device.c - what only a device has: randomness, a clock, a key burnt into it, and the secret of its
+ * flash station. Here the key is 32 random bytes in DIR/device.key and the secret, where a flash station
+ * gave one, in DIR/station.secret, which whoever may read those files knows.
  */
 #include "host.h"
 
@@ -19,11 +20,16 @@
 #include <uapi/err.h>
 
 #include "crypto.h"
+#include "keyslots.h"
+#include "uuids.h"
 
 #define KEY_FILE "device.key"
+#define STATION_FILE "station.secret"
 #define KEY_BYTES 32u
 
 static uint8_t device_key[KEY_BYTES];
+static uint8_t station_secret[KEY_BYTES];
+static bool station_known;
 
 int trusty_rng_secure_rand(uint8_t *data, size_t size_bytes) {
     while (size_bytes > 0) {
@@ -68,28 +74,45 @@ static int device_create(void) {
     return rc;
 }
 
-static int device_read(int fd) {
+static int file_read(int fd, uint8_t out[KEY_BYTES]) {
     struct stat st;
 
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size != KEY_BYTES ||
         (st.st_mode & 077) != 0 || st.st_uid != geteuid())
         return ERR_ACCESS_DENIED;
-    return read(fd, device_key, KEY_BYTES) == (ssize_t)KEY_BYTES ? NO_ERROR : ERR_IO;
+    return read(fd, out, KEY_BYTES) == (ssize_t)KEY_BYTES ? NO_ERROR : ERR_IO;
+}
+
+/* NO_ERROR, ERR_NOT_FOUND where there is none, or why it may not be used. */
+static int key_file_read(const char *name, uint8_t out[KEY_BYTES]) {
+    int fd = open(name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? ERR_NOT_FOUND : ERR_ACCESS_DENIED;
+    int rc = file_read(fd, out);
+    close(fd);
+    if (rc == ERR_ACCESS_DENIED)
+        host_log("must be 32 bytes, ours, mode 0600", name);
+    return rc;
+}
+
+/* As Trusty's key service has it: the slot is the key application's alone, and may be empty. */
+static int station_open(void) {
+    static const struct uuid reader = KEY_UUID;
+
+    if (memcmp(&host_application.uuid, &reader, sizeof(reader)) != 0)
+        return NO_ERROR;
+    int rc = key_file_read(STATION_FILE, station_secret);
+    station_known = rc == NO_ERROR;
+    return rc == ERR_NOT_FOUND ? NO_ERROR : rc;
 }
 
 int device_open(void) {
     for (int attempt = 0; attempt < 2; attempt++) {
-        int fd = open(KEY_FILE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd >= 0) {
-            int rc = device_read(fd);
-            close(fd);
-            if (rc == ERR_ACCESS_DENIED)
-                host_log("must be 32 bytes, ours, mode 0600", KEY_FILE);
-            return rc;
-        }
-        if (errno != ENOENT)
-            return ERR_ACCESS_DENIED;
-        int rc = device_create();
+        int rc = key_file_read(KEY_FILE, device_key);
+        if (rc == NO_ERROR)
+            return station_open();
+        if (rc == ERR_NOT_FOUND)
+            rc = device_create();
         if (rc != NO_ERROR)
             return rc;
     }
@@ -131,5 +154,17 @@ long hwkey_derive(hwkey_session_t session, uint32_t *kdf_version, const uint8_t 
         memcpy(dest + done, block, n);
     }
     crypto_wipe(block, sizeof(block));
+    return NO_ERROR;
+}
+
+long hwkey_get_keyslot_data(hwkey_session_t session, const char *slot_id, uint8_t *data,
+                            uint32_t *data_size) {
+    (void)session;
+    if (!station_known || strcmp(slot_id, ENROL_KEYSLOT) != 0)
+        return ERR_NOT_FOUND;
+    if (*data_size < KEY_BYTES)
+        return ERR_BAD_LEN;
+    memcpy(data, station_secret, KEY_BYTES);
+    *data_size = KEY_BYTES;
     return NO_ERROR;
 }

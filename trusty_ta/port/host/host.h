@@ -3,7 +3,7 @@
  * implements the Trusty API of port/include on Linux, one process per
  * application. It PROTECTS NOTHING: whoever is root here reads it all.
  *
- * In the order of their use at start (main.c): device, platform, memory, sandbox;
+ * In the order of their use at start (main.c): device, storage, platform, memory, sandbox;
  * then, on the application's own stack, tipc on ipc on socket.
  */
 #ifndef EDGED_HOST_H
@@ -38,8 +38,12 @@ enum host_exit {
 /* One line on stderr. Only fixed text and names: never data. */
 void host_log(const char *text, const char *name);
 
-/* device.c: the emulated device secret of DIR/device.key. NO_ERROR or ERR_*. */
+/* device.c: the emulated secrets, DIR/device.key and DIR/station.secret. NO_ERROR or ERR_*. */
 int device_open(void);
+
+/* storage.c: DIR/counter, of the key application alone; its descriptor, -1 where there is none. */
+int storage_open(void);
+int storage_descriptor(void);
 
 /* platform.c: hashes the executable, which the sandbox will not let it open. */
 int platform_measure(void);

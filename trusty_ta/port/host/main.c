@@ -54,7 +54,7 @@ static void on_stop(int signal_number) {
 static int usage(int code) {
     fprintf(code == HOST_EXIT_OK ? stdout : stderr,
             "usage: %s --dir DIR [--die-with-parent PID]\n"
-            "  DIR                     folder of the sockets and of the emulated device key\n"
+            "  DIR                     folder of the sockets and of the emulated device's secrets\n"
             "  --die-with-parent PID   stop when the thread of process PID that started this one ends\n"
             "Prints `ready` when it listens. Exit: 0 stopped, 2 usage, 69 unavailable,\n"
             "77 permission, 78 DIR too long for a socket's path. This enclave is emulated: it protects nothing.\n",
@@ -172,7 +172,9 @@ int main(int argc, char **argv) {
     if (crypto_init() != 0)
         return fail("crypto library", ERR_GENERIC);
     if ((rc = device_open()) < 0)
-        return fail("device key", rc);
+        return fail("device key or station secret", rc);
+    if ((rc = storage_open()) < 0)
+        return fail("counter", rc);
     if ((rc = platform_measure()) < 0)
         return fail("measurement", rc);
     if ((rc = sandbox_prepare(host_application.connects)) < 0)

@@ -30,6 +30,10 @@ bool port_emulated(void) {
     return true;
 }
 
+struct port_boot port_boot_state(void) {
+    return (struct port_boot){0}; /* neither fused nor closed to a debugger */
+}
+
 void port_memory(struct edged_memory *out) {
     out->heap_limit = host_application.heap_bytes;
     out->heap_peak = heap_peak_bytes();

@@ -1,7 +1,7 @@
 /*
- * sandbox.c - after start the application needs its sockets, memory and time, and
- * nothing else: no file, no program, no other kind of socket. Any other system
- * call kills the process.
+ * sandbox.c - after start the application needs its sockets, memory and time (the key
+ * application its monotonic store, too), and nothing else: no other file, no program, no other
+ * kind of socket. Any other system call kills the process.
  *
  * What a filter cannot see stays open: connect() reaches any Unix SEQPACKET
  * socket whose path the user may open, fstat's newfstatat any path's metadata.
@@ -59,6 +59,12 @@ static int add_rules(scmp_filter_ctx filter, bool connects) {
         rc |= ALLOW_IF(socket, SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0),
                        SCMP_A1(SCMP_CMP_EQ, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
         rc |= ALLOW(connect);
+    }
+    /* the monotonic store, which is open already */
+    if (storage_descriptor() >= 0) {
+        const scmp_datum_t store = (scmp_datum_t)storage_descriptor();
+        rc |= ALLOW_IF(pwrite64, SCMP_A0(SCMP_CMP_EQ, store, 0));
+        rc |= ALLOW_IF(fdatasync, SCMP_A0(SCMP_CMP_EQ, store, 0));
     }
     /* shared memory: is it sealed, how large is it */
     rc |= ALLOW_IF(fcntl, SCMP_A1(SCMP_CMP_EQ, F_GET_SEALS, 0));

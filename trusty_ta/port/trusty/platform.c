@@ -15,6 +15,25 @@ void port_memory(struct edged_memory *out) {
 }
 
 /*
+ * Build constants like the measurement below: no call of the API reads a fuse. Whoever signs the image for
+ * fused boards sets them in rules.mk (the choice is measured); the flash station, which burns the
+ * fuses, gives a certificate of the class hardware to no other board.
+ */
+#ifndef EDGED_OEMBOOT
+#define EDGED_OEMBOOT 0
+#endif
+#ifndef EDGED_DBGSTAT
+#define EDGED_DBGSTAT 0
+#endif
+
+static_assert((EDGED_OEMBOOT == 0 || EDGED_OEMBOOT == 1) && EDGED_DBGSTAT >= 0 && EDGED_DBGSTAT <= 4,
+              "as RFC 9711 has them");
+
+struct port_boot port_boot_state(void) {
+    return (struct port_boot){.verified = EDGED_OEMBOOT == 1, .debug = EDGED_DBGSTAT};
+}
+
+/*
  * A build constant: no call of the API hashes the running image. What vouches for
  * it is secure boot, which starts only the signed image that carries it. rules.mk
  * sets EDGED_MEASUREMENT to the SHA-256 (64 hex digits) over the sources, which

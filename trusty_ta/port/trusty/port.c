@@ -15,6 +15,7 @@
 #include <uapi/err.h>
 
 #include "crypto.h"
+#include "keyslots.h"
 
 /* The key application answers in milliseconds; one that does not is away. */
 #define KEY_TIMEOUT_MS 5000u
@@ -36,6 +37,20 @@ int port_device_key(const char *label, uint8_t out[32]) {
     long rc = hwkey_derive((hwkey_session_t)session, &kdf_version, source, out, sizeof(source));
     hwkey_close((hwkey_session_t)session);
     return rc < 0 ? (int)rc : 0;
+}
+
+int port_station_secret(uint8_t out[32]) {
+    uint32_t size_bytes = 32;
+    long session = hwkey_open();
+
+    if (session < 0)
+        return (int)session;
+    long rc = hwkey_get_keyslot_data((hwkey_session_t)session, ENROL_KEYSLOT, out, &size_bytes);
+    hwkey_close((hwkey_session_t)session);
+    if (rc >= 0 && size_bytes == 32)
+        return 0;
+    crypto_wipe(out, 32);
+    return rc < 0 ? (int)rc : ERR_BAD_LEN;
 }
 
 uint64_t port_uptime_ns(void) {

@@ -22,6 +22,18 @@ static struct service_request request;
 static uint8_t answer[EDGED_MESSAGE_BYTES];
 
 static const struct uuid eval_uuid = EVAL_UUID;
+static const struct uuid key_uuid = KEY_UUID;
+
+/* As RFC 9562 writes it: every number's most significant byte first. */
+static void uuid_bytes(const struct uuid *u, uint8_t out[16]) {
+    for (uint32_t i = 0; i < 4; i++)
+        out[i] = (uint8_t)(u->time_low >> (24 - 8 * i));
+    out[4] = (uint8_t)(u->time_mid >> 8);
+    out[5] = (uint8_t)u->time_mid;
+    out[6] = (uint8_t)(u->time_hi_and_version >> 8);
+    out[7] = (uint8_t)u->time_hi_and_version;
+    memcpy(out + 8, u->clock_seq_and_node, 8);
+}
 
 static int key_on_message(const struct tipc_port *port, handle_t chan, void *ctx) {
     (void)port;
@@ -45,11 +57,14 @@ static int key_on_message(const struct tipc_port *port, handle_t chan, void *ctx
  */
 static int link_on_connect(const struct tipc_port *port, handle_t chan, const struct uuid *peer,
                            void **ctx_p) {
+    uint8_t name[16];
+
     (void)port;
     (void)chan;
     if (memcmp(peer, &eval_uuid, sizeof(eval_uuid)) != 0)
         return ERR_ACCESS_DENIED;
-    key_link_close(&eval_link);
+    uuid_bytes(peer, name);
+    key_link_open(&eval_link, name);
     *ctx_p = &eval_link;
     return NO_ERROR;
 }
@@ -108,7 +123,9 @@ int main(void) {
         .on_channel_cleanup = link_on_cleanup,
     };
 
-    app = key_create();
+    uint8_t name[16];
+    uuid_bytes(&key_uuid, name);
+    app = key_create(name);
     if (app == NULL)
         return ERR_NO_MEMORY;
     struct tipc_hset *hset = tipc_hset_create();

@@ -1,0 +1,98 @@
+"""What `edged-owner` and `edged-city` do alike with a key server: serve, nodes, audit. The work: edged/keyserver."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any, Callable, Optional
+
+from edged import command
+from edged.errors import MissingInput, UsageError, VerificationFailed
+from edged.keyserver import config as configs
+from edged.keyserver.config import ServerConfig
+from edged.keyserver.holder import Holder
+from edged.keyserver.ledger import Ledger, Node, Standing
+from edged.stopping import Stop
+from edged.trust import agreement_text
+
+
+def add_serve(commands: Any, holder: Callable[[argparse.Namespace], Holder]) -> argparse.ArgumentParser:
+    """`serve`, `nodes` and `audit`; the caller adds to the first, which is returned, where its keys are."""
+    served = commands.add_parser("serve", help="give keys to nodes that prove what they are, until SIGINT or SIGTERM")
+    served.set_defaults(run=run_serve, holder=holder)
+    listed = commands.add_parser("nodes", help="list what became of each node of the key server")
+    listed.add_argument("--json", action="store_true")
+    listed.set_defaults(run=run_nodes)
+    audited = commands.add_parser("audit", help="check the key server's audit log and print it, as JSON lines",
+                                  description="Check the log and print it. Keep the head that is printed last "
+                                              "elsewhere: --head notices whatever was changed up to it.")
+    audited.add_argument("--head", metavar="N:HEX", help="as an earlier audit printed it")
+    audited.set_defaults(run=run_audit)
+    for one in (served, listed, audited):
+        one.add_argument("--config", metavar="FILE", default=configs.FILE, help="default ./%(default)s")
+    return served
+
+
+def run_serve(given: argparse.Namespace) -> None:
+    with command.needs("server"):
+        from edged.keyserver import web
+    from edged.keyserver.office import Office
+    config = configs.load(given.config)
+    holder = given.holder(given)
+    if config.policy.allow_emulated:
+        print("devices that are EMULATED get keys: they protect nothing", file=sys.stderr)
+
+    def ready(port: int) -> None:
+        print("listening on {}:{}".format(config.bind[0], port), file=sys.stderr, flush=True)
+
+    web.serve(config, lambda: Office(config, holder), Stop().on_signals(), ready)
+
+
+def run_nodes(given: argparse.Namespace) -> None:
+    config = configs.load(given.config)
+    with _ledger(config) as ledger:
+        known = {node.ueid: node for node in ledger.nodes()}
+    listed = [_described(config, ueid, known.get(ueid), int(time.time()))
+              for ueid in sorted(set(known) | set(config.nodes), key=lambda ueid: (config.nodes.get(ueid, "~"), ueid))]
+    if given.json:
+        print(json.dumps(listed, indent=2))
+        return
+    for one in listed:
+        print("{:8}  {:31}  {}  {:20}  {}".format(one["standing"], one["name"] or "-", one["ueid"],
+                                                  one["heard"] or "never", one["reason"]).rstrip())
+
+
+def run_audit(given: argparse.Namespace) -> None:
+    kept = _head(given.head) if given.head is not None else None
+    with _ledger(configs.load(given.config)) as ledger:
+        head, as_kept = (0, b""), kept is None
+        for entry in ledger.audit():
+            head = (entry.number, entry.digest)
+            as_kept = as_kept or head == kept
+            print(json.dumps({"n": entry.number, "time": agreement_text.moment(entry.time_s), "event": entry.event,
+                              "ueid": entry.ueid.hex(), **entry.details}))
+        print("# head {}:{}".format(head[0], head[1].hex()))
+        if not as_kept:
+            raise VerificationFailed("{}: head {} is not of this audit log: entries up to it were altered, or taken "
+                                     "off".format(ledger.path, given.head))
+
+
+def _ledger(config: ServerConfig) -> Ledger:
+    if not os.path.isfile(config.ledger):
+        raise MissingInput("{}: there is no ledger: `serve` makes one".format(config.ledger))
+    return Ledger(str(config.ledger))
+
+
+def _described(config: ServerConfig, ueid: bytes, node: Optional[Node], now_s: int) -> Any:
+    standing = node.standing(now_s, config.expires_s, config.silent_s) if node else Standing.SILENT
+    return {"standing": standing.value, "name": config.nodes.get(ueid, ""), "ueid": ueid.hex(),
+            "heard": agreement_text.moment(node.heard_s) if node else None,
+            "class": node.class_ if node else None, "reason": node.reason if node else ""}
+
+
+def _head(text: str) -> Any:
+    number, _, digest = text.partition(":")
+    if not number.isdigit():
+        raise UsageError("--head {}: N:HEX, as audit prints it".format(text))
+    return int(number), command.octets(digest, "--head", 32)

@@ -1,0 +1,36 @@
+/*
+ * granting.h - grants without their parties' keys: signatures hold where the test says so, and a "ciphertext"
+ * is the label, the size and the key. Linked with --wrap=cose_holds and --wrap=crypto_rsa_decrypt.
+ */
+#ifndef EDGED_TEST_GRANTING_H
+#define EDGED_TEST_GRANTING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define GRANT_MAX 1024u
+#define HEADER_MAX 256u
+
+/** struct made - a grant's fields; party and agreement: the byte with which each begins, the rest is 0 */
+struct made {
+    uint32_t kind;
+    uint32_t slot;
+    uint64_t number;
+    uint8_t party;
+    uint8_t agreement;
+    uint8_t key_bytes;
+    uint8_t key; /* its bytes */
+    bool another_label;
+    uint8_t device[32];
+};
+
+extern bool granting_signed; /* false: no signature holds */
+
+/* Encode into out, GRANT_MAX; its size. */
+size_t granting_make(const struct made *m, uint8_t *out);
+
+/* COSE_Sign1 around any payload; 0 where it does not fit. */
+size_t granting_envelop(const uint8_t *payload, size_t size, uint8_t *out, size_t room);
+
+#endif
