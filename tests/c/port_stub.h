@@ -14,6 +14,7 @@ struct stub {
     struct key_app *key;
     struct key_link link;
     bool no_station;       /* no flash station gave a secret */
+    bool no_link_secret;
     bool hardware;         /* it says that it protects something */
     struct port_boot boot;
     bool no_counter;       /* no monotonic store */

@@ -58,7 +58,7 @@ static enum edged_status open_link(struct keylink *k) {
         status = exchange(k, KEY_HELLO, &mine, sizeof(mine), &theirs, sizeof(theirs), &reconnected);
     if (status == EDGED_OK) {
         status = EDGED_ERR_VERIFICATION;
-        if (link_accepts(&theirs) && link_key(private_key, &theirs, &mine, &theirs, k->key) == 0) {
+        if (link_accepts(&theirs, LINK_SIGNED_KEY) && link_key(private_key, &theirs, &mine, &theirs, k->key) == 0) {
             k->open = 1;
             status = EDGED_OK;
         }

@@ -903,10 +903,12 @@ static_assert(sizeof(struct key_commit) == 8, "key_commit");
  * @nonce, @public_key: fresh; X25519
  * @measurement:        SHA-256 of the application's image
  * @security_version:   its EDGED_SECURITY_VERSION, not 0
- * @signature:          RSA, over the transcript; zero with @signature_bytes 0
- *                      until images are signed (accepted by an emulated peer only)
+ * @signature:          the release's, RSA-2048, PS256, over "edged measurement v1 com.edged.key" (or .eval),
+ *                      @security_version, @measurement; zero with @signature_bytes 0 where the build has no
+ *                      release key (accepted by such a build on an emulated port only)
  *
- *   link key = HKDF(X25519, salt = nonce_eval || nonce_key, "edged link v1" || SHA-256(both hellos))
+ *   link key = HKDF(X25519 || link secret, salt = nonce_eval || nonce_key, "edged link v1" || SHA-256(both hellos))
+ *   link secret: what the platform gives to these two applications alone
  */
 struct key_hello {
     uint8_t nonce[32];

@@ -183,7 +183,7 @@ static enum edged_status hello(struct key_app *k, struct key_link *link, const s
     enum edged_status status = EDGED_ERR_UNAVAILABLE;
 
     key_link_close(link);
-    if (!link_accepts(from_eval))
+    if (!link_accepts(from_eval, LINK_SIGNED_EVAL))
         return EDGED_ERR_KEY;
     if (link_hello(&mine, private_key) == 0 &&
         link_key(private_key, from_eval, from_eval, &mine, link->key) == 0) {

@@ -67,6 +67,13 @@ uint64_t port_uptime_ns(void);
 /* SHA-256 of the running image, as the platform vouches for it. */
 void port_measurement(uint8_t out[32]);
 
+/* The release's signature over it: PORT_SIGNATURE_BYTES, or 0 where it has none. */
+#define PORT_SIGNATURE_BYTES 256u
+uint32_t port_measurement_signature(uint8_t out[PORT_SIGNATURE_BYTES]);
+
+/* What the platform gives to the two applications and to nobody else. 0, or negative where there is none. */
+int port_link_secret(uint8_t out[32]);
+
 /* One request to KEY_EVAL_PORT and its answer; connects on demand. Returns the
  * answer's size, or negative when the key application is away (the connection
  * is dropped, *reconnected is set at the next success). */

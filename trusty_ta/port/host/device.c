@@ -159,12 +159,16 @@ long hwkey_derive(hwkey_session_t session, uint32_t *kdf_version, const uint8_t 
 
 long hwkey_get_keyslot_data(hwkey_session_t session, const char *slot_id, uint8_t *data,
                             uint32_t *data_size) {
+    static const uint8_t label[] = "edged host link v1";
+
     (void)session;
-    if (!station_known || strcmp(slot_id, ENROL_KEYSLOT) != 0)
-        return ERR_NOT_FOUND;
     if (*data_size < KEY_BYTES)
         return ERR_BAD_LEN;
-    memcpy(data, station_secret, KEY_BYTES);
     *data_size = KEY_BYTES;
+    if (strcmp(slot_id, LINK_KEYSLOT) == 0)
+        return crypto_hmac_sha256(device_key, KEY_BYTES, label, sizeof(label), data) == 0 ? NO_ERROR : ERR_GENERIC;
+    if (!station_known || strcmp(slot_id, ENROL_KEYSLOT) != 0)
+        return ERR_NOT_FOUND;
+    memcpy(data, station_secret, KEY_BYTES);
     return NO_ERROR;
 }

@@ -47,6 +47,7 @@ int storage_descriptor(void);
 
 /* platform.c: hashes the executable, which the sandbox will not let it open. */
 int platform_measure(void);
+void platform_read_signature(void);
 void platform_add_channels(size_t size_bytes);
 
 /* heap.c */

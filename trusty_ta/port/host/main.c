@@ -177,6 +177,7 @@ int main(int argc, char **argv) {
         return fail("counter", rc);
     if ((rc = platform_measure()) < 0)
         return fail("measurement", rc);
+    platform_read_signature();
     if ((rc = sandbox_prepare(host_application.connects)) < 0)
         return fail("system call filter", rc);
 

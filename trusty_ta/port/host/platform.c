@@ -6,6 +6,7 @@
 #include "host.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -21,6 +22,8 @@ extern const char __executable_start[], _end[];
 
 static size_t channel_bytes;
 static uint8_t measurement[32];
+static uint8_t signature[PORT_SIGNATURE_BYTES];
+static bool is_signed;
 
 void platform_add_channels(size_t size_bytes) {
     channel_bytes += size_bytes;
@@ -62,6 +65,29 @@ int platform_measure(void) {
     }
     close(fd);
     return rc;
+}
+
+/* In the executable's folder, EXECUTABLE.sig: exactly one signature, or there is none. */
+void platform_read_signature(void) {
+    char path[PATH_MAX + sizeof(".sig")];
+    uint8_t more;
+    ssize_t size = readlink("/proc/self/exe", path, PATH_MAX);
+
+    if (size <= 0)
+        return;
+    memcpy(path + size, ".sig", sizeof(".sig"));
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    is_signed = read(fd, signature, sizeof(signature)) == (ssize_t)sizeof(signature) && read(fd, &more, 1) == 0;
+    close(fd);
+}
+
+uint32_t port_measurement_signature(uint8_t out[PORT_SIGNATURE_BYTES]) {
+    if (!is_signed)
+        return 0;
+    memcpy(out, signature, sizeof(signature));
+    return sizeof(signature);
 }
 
 /* Emulated: the process measured itself, which vouches for nothing. */

@@ -7,4 +7,7 @@
 /* 32 bytes, readable by the key application alone: vouches for certificate requests. */
 #define ENROL_KEYSLOT "com.edged.enrol"
 
+/* 32 bytes, readable by the two applications alone: by it they know each other. */
+#define LINK_KEYSLOT "com.edged.link"
+
 #endif

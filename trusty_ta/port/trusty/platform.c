@@ -50,8 +50,26 @@ static uint8_t hex_digit(char c) {
     return (uint8_t)(c <= '9' ? c - '0' : c - 'a' + 10);
 }
 
-void port_measurement(uint8_t out[32]) {
-    static const char hex[] = EDGED_MEASUREMENT;
-    for (size_t i = 0; i < 32; i++)
+static void from_hex(const char *hex, uint8_t *out, size_t size_bytes) {
+    for (size_t i = 0; i < size_bytes; i++)
         out[i] = (uint8_t)(hex_digit(hex[2 * i]) << 4 | hex_digit(hex[2 * i + 1]));
 }
+
+void port_measurement(uint8_t out[32]) {
+    from_hex(EDGED_MEASUREMENT, out, 32);
+}
+
+/* The release's signature over that measurement, in hex: not a part of what is measured. */
+#ifdef EDGED_MEASUREMENT_SIGNATURE
+static_assert(sizeof(EDGED_MEASUREMENT_SIGNATURE) == 2 * PORT_SIGNATURE_BYTES + 1, "512 hex digits");
+
+uint32_t port_measurement_signature(uint8_t out[PORT_SIGNATURE_BYTES]) {
+    from_hex(EDGED_MEASUREMENT_SIGNATURE, out, PORT_SIGNATURE_BYTES);
+    return PORT_SIGNATURE_BYTES;
+}
+#else
+uint32_t port_measurement_signature(uint8_t out[PORT_SIGNATURE_BYTES]) {
+    (void)out;
+    return 0;
+}
+#endif

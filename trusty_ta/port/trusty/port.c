@@ -39,18 +39,26 @@ int port_device_key(const char *label, uint8_t out[32]) {
     return rc < 0 ? (int)rc : 0;
 }
 
-int port_station_secret(uint8_t out[32]) {
+static int keyslot(const char *slot, uint8_t out[32]) {
     uint32_t size_bytes = 32;
     long session = hwkey_open();
 
     if (session < 0)
         return (int)session;
-    long rc = hwkey_get_keyslot_data((hwkey_session_t)session, ENROL_KEYSLOT, out, &size_bytes);
+    long rc = hwkey_get_keyslot_data((hwkey_session_t)session, slot, out, &size_bytes);
     hwkey_close((hwkey_session_t)session);
     if (rc >= 0 && size_bytes == 32)
         return 0;
     crypto_wipe(out, 32);
     return rc < 0 ? (int)rc : ERR_BAD_LEN;
+}
+
+int port_station_secret(uint8_t out[32]) {
+    return keyslot(ENROL_KEYSLOT, out);
+}
+
+int port_link_secret(uint8_t out[32]) {
+    return keyslot(LINK_KEYSLOT, out);
 }
 
 uint64_t port_uptime_ns(void) {

@@ -8,6 +8,10 @@
 #   EDGED_STREAM_CHACHA20=1  processor without AES instructions, or not usable in user space
 #   EDGED_OEMBOOT=1          image for boards that are fused to start signed images alone
 #   EDGED_DBGSTAT=0..4       their debug ports (RFC 9711, dbgstat); 0: enabled
+#   EDGED_RELEASE_KEY=N,N,.. bytes of the DER public key (RSA-2048) that signs releases; without it the two
+#                            applications refuse each other on a port that is not emulated
+# Not measured:
+#   EDGED_SIGNATURE=HEX      that key's signature over this application's measurement (scripts/build-ta --sign)
 
 EDGED_SRCS := \
 	$(sort $(wildcard $(EDGED_DIR)/lib/*.c)) \
@@ -28,7 +32,7 @@ EDGED_MEASURED := $(EDGED_SRCS) \
 	$(sort $(wildcard $(addprefix $(EDGED_DIR)/,include/*.h lib/*.h $(EDGED_APP)/*.h port/trusty/*.h))) \
 	$(LOCAL_DIR)/manifest.json $(LOCAL_DIR)/rules.mk $(EDGED_DIR)/port/trusty/rules-common.mk
 EDGED_MEASUREMENT := $(firstword $(shell \
-	(echo "$(EDGED_APP) $(EDGED_PORT_WINDOW) $(EDGED_PORT_COUNTER) $(EDGED_STREAM_CHACHA20) $(EDGED_OEMBOOT) $(EDGED_DBGSTAT)"; \
+	(echo "$(EDGED_APP) $(EDGED_PORT_WINDOW) $(EDGED_PORT_COUNTER) $(EDGED_STREAM_CHACHA20) $(EDGED_OEMBOOT) $(EDGED_DBGSTAT) $(EDGED_RELEASE_KEY)"; \
 	 for f in $(EDGED_MEASURED); do sha256sum < $$f; done) | sha256sum))
 
 MANIFEST := $(LOCAL_DIR)/manifest.json
@@ -58,6 +62,13 @@ MODULE_CFLAGS += -DEDGED_OEMBOOT=$(EDGED_OEMBOOT)
 endif
 ifneq ($(EDGED_DBGSTAT),)
 MODULE_CFLAGS += -DEDGED_DBGSTAT=$(EDGED_DBGSTAT)
+endif
+
+ifneq ($(EDGED_RELEASE_KEY),)
+MODULE_CFLAGS += -DEDGED_RELEASE_KEY=$(EDGED_RELEASE_KEY)
+endif
+ifneq ($(EDGED_SIGNATURE),)
+MODULE_CFLAGS += -DEDGED_MEASUREMENT_SIGNATURE=\"$(EDGED_SIGNATURE)\"
 endif
 
 MODULE_LIBRARY_DEPS += \
