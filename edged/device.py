@@ -1,4 +1,5 @@
-"""What ``edgectl`` does with the key application: identity, certificate request, evidence, grants.
+"""What ``edgectl`` does with the key application: identity, certificate request, evidence, and
+grants, from files or from both owners' key servers.
 
 Each opens the key application's port for itself, which takes one client at a time: the bridge uses it briefly, and is
 waited for. What lies in files, sealed, is handed back first where a start forgot it.
@@ -8,18 +9,21 @@ import argparse
 import json
 import sys
 from contextlib import closing, contextmanager
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, Sequence, Tuple
 
 from edged.command import octets, read_file
 from edged.enclave import tipc, wire
 from edged.enclave.client import Connection, KeyClient
 from edged.enclave.keystore import KeyStore, connect
 from edged.enclave.wire import EvalCommand, KeyKind, Status
-from edged.errors import EdgedError, EnclaveError, KeyRefused, PackageError, UsageError, VerificationFailed
+from edged.errors import (
+    EdgedError, EnclaveError, KeyRefused, MissingInput, PackageError, UsageError, VerificationFailed)
 from edged.placing import SHARED, Placing
-from edged.trust import chain, cose, evidence, grant
+from edged.trust import chain, cose, evidence, grant, keyclient
 from edged.trust.chain import CLASSES
 from edged.trust.request import NONCE_BYTES, UEID_RANDOM
+
+_HTTPS = "https://"
 
 
 class Device:
@@ -84,19 +88,9 @@ def identity_request(device: Device, given: argparse.Namespace) -> None:
 def attest(device: Device, given: argparse.Namespace) -> None:
     nonce = _nonce(given.nonce)
     with device.identity() as client:
-        found = client.attest(nonce)
-        if "eval" not in _claims(found).applications:
-            _link(device.at)
-            found = client.attest(nonce)
-        ueid = _ueid(client.info())
+        found, ueid = _attested(device, client, nonce), _ueid(client.info())
     if device.store.chain.exists():
-        certificates = _chain(device)
-        found = evidence.with_chain(found, [chain.der(one) for one in certificates])
-        try:
-            evidence.parse(found).message.verify_rsa(certificates[0].public_key(), "evidence")
-        except VerificationFailed as error:
-            raise VerificationFailed("{}: its certificate is of another identity than device {} has: enrol it "
-                                     "again".format(device.store.chain, ueid.hex())) from error
+        found = _certified(device, found, ueid)
         print("{}: evidence of device {}".format(given.out, ueid.hex()))
     else:
         print("{}: evidence of device {}, WITHOUT certificates: {} is missing, as edged-city ca enrol writes it".format(
@@ -108,18 +102,28 @@ def attest(device: Device, given: argparse.Namespace) -> None:
 
 
 def install_grant(device: Device, given: argparse.Namespace) -> None:
-    """All are judged before the first is handed over."""
     grants = [(path, read_file(path)) for path in given.files]
     with device.identity() as client:
-        here = client.info().device
-        read = [_read_grant(path, content, here) for path, content in grants]
-        for (path, content), found in sorted(zip(grants, read), key=_number):
-            try:
-                device.store.install(client, content)
-            except EnclaveError as error:
-                raise _named(path, error)
-            print("{}: slot {} has {} key {}, number {}".format(
-                path, found.slot, found.kind.name.lower(), found.key_id.hex(), found.number))
+        _install(device, client, grants)
+
+
+def fetch_grants(device: Device, given: argparse.Namespace) -> None:
+    """The key application's port is free for others while the server is asked."""
+    address = given.server[len(_HTTPS):] if given.server.startswith(_HTTPS) else given.server
+    if not device.store.chain.exists():
+        raise MissingInput("{}: is missing, as edged-city ca enrol writes it: a key server wants it".format(
+            device.store.chain))
+    with device.identity() as client:
+        ueid = _ueid(client.info())
+
+    def answer(nonce: bytes) -> bytes:
+        with device.identity() as client:
+            return _certified(device, _attested(device, client, nonce), ueid)
+
+    came = keyclient.fetch_grants(address, given.ca, ueid, answer)
+    with device.identity() as client:
+        _install(device, client, [("{}: grant {}".format(address, number), content)
+                                  for number, content in enumerate(came, 1)])
 
 
 def clear_slot(device: Device, given: argparse.Namespace) -> None:
@@ -129,6 +133,40 @@ def clear_slot(device: Device, given: argparse.Namespace) -> None:
         device.store.bring_back(client)
         device.store.clear(client, given.slot)
     print("slot {} is empty".format(given.slot))
+
+
+def _attested(device: Device, client: KeyClient, nonce: bytes) -> bytes:
+    """Evidence, of both applications where that can be."""
+    found = client.attest(nonce)
+    if "eval" not in _claims(found).applications:
+        _link(device.at)
+        found = client.attest(nonce)
+    return found
+
+
+def _certified(device: Device, found: bytes, ueid: bytes) -> bytes:
+    """Evidence with the certificates of identity.chain. Raises VerificationFailed where they are another identity's."""
+    certificates = _chain(device)
+    made = evidence.with_chain(found, [chain.der(one) for one in certificates])
+    try:
+        evidence.parse(made).message.verify_rsa(certificates[0].public_key(), "evidence")
+    except VerificationFailed as error:
+        raise VerificationFailed("{}: its certificate is of another identity than device {} has: enrol it "
+                                 "again".format(device.store.chain, ueid.hex())) from error
+    return made
+
+
+def _install(device: Device, client: KeyClient, grants: Sequence[Tuple[str, bytes]]) -> None:
+    """grants : (where from, it)      All are judged before the first is handed over."""
+    here = client.info().device
+    read = [_read_grant(name, content, here) for name, content in grants]
+    for (name, content), found in sorted(zip(grants, read), key=_number):
+        try:
+            device.store.install(client, content)
+        except EnclaveError as error:
+            raise _named(name, error)
+        print("{}: slot {} has {} key {}, number {}".format(
+            name, found.slot, found.kind.name.lower(), found.key_id.hex(), found.number))
 
 
 def _number(entry: Tuple[Any, grant.Grant]) -> int:

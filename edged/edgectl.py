@@ -69,6 +69,12 @@ def main(arguments: Optional[List[str]] = None) -> int:
     installed.add_argument("--root", metavar="DIR", default="/", help="of another system than this one")
     installed.set_defaults(run=run_install)
 
+    agreed = commands.add_parser("agreement", help="read what both owners agreed on")
+    verbs = agreed.add_subparsers(required=True, dest="verb", metavar="COMMAND")
+    terms = verbs.add_parser("show", help="print its terms as text, and who signed it")
+    terms.add_argument("file", metavar="FILE", help="a draft, or signed by one party or both")
+    terms.set_defaults(run=run_agreement_show)
+
     _add_device(commands)
     return command.run(parser, arguments)
 
@@ -103,6 +109,13 @@ def _add_device(commands: Any) -> None:
     granted = add(commands, "install-grant", "install_grant", "hand grants of the model's owner and the city over",
                   description="Have the key application take grants, one after the other, and keep its new state.")
     granted.add_argument("files", metavar="FILE", nargs="+")
+
+    fetched = add(commands, "fetch-grants", "fetch_grants", "get grants from a key server, and hand them over",
+                  description="Answer the challenge of the model owner's or the city's key server with evidence, and "
+                              "have the key application take the grants that it gives.")
+    fetched.add_argument("--server", metavar="HOST:PORT", required=True, help="https:// before it is understood")
+    fetched.add_argument("--ca", metavar="FILE", required=True,
+                         help="certificates in PEM: who alone is believed for the server's")
 
     cleared = add(commands, "clear-slot", "clear_slot", "wipe one key of the key application",
                   description="Wipe a key for good: the grant that brought it is not taken again.")
@@ -214,6 +227,11 @@ def run_events(given: argparse.Namespace) -> None:
         return
     for row in rows:
         print("{id} {name} ({level})\n    {meaning}\n    remedy: {remedy}".format(**row))
+
+
+def run_agreement_show(given: argparse.Namespace) -> None:
+    from edged import negotiation
+    print(negotiation.show_agreement(given.file), end="")
 
 
 def run_install(given: argparse.Namespace) -> None:

@@ -49,23 +49,26 @@ class Site:
     """Makes everything in ``folder``, which is new or empty. cameras : name -> its table's lines, without the key
 
     address : where the subscriber listens, tcp://127.0.0.1:PORT
+    granted : no key comes in clear; who fills the slots by grants finds what they are made of here
     """
 
     def __init__(self, folder: str, model: Model, model_id: str, terms: Terms, cameras: Dict[str, Sequence[str]],
                  address: str, placement: str = "masked", transport: str = "window", threads: Optional[int] = None,
-                 log: str = "text") -> None:
+                 log: str = "text", granted: bool = False) -> None:
         self.folder, self.address = Path(folder), address
         self.city, self.node = self.folder / "city", self.folder / "node"
         self.run = self.node / "run"
         self.config = self.node / "edged.toml"
         self._cameras, self._log = cameras, log
         self._placement, self._transport, self._threads = placement, transport, threads
+        self._granted = granted
         owner, model_key, key_id = Ed25519PrivateKey.generate(), os.urandom(32), os.urandom(16)
+        self.owner, self.model_key = owner, model_key
         public = keys.make_keys(str(self.city))
         self.recipient = public.recipients[0].rcpt
         self._server_key = public.curve
         now_s = int(time.time())
-        signed = keys.demo_agreement(
+        self.signed = signed = keys.demo_agreement(
             str(self.city), owner, ModelTerms(model_id, 1, key_id),
             [Rule(label, round(least * ONE), cool_down_s) for label, least, cool_down_s in terms.rules],
             body_for(len(model.labels), len(terms.rules)), now_s - YEAR_S, now_s + YEAR_S, terms.status,
@@ -73,7 +76,7 @@ class Site:
             clips_per_hour=terms.clips_per_hour, sees=terms.sees)
         bundle = self.folder / "bundle"
         self.subscriber = keys.init(str(self.city), signed, address, address, list(cameras), str(bundle),
-                                    mo=keys.public_bytes(owner), model_key=model_key)
+                                    mo=keys.public_bytes(owner), model_key=None if granted else model_key)
         self.node.mkdir(mode=0o700)
         self._write(self.node / "model.pkg", package.pack(model, model_key, owner, model_id, key_id=key_id))
         self._write(self.config, self._text().encode("utf-8"))
@@ -88,9 +91,11 @@ class Site:
     def _text(self) -> str:
         lines = ["schema = 1", "[node]", 'name = "{}"'.format(NODE), 'state = "state"', 'run = "run"',
                  'log = "{}"'.format(self._log),
-                 "[enclave]", 'kind = "host"', 'keys = "slots"', 'package = "model.pkg"',
+                 "[enclave]", 'kind = "host"', 'package = "model.pkg"',
                  'agreements = ["agreement.cose"]', 'placement = "{}"'.format(self._placement),
                  'transport = "{}"'.format(self._transport), "[accelerator]", 'kind = "cpu"']
+        if not self._granted:
+            lines.insert(lines.index('kind = "host"') + 1, 'keys = "slots"')
         lines += [] if self._threads is None else ["threads = {}".format(self._threads)]
         for name, more in self._cameras.items():
             lines += ["[camera.{}]".format(name), 'key = "cameras/{}.key"'.format(name)] + list(more)

@@ -5,15 +5,19 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import cbor2
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import edged
@@ -25,7 +29,10 @@ from edged.errors import AcceleratorError
 from edged.model import quantise, stgcn
 from edged.offload.bridge import TRANSPORTS, Bridge
 from edged.offload.product import NumpyAccelerator
+from edged.trust import agreement_text, evidence, grant, keyclient
 from edged.trust.agreement import open_agreement, sign
+from edged.trust.certificates import Authority
+from edged.trust.chain import EMULATED
 from processes import is_alive
 
 COMMANDS = {"edged": cli.main, "edgectl": edgectl.main, "edged-owner": owner.main, "edged-city": city.main}
@@ -539,8 +546,6 @@ def test_a_process_that_shall_end_with_somebody_else_than_its_parent_ends_with_2
 
 
 def test_edged_enclave_says_that_it_is_ready_once_its_keys_are_in_and_ends_well_on_sigterm(node):
-    import socket
-
     from edged.enclave import tipc
     from edged.enclave.client import KeyClient
 
@@ -586,3 +591,109 @@ def test_a_command_may_return_its_exit_code(capsys):
     parser = command.parser("edgectl", None)
     parser.set_defaults(run=lambda _: 69)
     assert command.run(parser, []) == 69
+
+
+# What edgectl has of both parties' papers.
+
+
+def test_edgectl_shows_an_agreement_as_text(evaluated, tmp_path, capsys):
+    folder, _ = evaluated
+    agreed = open_agreement((folder / "agreement").read_bytes())
+    assert edgectl.main(["agreement", "show", str(folder / "agreement")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("# agreement 1, signed by the model owner and the query data owner\n# digest {}\n".format(
+        agreed.digest.hex()))
+    assert agreement_text.read("shown", shown.encode()) == agreed
+    (tmp_path / "draft.toml").write_text(shown)
+    assert edgectl.main(["agreement", "show", str(tmp_path / "draft.toml")]) == 0
+    assert "signed by nobody" in capsys.readouterr().out
+
+
+def test_an_agreement_that_cannot_be_shown_is_one_line(evaluated, tmp_path, capsys):
+    folder, _ = evaluated
+    signed = (folder / "agreement").read_bytes()
+    fails(capsys, 66, "No such file", edgectl.main, "agreement", "show", str(tmp_path / "none"))
+    (tmp_path / "altered").write_bytes(signed[:-1] + bytes([signed[-1] ^ 1]))
+    fails(capsys, 76, "altered", edgectl.main, "agreement", "show", str(tmp_path / "altered"))
+    (tmp_path / "cut").write_bytes(signed[:40])
+    fails(capsys, 65, "cut", edgectl.main, "agreement", "show", str(tmp_path / "cut"))
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory):
+    """The folder of running applications, with an identity and its certificates."""
+    authority, now_s, secret = Authority(str(tmp_path_factory.mktemp("ca") / "ca")), int(time.time()), os.urandom(32)
+    authority.create("Testing", b"a passphrase of a test", now_s)
+    authority.add_board("0001", "north", EMULATED, secret, b"a passphrase of a test")
+    with tempfile.TemporaryDirectory(prefix="edged-") as name:
+        folder = Path(name)
+        folder.joinpath("station.secret").write_bytes(secret)
+        folder.joinpath("station.secret").chmod(0o600)
+        with host.HostEnclave(folder):
+            request = str(tmp_path_factory.mktemp("request") / "request")
+            assert edgectl.main(["identity", "new", "--at", name]) == 0
+            assert edgectl.main(["identity", "request", "--at", name, "--out", request, "--challenge",
+                                 authority.challenge("0001", now_s).hex()]) == 0
+            made = authority.enrol("0001", Path(request).read_bytes(), b"a passphrase of a test", now_s)
+            folder.joinpath("identity.chain").write_bytes(made.chain)
+            folder.joinpath("ca.pem").write_bytes(authority.certificate("root").public_bytes(
+                serialization.Encoding.PEM))
+            yield folder
+
+
+def fetch(folder, server="localhost:9", ca=None):
+    return ["fetch-grants", "--at", str(folder), "--server", server, "--ca", str(ca or folder / "ca.pem")]
+
+
+@pytest.fixture
+def key_server(monkeypatch):
+    """A key server's answer, in its place: the grants that ``answer`` makes of a device's evidence."""
+    def put(*answers):
+        def fetch_grants(address, ca, ueid, attest):
+            seen.append((address, ca, ueid, evidence.parse(attest(bytes(range(32))))))
+            return tuple(answer(seen[-1][-1].claims.grant) for answer in answers)
+
+        monkeypatch.setattr(keyclient, "fetch_grants", fetch_grants)
+        return seen
+
+    seen = []
+    return put
+
+
+def granting(number, slot=5, signer=Ed25519PrivateKey.generate()):
+    return lambda receiver: grant.make(wire.KeyKind.DATA, slot, b"k" * 32, b"i" * 16, number, b"a" * 32, receiver,
+                                       signer)
+
+
+def test_fetch_grants_installs_what_comes(certified, key_server, capsys):
+    seen = key_server(granting(2), granting(1))
+    assert edgectl.main(fetch(certified, "https://keys.example:7444")) == 0
+    output = capsys.readouterr()
+    assert (output.err, output.out.count("\n")) == ("", 2)
+    assert "keys.example:7444: grant 1: slot 5 has data key {}, number 2\n".format((b"i" * 16).hex()) in output.out
+    address, ca, ueid, found = seen[0]
+    assert (address, ca) == ("keys.example:7444", str(certified / "ca.pem"))
+    assert (found.claims.ueid, found.claims.nonce, len(found.chain)) == (ueid, bytes(range(32)), 2)
+    assert set(found.claims.applications) == {"key", "eval"}
+    fails(capsys, 76, "keys.example:7444: grant 2: ", edgectl.main, *fetch(certified, "keys.example:7444"))
+
+
+def test_fetch_grants_judges_all_before_it_hands_over_one(certified, key_server, capsys):
+    for bad, code, line in [(lambda _: b"nonsense", 65, "grant is not a COSE_Sign1"),
+                            (lambda receiver: granting(1, 6)(receiver)[:-1] + b"\0", 76, "does not verify")]:
+        key_server(granting(1, 6), bad)
+        fails(capsys, code, line, edgectl.main, *fetch(certified))
+    assert edgectl.main(["identity", "show", "--at", str(certified)]) == 0
+    assert json.loads(capsys.readouterr().out)["key_slots"][6] == "empty"
+
+
+def test_fetch_grants_says_in_one_line_what_is_wrong(certified, tmp_path, capsys):
+    with closing(socket.socket()) as nobody:
+        nobody.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        fails(capsys, 69, "see that it runs", edgectl.main,
+              *fetch(certified, "https://127.0.0.1:{}".format(nobody.getsockname()[1])))
+    for server in ("localhost", "http://localhost:1", "https://localhost:1/", "localhost:0", ""):
+        fails(capsys, 2, "not a key server's address", edgectl.main, *fetch(certified, server))
+    fails(capsys, 66, "none.pem", edgectl.main, *fetch(certified, ca=tmp_path / "none.pem"))
+    fails(capsys, 65, "not certificates", edgectl.main, *fetch(certified, ca=certified / "identity.sealed"))
+    fails(capsys, 66, "identity.chain: is missing", edgectl.main, *fetch(certified), "--keep", str(tmp_path))
