@@ -80,13 +80,17 @@ def main(arguments: Optional[List[str]] = None) -> int:
     negotiation.add_agreement(commands)
     for signed in (authority.add_sign_reference(commands, _signing_key),
                    negotiation.add_sign(commands, Party.QUERY_DATA_OWNER, _signing_key),
-                   serving.add_serve(commands, lambda given: holder.of_city(given.dir))):
+                   serving.add_serve(commands, _holder), serving.add_grant(commands, _holder)):
         _with_folder(signed)
     return command.run(parser, arguments)
 
 
 def _with_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dir", metavar="DIR", default=".", help="the city's folder (default: this one)")
+
+
+def _holder(given: argparse.Namespace) -> holder.Holder:
+    return holder.of_city(given.dir)
 
 
 def _signing_key(given: argparse.Namespace) -> Ed25519PrivateKey:

@@ -44,7 +44,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     negotiation.add_agreement(commands)
     for signed in (authority.add_sign_reference(commands, _signing_key),
                    negotiation.add_sign(commands, Party.MODEL_OWNER, _signing_key),
-                   serving.add_serve(commands, _holder)):
+                   serving.add_serve(commands, _holder), serving.add_grant(commands, _holder)):
         signed.add_argument("--keys", metavar="RING", required=True)
         signed.add_argument("--passphrase-file", metavar="FILE", required=True)
     _add_report(commands)

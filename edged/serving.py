@@ -1,20 +1,27 @@
-"""What `edged-owner` and `edged-city` do alike with a key server: serve, nodes, audit. The work: edged/keyserver."""
+"""What `edged-owner` and `edged-city` do alike to grant keys: serve, grant (without a server), nodes, audit.
+
+The work: edged/keyserver.
+"""
 
 import argparse
 import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any, Callable, Optional
 
 from edged import command
-from edged.errors import MissingInput, UsageError, VerificationFailed
+from edged.errors import MissingInput, PackageError, UsageError, VerificationFailed
 from edged.keyserver import config as configs
 from edged.keyserver.config import ServerConfig
 from edged.keyserver.holder import Holder
 from edged.keyserver.ledger import Ledger, Node, Standing
+from edged.placing import SHARED, Placing
 from edged.stopping import Stop
-from edged.trust import agreement_text
+from edged.trust import agreement_text, grant, keyprotocol
+from edged.trust.keyprotocol import Status
+from edged.trust.request import UEID_BYTES
 
 
 def add_serve(commands: Any, holder: Callable[[argparse.Namespace], Holder]) -> argparse.ArgumentParser:
@@ -32,6 +39,48 @@ def add_serve(commands: Any, holder: Callable[[argparse.Namespace], Holder]) -> 
     for one in (served, listed, audited):
         one.add_argument("--config", metavar="FILE", default=configs.FILE, help="default ./%(default)s")
     return served
+
+
+def add_grant(commands: Any, holder: Callable[[argparse.Namespace], Holder]) -> argparse.ArgumentParser:
+    """`grant`; the caller adds where its keys are."""
+    made = commands.add_parser(
+        "grant", help="what a key server does, by files that a technician carries",
+        description="By the key server's configuration and in its ledger, no server running: a challenge for a device; "
+                    "then, for its evidence, grants that are good for that device alone.")
+    what = made.add_mutually_exclusive_group(required=True)
+    what.add_argument("--challenge", metavar="UEID", help="print a nonce for `edgectl attest`, good once")
+    what.add_argument("--evidence", metavar="FILE", help="the device's answer")
+    made.add_argument("--out", metavar="DIR", help="with --evidence: for the grants, SLOT.grant each")
+    made.add_argument("--config", metavar="FILE", default=configs.FILE, help="default ./%(default)s")
+    made.set_defaults(run=run_grant, holder=holder)
+    return made
+
+
+def run_grant(given: argparse.Namespace) -> None:
+    from edged.keyserver.office import Office
+    if (given.evidence is None) != (given.out is None):
+        raise UsageError("--evidence and --out go together")
+    ueid = None if given.challenge is None else command.octets(given.challenge, "--challenge", UEID_BYTES)
+    body = keyprotocol.ask(ueid) if ueid is not None else command.read_file(given.evidence)
+    config = configs.load(given.config)
+    office = Office(config, given.holder(given))
+    try:
+        answer = office.challenge(body) if ueid is not None else office.evidence(body)
+    finally:
+        office.close()
+    if answer.status != Status.OK:
+        reason = keyprotocol.read_refusal(answer.body)
+        raise PackageError(reason) if answer.status == Status.MALFORMED else VerificationFailed(reason)
+    if ueid is not None:
+        print(keyprotocol.read_challenge(answer.body).hex())
+        return
+    placing = Placing()
+    for made in keyprotocol.read_grants(answer.body):
+        header = grant.open_grant(made)
+        path = Path(given.out) / "{}.grant".format(header.slot)
+        placing.add(path, made, SHARED)
+        print("{}: {} key of slot {}, number {}".format(path, header.kind.name.lower(), header.slot, header.number))
+    placing.commit()
 
 
 def run_serve(given: argparse.Namespace) -> None:

@@ -614,3 +614,42 @@ def test_the_command_serves_until_it_is_told_to_stop(site, terms, tmp_path):
         process.kill()
         process.stderr.close()
         process.wait()
+
+
+# -------------------------------------------------------------------------------------------------- without a server
+
+
+@pytest.fixture
+def desk(site, city, monkeypatch):
+    """edged-city grant with these arguments: its exit code."""
+    monkeypatch.setattr(ServerOffice.__init__, "__defaults__", (lambda: NOW,))
+    site.configure()
+    return lambda *given: city_program.main(
+        ["grant", "--dir", str(city), "--config", str(site.folder / configs.FILE)] + list(given))
+
+
+def test_grants_are_made_as_files_by_the_same_rules(site, desk, office, city, capsys, tmp_path):
+    device = office.device
+    assert desk("--challenge", device.ueid.hex()) == 0
+    nonce = bytes.fromhex(capsys.readouterr().out.strip())
+    evidence = device.attests(device.claims(nonce), office.chains["hardware"])
+    (tmp_path / "evidence").write_bytes(evidence)
+    assert desk("--evidence", str(tmp_path / "evidence"), "--out", str(tmp_path / "grants")) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [path.name for path in sorted((tmp_path / "grants").iterdir())] == ["1.grant", "2.grant", "3.grant"]
+    assert len(said) == 3 and "data key of slot 1, number " in said[0]
+    header, key = opened(device, (tmp_path / "grants" / "1.grant").read_bytes())
+    assert key == (city / "data.key").read_bytes() and header.slot == 1
+    assert standing(site, device) is Standing.PASSED
+    assert desk("--evidence", str(tmp_path / "evidence"), "--out", str(tmp_path / "again")) == 76
+    assert "each is good once" in capsys.readouterr().err and not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("given, code, message", [
+    (["--challenge", "00"], 2, "--challenge"), (["--challenge", "00" * 17, "--out", "x"], 2, "go together"),
+    (["--evidence", "README.md"], 2, "go together"), (["--evidence", "setup.cfg", "--out", "x"], 65, "evidence"),
+    (["--evidence", "nowhere", "--out", "x"], 66, "nowhere")])
+def test_what_is_no_request_for_grants_is_one_line(desk, capsys, given, code, message):
+    assert desk(*given) == code
+    said = capsys.readouterr()
+    assert message in said.err and len(said.err.splitlines()) == 1 and not said.out
