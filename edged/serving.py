@@ -50,7 +50,7 @@ def add_grant(commands: Any, holder: Callable[[argparse.Namespace], Holder]) -> 
     what = made.add_mutually_exclusive_group(required=True)
     what.add_argument("--challenge", metavar="UEID", help="print a nonce for `edgectl attest`, good once")
     what.add_argument("--evidence", metavar="FILE", help="the device's answer")
-    made.add_argument("--out", metavar="DIR", help="with --evidence: for the grants, SLOT.grant each")
+    made.add_argument("--out", metavar="DIR", help="with --evidence: a new folder for the grants, SLOT.grant each")
     made.add_argument("--config", metavar="FILE", default=configs.FILE, help="default ./%(default)s")
     made.set_defaults(run=run_grant, holder=holder)
     return made
@@ -63,6 +63,8 @@ def run_grant(given: argparse.Namespace) -> None:
     ueid = None if given.challenge is None else command.octets(given.challenge, "--challenge", UEID_BYTES)
     body = keyprotocol.ask(ueid) if ueid is not None else command.read_file(given.evidence)
     config = configs.load(given.config)
+    if given.out is not None and os.path.lexists(given.out):
+        raise UsageError("{}: is there already: name a new folder".format(given.out))
     office = Office(config, given.holder(given))
     try:
         answer = office.challenge(body) if ueid is not None else office.evidence(body)
@@ -74,13 +76,15 @@ def run_grant(given: argparse.Namespace) -> None:
     if ueid is not None:
         print(keyprotocol.read_challenge(answer.body).hex())
         return
-    placing = Placing()
+    placing, lines = Placing(), []
     for made in keyprotocol.read_grants(answer.body):
         header = grant.open_grant(made)
         path = Path(given.out) / "{}.grant".format(header.slot)
         placing.add(path, made, SHARED)
-        print("{}: {} key of slot {}, number {}".format(path, header.kind.name.lower(), header.slot, header.number))
+        lines.append("{}: {} key of slot {}, number {}".format(path, header.kind.name.lower(), header.slot,
+                                                              header.number))
     placing.commit()
+    print("\n".join(lines))
 
 
 def run_serve(given: argparse.Namespace) -> None:

@@ -119,3 +119,18 @@ def test_what_is_wrong_elsewhere_is_one_line(tmp_path):
     (tmp_path / "bad.toml").write_text("schema = 1\nnodes = 1\n")
     refused(78, "bad.toml:2", "--chain", "c", "--config", tmp_path / "bad.toml")
     refused(69, "edged enclave --dir", "--challenge", "11" * 32, "--request", tmp_path / "r", "--at", tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone writes for others")
+def test_root_writes_through_no_link_of_the_folders_owner(tmp_path):
+    """Whoever owns the folder may guess names in it."""
+    place, own = tmp_path / "place", tmp_path / "roots.own"
+    place.mkdir()
+    own.write_bytes(b"root's own")
+    own.chmod(0o600)
+    for number in range(os.getpid(), os.getpid() + 400):
+        for name in ("station.secret.new-{}", ".station.secret.new-{}"):
+            (place / name.format(number)).symlink_to(own)
+    os.chown(str(place), 12345, 12345)
+    subprocess.run([str(ENROL), "--emulated", "--at", str(place)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert own.read_bytes() == b"root's own" and own.stat().st_uid == 0

@@ -608,13 +608,17 @@ def test_edgectl_installs_grants_and_keeps_them(tmp_path, capsys):
         assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["key_slots"][FREE_SLOT] == "empty"
 
 
+def flipped(content):
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
 def test_edgectl_judges_all_grants_before_it_hands_over_one(tmp_path, capsys):
     with alone() as node:
         right, wrong = tmp_path / "right", tmp_path / "wrong"
         right.write_bytes(node.grant(FREE_SLOT))
         for content, code, said in [(b"nonsense", 65, "grant is not a COSE_Sign1"),
                                     (node.grant(FREE_SLOT, receiver=receiver()), 77, "is for device"),
-                                    (node.grant(FREE_SLOT)[:-1] + b"\0", 76, "does not verify")]:
+                                    (flipped(node.grant(FREE_SLOT)), 76, "does not verify")]:
             wrong.write_bytes(content)
             assert run("install-grant", right, wrong, "--at", node.folder) == code
             lines = capsys.readouterr().err.splitlines()

@@ -616,6 +616,15 @@ def test_the_command_serves_until_it_is_told_to_stop(site, terms, tmp_path):
         process.wait()
 
 
+@pytest.mark.parametrize("odd", [1 << 20000, [1 << 20000], {1 << 20000: 1}], ids=["number", "list", "map"])
+def test_a_number_that_python_does_not_print_is_malformed_like_any_other(server, site, odd):
+    body = canonical.encode({"form": "edged challenge request 1", "ueid": odd})
+    status, reason = server.refused(body, keyprotocol.CHALLENGE)
+    assert status == 400 and "thousands of digits" in reason
+    status, _ = server.refused(canonical.encode({odd if isinstance(odd, int) else 1: 2}), keyprotocol.CHALLENGE)
+    assert status == 400
+
+
 # -------------------------------------------------------------------------------------------------- without a server
 
 

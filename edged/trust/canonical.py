@@ -32,8 +32,19 @@ def decode(encoded: bytes, what: str, kind: str = "map") -> Any:
 
 def one_line(value: Any) -> str:
     """Of an error or a value, printable and short: what a stranger sent may be neither."""
-    text = " ".join(str(value).split())
+    try:
+        text = " ".join(str(value).split())
+    except ValueError:  # Python prints no number of thousands of digits
+        text = "a number of thousands of digits, or holds one"
     return text if len(text) <= _SHOWN else text[:_SHOWN - 4] + " ..."
+
+
+def _shown(value: Any) -> str:
+    """As the sender would write it."""
+    try:
+        return one_line(repr(value))
+    except ValueError:
+        return one_line(value)
 
 
 def fields(value: Any, names: Union[Collection[str], Mapping[int, str]], what: str,
@@ -65,7 +76,7 @@ class Fields:
         """Of a list, whose places have these names."""
         parts = names.split()
         if type(row) is not list or len(row) != len(parts):
-            raise PackageError("{}: {} is not a list of {}".format(what, one_line(repr(row)), ", ".join(parts)))
+            raise PackageError("{}: {} is not a list of {}".format(what, _shown(row), ", ".join(parts)))
         return cls(dict(zip(parts, row)), what)
 
     def __contains__(self, name: str) -> bool:
@@ -74,7 +85,7 @@ class Fields:
     def take(self, name: str, kind: type, holds: Callable[[Any], bool], rule: str) -> Any:
         value = self._values[name]
         if type(value) is not kind or not holds(value):
-            raise PackageError("{}: {} is {}, must be {}".format(self.what, name, one_line(repr(value)), rule))
+            raise PackageError("{}: {} is {}, must be {}".format(self.what, name, _shown(value), rule))
         return value
 
     def form(self, form: str) -> None:

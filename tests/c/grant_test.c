@@ -169,7 +169,8 @@ static void test_without_a_store_granted_keys_are_locked(void) {
     uint8_t state[sizeof(struct key_state)], agreement[32] = {9};
 
     begin(false);
-    CHECK(take() == EDGED_OK && derive(&link, 3, &m) == EDGED_OK && keylink_fits(&m, agreement), "with one: used");
+    CHECK(take() == EDGED_OK && derive(&link, 3, &m) == EDGED_ERR_UNAVAILABLE, "not before its state is kept");
+    CHECK(commit() == EDGED_OK && derive(&link, 3, &m) == EDGED_OK && keylink_fits(&m, agreement), "with one: used");
     agreement[31] = 1;
     CHECK(!keylink_fits(&m, agreement), "another agreement");
     begin(true);

@@ -52,6 +52,7 @@ static enum edged_status open_link(struct keylink *k) {
     bool reconnected = false;
     enum edged_status status = EDGED_ERR_UNAVAILABLE;
 
+    crypto_wipe(k->key, sizeof(k->key));
     k->open = 0;
     k->counter = 0;
     if (link_hello(&mine, private_key) == 0)

@@ -235,6 +235,8 @@ static enum edged_status derive_key(const struct key_app *k, const struct key_de
         return EDGED_ERR_KEY;
     if (is_granted(k, ask->slot) && k->state.locked)
         return EDGED_ERR_LOCKED;
+    if (is_granted(k, ask->slot) && k->state.pending)
+        return EDGED_ERR_ORDER; /* else a key might be used under a state that the next start takes back */
     memset(m, 0, sizeof(*m));
     memcpy(m->key_id, s->key_id, sizeof(m->key_id));
     memcpy(m->verifier, s->verifier, sizeof(m->verifier));

@@ -11,7 +11,7 @@
 #   EDGED_RELEASE_KEY=N,N,.. bytes of the DER public key (RSA-2048) that signs releases; without it the two
 #                            applications refuse each other on a port that is not emulated
 # Not measured:
-#   EDGED_SIGNATURE=HEX      that key's signature over this application's measurement (scripts/build-ta --sign)
+#   EDGED_SIGNATURE=HEX      that key's signature over this application's measurement (python -m edged.trust.release sign)
 
 EDGED_SRCS := \
 	$(sort $(wildcard $(EDGED_DIR)/lib/*.c)) \
