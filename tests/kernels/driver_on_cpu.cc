@@ -223,10 +223,10 @@ CUresult cuLaunchKernel(CUfunction function, unsigned wide, unsigned high, unsig
         *(size_t *)extra[3] != size)
         return CUDA_ERROR_INVALID_VALUE;
     memcpy(&given, extra[1], size);
-    const u32 *s = given.shape; /* persons, frames in, out, joints, channels, rows, taps, ... */
     std::string name = ((Kernel *)function)->name;
     Context *of = current.back();
     ((Stream *)stream)->queue.push_back({nullptr, [=] {
+        const u32 *s = given.shape; /* persons, frames in, out, joints, channels, rows, taps, ... */
         const size_t in = 4ul * s[0] * s[1] * s[3] * s[4], out = 4ul * s[0] * s[2] * s[3] * s[5];
         if (!holds((CUdeviceptr)given.w, 4ul * s[5] * s[6] * s[4]) || !holds((CUdeviceptr)given.x, in) ||
             !holds((CUdeviceptr)given.y, out) || (given.u != nullptr && !holds((CUdeviceptr)given.u, out)) ||
