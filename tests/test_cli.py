@@ -678,9 +678,13 @@ def test_fetch_grants_installs_what_comes(certified, key_server, capsys):
     fails(capsys, 76, "keys.example:7444: grant 2: ", edgectl.main, *fetch(certified, "keys.example:7444"))
 
 
+def flipped(content):
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
 def test_fetch_grants_judges_all_before_it_hands_over_one(certified, key_server, capsys):
     for bad, code, line in [(lambda _: b"nonsense", 65, "grant is not a COSE_Sign1"),
-                            (lambda receiver: granting(1, 6)(receiver)[:-1] + b"\0", 76, "does not verify")]:
+                            (lambda receiver: flipped(granting(1, 6)(receiver)), 76, "does not verify")]:
         key_server(granting(1, 6), bad)
         fails(capsys, code, line, edgectl.main, *fetch(certified))
     assert edgectl.main(["identity", "show", "--at", str(certified)]) == 0

@@ -310,7 +310,8 @@ def test_reference_values_of_another_signer_stop_the_server(site):
 
 
 def test_an_agreement_that_another_signed_stops_the_server(site, terms):
-    site.put("agreement.cose", site.signed(terms)[:-1] + b"\0")
+    signed = site.signed(terms)
+    site.put("agreement.cose", signed[:-1] + bytes([signed[-1] ^ 1]))
     with pytest.raises(VerificationFailed, match="the query data owner's signature does not verify"):
         with site.serving():
             pass
