@@ -66,8 +66,9 @@ def test_every_layer_of_the_published_network_is_exact_over_few_frames(kernels, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("case", published(2, 300, 18), ids=str)
+@pytest.mark.parametrize("case", published(1, 300, 18), ids=str)
 def test_every_layer_of_the_published_network_is_exact(kernels, case, name):
+    """Of one person: more of them are more blocks of the same, and CI's time is short."""
     compare(kernels, name, case)
 
 
