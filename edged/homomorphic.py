@@ -13,7 +13,6 @@ Source: J. Fan, F. Vercauteren, "Somewhat Practical Fully Homomorphic Encryption
 import argparse
 import json
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from statistics import median
@@ -96,7 +95,6 @@ def masked(clips: int) -> Dict[str, float]:
     expected = [reference.run(model, clip)[0] for model in models]
     costs: Dict[str, List[float]] = {}
     with ExitStack() as stack:
-        stack.enter_context(tempfile.TemporaryDirectory(prefix="edged-bench-"))
         accelerator = CpuAccelerator(1)
         stack.callback(accelerator.close)
         placements = (wire.Placement.MASKED, wire.Placement.INPUTS)

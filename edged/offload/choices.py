@@ -6,11 +6,11 @@ alone, and is never needed: what is damaged, was measured elsewhere or cannot be
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Dict, Optional, Tuple
 
 from edged.offload import cubins
+from edged.placing import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,8 @@ class Choices:
         self._fastest[_key(product)] = name
         if self._path is not None:
             try:
-                fresh = self._path.with_name(self._path.name + ".new")
-                fresh.write_text(json.dumps({"of": self._of, "fastest": self._fastest}, indent=1) + "\n", "utf-8")
-                os.replace(str(fresh), str(self._path))
+                kept = json.dumps({"of": self._of, "fastest": self._fastest}, indent=1) + "\n"
+                replace_file(self._path, kept.encode("utf-8"))
             except OSError as error:
                 log.info("%s: %s: kernels are measured again next time", self._path, error.strerror)
         return name

@@ -1,18 +1,19 @@
 """The compiled kernels: one file for each architecture, and what it was made of.
 
 ``kernels.sm_87.cubin`` lies beside ``kernels.sm_87.json``: {"arch", "source", "cubin", "compiler", "kernels"}, source and
-cubin being SHA-256, and of each kernel its registers, shared memory and spills. What was made of another source than the one beside this file is refused: it would compute something
-else.
+cubin being SHA-256, and of each kernel its registers, shared memory and spills. What was made of another source than
+the one beside this file is refused: it would compute something else.
 """
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Dict, List, NamedTuple
 
 from edged.errors import AcceleratorError
+from edged.placing import replace_file
 
+PUBLIC = 0o644  # whoever runs a bridge reads them
 SOURCE = Path(__file__).with_name("kernels.cu")
 # Xavier, Orin, Hopper, Thor.
 ARCHITECTURES = ("sm_72", "sm_87", "sm_90", "sm_110")
@@ -45,9 +46,7 @@ def write(folder: Path, arch: str, cubin: bytes, compiler: str, uses: Dict[str, 
     made_of = json.dumps({"arch": arch, "source": source_digest(), "cubin": hashlib.sha256(cubin).hexdigest(),
                           "compiler": compiler, "kernels": uses}, indent=2) + "\n"
     for place, content in ((path, cubin), (path.with_suffix(".json"), made_of.encode("utf-8"))):
-        fresh = place.with_name("." + place.name)
-        fresh.write_bytes(content)
-        os.replace(str(fresh), str(place))
+        replace_file(place, content, PUBLIC)
     return path
 
 

@@ -302,17 +302,23 @@ def test_kernels_that_are_missing_or_damaged_are_one_line(device, folder, change
         CudaAccelerator(folder)
 
 
-def test_kernels_that_are_missing_are_compiled_by_the_cuda_that_is_there(device, folder, monkeypatch, caplog):
-    compiled = []
+@pytest.fixture
+def compiled(monkeypatch):
+    """For which architectures a compiler that is none was asked."""
+    asked = []
 
     class Compiler:
         name = "nvcc 10.2"
 
         def compile(self, source, arch):
-            compiled.append(arch)
+            asked.append(arch)
             return b"made here", LOG
 
     monkeypatch.setattr(compiling, "Nvcc", Compiler)
+    return asked
+
+
+def test_kernels_that_are_missing_are_compiled_by_the_cuda_that_is_there(device, folder, compiled, monkeypatch):
     (folder / "kernels.sm_87.cubin").unlink()
     CudaAccelerator(folder).close()
     CudaAccelerator(folder).close()
@@ -328,17 +334,7 @@ def test_kernels_that_are_missing_are_compiled_by_the_cuda_that_is_there(device,
     assert compiled[2:] == ["sm_87"]
 
 
-def test_what_was_compiled_here_is_kept_in_the_state_folder(device, folder, monkeypatch, tmp_path):
-    compiled = []
-
-    class Compiler:
-        name = "nvcc 10.2"
-
-        def compile(self, source, arch):
-            compiled.append(arch)
-            return b"made here", LOG
-
-    monkeypatch.setattr(compiling, "Nvcc", Compiler)
+def test_what_was_compiled_here_is_kept_in_the_state_folder(device, folder, compiled, tmp_path):
     device.capability = (8, 6)
     for _ in range(3):
         CudaAccelerator(folder, 0, tmp_path / "state").close()
