@@ -11,11 +11,12 @@ from typing import Any, Callable, List, Tuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edged import command
+from edged.alerts import nodes
 from edged.errors import MissingInput, PackageError, UsageError
 from edged.placing import SECRET, SHARED, Placing, replace_file
 from edged.secret import read_secret
 from edged.trust import certificates, chain, evidence, reference
-from edged.trust.certificates import Authority
+from edged.trust.certificates import Authority, list_name
 from edged.trust.request import SECRET_BYTES
 from edged.trust.sealed import read_passphrase
 
@@ -53,6 +54,10 @@ def add_ca(commands: Any) -> None:
     enrolled.add_argument("--out", metavar="FILE", required=True, help="its certificate and the issuing CA's, in PEM")
     enrolled.add_argument("--days", type=int, default=chain.DEVICE_DAYS, metavar="N", help="default %(default)s")
     enrolled.add_argument("--again", action="store_true", help="it has one, which is revoked by this")
+    enrolled.add_argument("--node-list", metavar="FILE",
+                          help="of the city's subscriber, which takes the records of this board alone under the node's "
+                               "name from then on (default: {}, where it lies beside the authority's "
+                               "folder)".format(nodes.FILE))
     revoked = add("revoke", run_revoke, "revoke a board for good; a new list says so", passphrase=False)
     replaced = add("replace", run_replace, "put another board in the place of one: same node, same class")
     replaced.add_argument("--serial", metavar="SERIAL", required=True, help="of the new board")
@@ -87,6 +92,11 @@ def add_verify(commands: Any, city: bool) -> None:
     parser.add_argument("--signer", metavar="HEX", action="append", required=True, dest="signers",
                         help="verification key of who may sign them; may be given several times")
     parser.add_argument("--ueid", metavar="HEX", help="the evidence must be of this device")
+    seen = parser.add_mutually_exclusive_group()
+    seen.add_argument("--device", metavar="HEX", action="append", default=[], dest="devices",
+                      help="fingerprint of a device's attestation key, as `edgectl identity show` printed it on the "
+                           "board itself; may be given several times")
+    seen.add_argument("--trust-authority", action="store_true", help="whatever the authority certifies is a device")
     parser.add_argument("--max-age", type=command.at_least(1), default=evidence.NONCE_S, metavar="SECONDS",
                         help="of the nonce (default %(default)s)")
     for what, words in (("emulated", "a device that protects nothing"), ("debug", "a device that may be debugged"),
@@ -112,8 +122,9 @@ def _with_station(parser: argparse.ArgumentParser) -> None:
 
 def run_init(given: argparse.Namespace) -> None:
     Authority(given.dir).create(given.city, read_passphrase(given.passphrase_file), _now())
-    print("wrote {0}: whoever verifies needs {1}; {0}/root.key signs no more: keep it elsewhere".format(
-        given.dir, os.path.join(given.dir, "root.pem")))
+    print("wrote {0}: whoever verifies needs {0}/root.pem and the lists {1}, which are good for {2} days: `edged-city "
+          "ca crl` each day, and pass them on; {0}/root.key signs no more: keep it elsewhere".format(
+              given.dir, " and ".join(map(list_name, chain.CLASSES)), chain.CRL_DAYS))
 
 
 def run_board(given: argparse.Namespace) -> None:
@@ -130,12 +141,31 @@ def run_challenge(given: argparse.Namespace) -> None:
 def run_enrol(given: argparse.Namespace) -> None:
     if os.path.lexists(given.out):  # before a certificate is issued that nobody gets
         raise UsageError("--out {}: is there already: move it aside first".format(given.out))
+    if given.node_list is not None:
+        nodes.read_nodes(given.node_list)
     made = Authority(given.dir).enrol(given.board, command.read_file(given.request),
                                       read_passphrase(given.passphrase_file), _now(), given.again, given.days)
     _place(given.out, made.chain, SHARED)
     print("{}: board {} is {}, device {}, until {}".format(
         given.out, made.board.serial, made.board.node, made.ueid.hex(),
         chain.day(chain.seconds(made.certificate, "not_valid_after"))))
+    print(_pinned(given, made.board.node, made.ueid[1:]))
+
+
+def _pinned(given: argparse.Namespace, name: str, node: bytes) -> str:
+    """What became of the subscriber's list: the authority knows whose board this is, else the first record says it.
+
+    node : the ueid without its first byte, its type
+    """
+    path = given.node_list
+    if path is None:
+        path = os.path.join(os.path.dirname(os.path.abspath(given.dir)), nodes.FILE)
+        if not os.path.exists(path):
+            return "node {}: `edged-city allow {} --key=Z85 --node {}`, or --node-list, has the subscriber take no " \
+                   "other's records under this name".format(node.hex(), name, node.hex())
+    if nodes.pin(path, name, node):
+        return "{}: records of {} are taken of node {} alone".format(path, name, node.hex())
+    return "{}: {} is not listed yet: `edged-city allow {} --key=Z85 --node {}`".format(path, name, name, node.hex())
 
 
 def run_revoke(given: argparse.Namespace) -> None:
@@ -148,15 +178,20 @@ def run_replace(given: argparse.Namespace) -> None:
     old = Authority(given.dir).replace(given.board, given.serial, read_secret(given.secret_file, (SECRET_BYTES,)),
                                        read_passphrase(given.passphrase_file), _now(),
                                        certificates.REASONS[given.reason])
-    print("board {} is revoked, {} is expected as {}: `edged-city ca crl` tells the verifiers".format(
-        old.serial, given.serial, old.node))
+    print("board {} is revoked, {} is expected as {}; next: `edged-city ca challenge {}`, `edged-city ca enrol`; the "
+          "verifiers need the new lists:".format(old.serial, given.serial, old.node, given.serial))
+    _write_lists(given, chain.CRL_DAYS)
 
 
 def run_crl(given: argparse.Namespace) -> None:
+    _write_lists(given, given.days)
+
+
+def _write_lists(given: argparse.Namespace, days: int) -> None:
     authority, passphrase = Authority(given.dir), read_passphrase(given.passphrase_file)
     for class_ in chain.CLASSES:
-        path = os.path.join(given.dir, class_ + ".crl")
-        replace_file(path, authority.crl(class_, passphrase, _now(), given.days), SHARED)
+        path = os.path.join(given.dir, list_name(class_))
+        replace_file(path, authority.crl(class_, passphrase, _now(), days), SHARED)
         print(path)
 
 
@@ -176,7 +211,7 @@ def run_verify(given: argparse.Namespace) -> None:
     ueid = command.octets(given.ueid, "--ueid", evidence.UEID_BYTES) if given.ueid is not None else None
     if given.dir is not None:
         root = root or os.path.join(given.dir, "root.pem")
-        crls += [path for path in (os.path.join(given.dir, class_ + ".crl") for class_ in chain.CLASSES)
+        crls += [path for path in (os.path.join(given.dir, list_name(class_)) for class_ in chain.CLASSES)
                  if os.path.exists(path)]
     if root is None:
         raise UsageError("--root: the city's root certificate is needed")
@@ -185,12 +220,14 @@ def run_verify(given: argparse.Namespace) -> None:
             raise UsageError("--node: needs --dir, and no --ueid")
         ueid = Authority(given.dir).ueid(given.node)
     signers = [command.octets(one, "--signer", 32) for one in given.signers]
+    devices = None if given.trust_authority else [command.octets(one, "--device", 32) for one in given.devices]
     verified = evidence.verify(
         command.read_file(given.file), evidence.Expected(nonce, issued_s, ueid),
         _only(certificates.read_certificates(root), root),
         [chain.read_crl(command.read_file(path), path) for path in crls],
         [reference.open_references(command.read_file(path), signers) for path in given.references], _now(),
-        evidence.Policy(given.allow_emulated, given.allow_debug, given.allow_unfused, given.max_age))
+        evidence.Policy(given.allow_emulated, given.allow_debug, given.allow_unfused, given.max_age,
+                        devices))
     os.unlink(given.nonce)  # before anybody hears of it: one nonce, one answer
     if verified.class_ == chain.EMULATED:
         print("this device is EMULATED: it protects nothing", file=sys.stderr)

@@ -5,6 +5,10 @@ never notices a dead peer, takes messages of any size, keeps what it sends for p
 so no socket is made elsewhere. A send never blocks: it says whether the message was taken, and the
 layer above sends again what was not answered.
 
+A message goes as one frame of ZeroMQ's, whatever it is made of: a connection that ends between two frames of a
+message, while they are read, makes libzmq abort the process (met in a test that kills one side again and again; its
+Dealer drops what is half read where ZMQ_IMMEDIATE is set).
+
 CURVE: without a ZAP handler ZeroMQ admits *any* client key (measured), so a Router that holds a CURVE
 secret has a ZAP domain of its own, enforced, and asks ``allow`` about each key that connects. Each
 message tells the key of its sender: a receiver can cut off a key that was revoked after it connected.
@@ -17,6 +21,7 @@ import itertools
 import logging
 import os
 import socket
+import struct
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -29,7 +34,8 @@ from edged.errors import BusError, ConfigError, KeyRefused
 
 log = logging.getLogger(__name__)
 
-MESSAGE_BYTES_MAX = 8 << 20  # of one frame: ten clips of the largest size agreed
+MESSAGE_BYTES_MAX = 8 << 20  # ten clips of the largest size agreed
+_LENGTH = struct.Struct("<I")  # before each of a message's frames
 _QUEUE_MESSAGES = 128  # per peer and direction; twice what the outbox keeps in flight
 _HEARTBEAT_MS = 2000
 _DEAD_AFTER_MS = 6000  # three heartbeats
@@ -43,7 +49,7 @@ _KEY_CHARACTERS = 40  # z85 of 32 bytes
 class Message(NamedTuple):
     """What came in.
 
-    peer : identity of the sender (b"" at a Dealer)      frames : at least none
+    peer : identity of the sender (b"" at a Dealer)      frames : none, too, where it was not in our form
     key  : CURVE public key of the sender in z85, as ZAP authenticated it; None without CURVE
     """
 
@@ -76,6 +82,29 @@ def public_of(secret: bytes) -> bytes:
         return zmq.curve_public(_key(secret, "secret"))
     except (ValueError, zmq.ZMQError):
         raise KeyRefused("CURVE secret key: not z85") from None
+
+
+def joined(frames: Sequence[bytes]) -> bytes:
+    """The one frame that they are sent as: the length of each before it."""
+    return b"".join(part for frame in frames for part in (_LENGTH.pack(len(frame)), frame))
+
+
+def split(sent: bytes) -> List[bytes]:
+    """The frames that were joined; none where it is not of this form."""
+    parts, at = [], 0
+    while at < len(sent):
+        begin = at + _LENGTH.size
+        if begin > len(sent):
+            return []
+        at = begin + _LENGTH.unpack_from(sent, at)[0]
+        if at > len(sent):
+            return []
+        parts.append(sent[begin:at])
+    return parts
+
+
+def _opened(frames: "List[zmq.Frame]") -> List[bytes]:
+    return split(frames[0].bytes) if len(frames) == 1 else []
 
 
 class _Shared:
@@ -243,7 +272,7 @@ class Router(_Socket):
 
     def send(self, peer: bytes, frames: Sequence[bytes]) -> bool:
         """False where the peer is not connected or does not take more at present."""
-        return self._send([peer, *frames])
+        return self._send([peer, joined(frames)])
 
     def _message(self, frames: "List[zmq.Frame]") -> Optional[Message]:
         key: Optional[str] = None
@@ -252,7 +281,7 @@ class Router(_Socket):
             if key is None:  # never without a sender, whatever ZeroMQ may do
                 log.error("%s: a message without an authenticated key is dropped", self.address)
                 return None
-        return Message(frames[0].bytes, [frame.bytes for frame in frames[1:]], key)
+        return Message(frames[0].bytes, _opened(frames[1:]), key)
 
     def _bind(self, path: Optional[str]) -> None:
         deadline = time.monotonic() + _BIND_PATIENCE_S
@@ -322,10 +351,10 @@ class Dealer(_Socket):
 
     def send(self, frames: Sequence[bytes]) -> bool:
         """False where there is no connection, or the queue is full."""
-        return self._send(frames)
+        return self._send([joined(frames)])
 
     def _message(self, frames: "List[zmq.Frame]") -> Optional[Message]:
-        return Message(b"", [frame.bytes for frame in frames], None)
+        return Message(b"", _opened(frames), None)
 
 
 Waitable = Union[_Socket, int, Any]  # a Router, a Dealer, a file descriptor, or an object with fileno()

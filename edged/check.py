@@ -6,20 +6,24 @@ those of all of them.
 
 import os
 import stat
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from edged import artifacts, command, config as configuration, strict
+from edged.beside import (CAMERA_KEY_BYTES, judged_under, key_path, next_path, read_agreement, require_follows,
+                          staged_keys)
 from edged.config import Camera, Config
 from edged.enclave import host, tipc, wire
 from edged.enclave.slots import Slot, read_slots
 from edged.errors import ConfigError, EdgedError, EnclaveError, KeyRefused, MissingInput, PackageError
 from edged.secret import read_secret
 from edged.supervisor import NOTIFY_SOCKET
-from edged.trust.agreement import Agreement, open_agreement
+from edged.trust import validity
+from edged.trust.agreement import DAY_S, Agreement
+from edged.trust.held import named_by
 
-CAMERA_KEY_BYTES = 32
 CURVE_KEY_BYTES = 40
 
 
@@ -38,6 +42,22 @@ def findings(config: Config) -> List[EdgedError]:
     return found
 
 
+def warnings(config: Config) -> List[EdgedError]:
+    """What is right today and will not be soon: agreements whose end is near, each one line. What cannot be read
+    ``findings`` names."""
+    named, found = strict.read(str(config.path)).named(("enclave", "agreements")), []
+    for path in config.enclave.agreements:
+        with suppress(EdgedError, OSError):
+            seen = _Seen()
+            seen.agreements[path] = read_agreement(path)[1]
+            with suppress(EdgedError, OSError):
+                _following(path, seen)
+            left = _left(path, seen)
+            if left is not None and 0 < left.seconds <= validity.NEAR_DAYS * DAY_S:
+                found.append(_of(named, _end(path, left)))
+    return found
+
+
 def _of(named: str, error: EdgedError) -> EdgedError:
     error.args = ("{}: {}".format(named, error),)
     return error
@@ -51,8 +71,9 @@ class _Seen:
 
     def __init__(self) -> None:
         self.slots: Optional[List[Slot]] = None
-        self.agreements: List[Agreement] = []
+        self.agreements: Dict[Path, Agreement] = {}
         self.agreed = True  # every agreement was read
+        self.following: Dict[Path, Optional[Agreement]] = {}  # after that of a path; absent where that is not known
         self.camera_keys: Dict[bytes, str] = {}
 
 
@@ -82,6 +103,9 @@ def _enclave_checks(config: Config, seen: _Seen) -> Checks:
     yield ("enclave", "package"), lambda: _package(enclave.package)
     for path in enclave.agreements:
         yield ("enclave", "agreements"), lambda path=path: _agreement(path, seen)
+        yield ("enclave", "agreements"), lambda path=path: _following(path, seen)
+        yield ("enclave", "agreements"), lambda path=path: _own_recipients(path, seen)
+        yield ("enclave", "agreements"), lambda path=path: _in_time(path, seen)
     yield ("enclave", "placement"), lambda: _placement(enclave.placement, seen)
 
 
@@ -93,7 +117,10 @@ def _camera_checks(config: Config, camera: Camera, seen: _Seen) -> Checks:
         yield table + ("source",), lambda: _device(Path(camera.source))
     elif camera.kind in ("file", "recording"):
         yield table + ("source",), lambda: _readable(Path(camera.source))
-    yield table + ("key",), lambda: _camera_key(camera, seen)
+    yield table + ("key",), lambda: _camera_key(camera.key, camera, seen)
+    yield table + ("key",), lambda: _staged_key(config, camera, seen)
+    for path in staged_keys(camera.key):
+        yield table + ("key",), lambda path=path: _left_over(path, config, camera, seen)
     if camera.needs_pose:
         yield table + ("pose",), lambda: _pose(camera)
 
@@ -176,24 +203,71 @@ def _curve_key(config: Config) -> None:
 
 def _agreement(path: Path, seen: _Seen) -> None:
     try:
-        agreement = open_agreement(command.read_file(str(path)))
-    except EdgedError as error:
+        agreement = seen.agreements[path] = read_agreement(path)[1]
+    except EdgedError:
         seen.agreed = False
-        raise _of(str(path), error) if str(path) not in str(error) else error
-    seen.agreements.append(agreement)
+        raise
     if seen.slots is None:
         return
-    kinds = [(wire.KeyKind.MODEL, agreement.model.key_id, agreement.mo), (wire.KeyKind.DATA, agreement.data_key,
-                                                                         agreement.qdo)]
-    kinds += [(wire.KeyKind.ALERT, one.alert_key, agreement.qdo) for one in agreement.recipients]
-    for kind, key_id, verifier in kinds:
-        if not any((slot.kind, slot.key_id, slot.verifier) == (kind, key_id, verifier) for slot in seen.slots):
-            raise ConfigError("{}: names the {} key {}, and no slot of enclave.keys has it with that owner's "
-                              "verifier".format(path, kind.name.lower(), key_id.hex()))
+    for key in named_by(agreement):
+        if not any((slot.kind, slot.key_id, slot.verifier) == (key.kind, key.key_id, key.verifier)
+                   for slot in seen.slots):
+            raise ConfigError("{}: names {}, and no slot of enclave.keys has it with that owner's verifier".format(
+                path, key))
+
+
+def _following(path: Path, seen: _Seen) -> None:
+    beside, before = next_path(path), seen.agreements.get(path)
+    if not beside.exists():
+        seen.following[path] = None
+    elif before is not None:
+        try:
+            following = read_agreement(beside)[1]
+            require_follows(beside, following, before)
+        except EdgedError as error:
+            error.args = ("{}: remove the file, then run `edgectl rotate` with the city's bundle".format(error),)
+            raise
+        seen.following[path] = following
+
+
+def _own_recipients(path: Path, seen: _Seen) -> None:
+    """The enclave takes one alone of two cities' agreements that name the same recipient."""
+    agreement = seen.agreements.get(path)
+    if agreement is None:
+        return
+    for other, before in seen.agreements.items():
+        shared = _ids(path, seen) & _ids(other, seen)
+        if shared and before.qdo != agreement.qdo:
+            raise ConfigError("{}: names the recipient {}, and so does {}, of another city: each city has to name its "
+                              "own (`edged-city keys` makes new ids)".format(path, min(shared).hex(), other))
+
+
+def _ids(path: Path, seen: _Seen) -> Set[bytes]:
+    """Of the recipients of an agreement and of the one that follows it."""
+    both = [one for one in (seen.agreements[path], seen.following.get(path)) if one is not None]
+    return {to.rcpt for one in both for to in one.recipients}
+
+
+def _in_time(path: Path, seen: _Seen) -> None:
+    left = _left(path, seen)
+    if left is not None and left.ended:
+        raise _end(path, left)
+
+
+def _left(path: Path, seen: _Seen) -> Optional[validity.Left]:
+    """Of the agreement that cameras are judged under, or that follows it; None where it is not known."""
+    agreement = seen.following.get(path) or seen.agreements.get(path)
+    return None if agreement is None else validity.left(agreement, time.time())
+
+
+def _end(path: Path, left: validity.Left) -> ConfigError:
+    return ConfigError("{}: {}, by this machine's clock; after that nothing is judged under it: ask the city for the "
+                       "bundle of the next one, then `edgectl rotate`".format(
+                           path, validity.words(left.agreement.number, left.agreement.until_s, left.seconds)))
 
 
 def _placement(placement: str, seen: _Seen) -> None:
-    for agreement in seen.agreements:
+    for agreement in seen.agreements.values():
         if not agreement.placements >> wire.Placement[placement.upper()] & 1:
             raise ConfigError("\"{}\": agreement {} does not permit it".format(placement, agreement.number))
 
@@ -209,12 +283,32 @@ def _accelerator(config: Config) -> None:
                 chosen.chosen(config.accelerator, stack)
 
 
-def _camera_key(camera: Camera, seen: _Seen) -> None:
-    key = read_secret(str(camera.key), (CAMERA_KEY_BYTES,), _owners(camera.key))
+def _camera_key(path: Path, camera: Camera, seen: _Seen) -> None:
+    key = read_secret(str(path), (CAMERA_KEY_BYTES,), _owners(path))
     other = seen.camera_keys.setdefault(key, camera.name)
     if other != camera.name:
-        raise ConfigError("{}: the same key as that of camera {}: the city issues each its own".format(
-            camera.key, other))
+        raise ConfigError("{}: the same key as that of camera {}: the city issues each its own".format(path, other))
+
+
+def _staged_key(config: Config, camera: Camera, seen: _Seen) -> None:
+    following = seen.following.get(judged_under(config, camera))
+    if following is None:
+        return
+    path = key_path(camera.key, following.digest)
+    if not path.exists():
+        raise MissingInput("{}: is missing, agreement {} is to follow: run `edgectl rotate` with the city's "
+                           "bundle".format(path, following.number))
+    _camera_key(path, camera, seen)
+
+
+def _left_over(path: Path, config: Config, camera: Camera, seen: _Seen) -> None:
+    before = judged_under(config, camera)
+    if before not in seen.following:
+        return  # whether something follows is not known
+    following = seen.following[before]
+    if following is None or path != key_path(camera.key, following.digest):
+        raise ConfigError("{}: a key for no agreement that is to follow: run `edgectl rotate` with the last bundle "
+                          "again, or remove the file".format(path))
 
 
 def _pose(camera: Camera) -> None:
@@ -224,5 +318,6 @@ def _pose(camera: Camera) -> None:
 
 
 def _recipient(rcpt: bytes, seen: _Seen) -> None:
-    if seen.agreed and not any(rcpt == one.rcpt for agreement in seen.agreements for one in agreement.recipients):
+    if seen.agreed and not any(rcpt == one.rcpt for agreement in seen.agreements.values()
+                               for one in agreement.recipients):
         raise ConfigError("{}: no agreement names this recipient: it would never get a record".format(rcpt.hex()))

@@ -10,11 +10,13 @@ from typing import Any, Dict, List, Optional
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edged import authority, command, negotiation, serving
-from edged.alerts import cityconfig, keys, nodes
-from edged.alerts.record import ALERT_KEY_SIZES, Claim, Epoch, Heartbeat, Observation, Record, open_record
+from edged.alerts import adopt, cityconfig, keyfiles, keys, nodes
+from edged.alerts.record import (
+    ALERT_KEY_SIZES, Claim, Epoch, Heartbeat, Observation, Record, Succession, open_record, split_record,
+)  # fmt: skip
 from edged.alerts.screen import Screen
 from edged.alerts.subscriber import Subscriber
-from edged.errors import UsageError
+from edged.errors import KeyRefused, UsageError
 from edged.keyserver import holder
 from edged.secret import read_secret
 from edged.stopping import Stop
@@ -27,8 +29,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     opened = commands.add_parser("open-record", help="open one sealed record and print it as JSON")
     opened.add_argument("file", metavar="FILE", help="the sealed record")
-    opened.add_argument("--alert-key-file", required=True, metavar="FILE",
-                        help="16 or 32 raw bytes, readable by you alone")
+    key = opened.add_mutually_exclusive_group(required=True)
+    key.add_argument("--alert-key-file", metavar="FILE", help="16 or 32 raw bytes, readable by you alone")
+    key.add_argument("--dir", metavar="DIR", help="the city's folder: the key that the record names")
     opened.add_argument("--agreement", required=True, metavar="FILE",
                         help="the signed agreement that it is sealed under")
     opened.set_defaults(run=run_open_record)
@@ -39,6 +42,17 @@ def main(arguments: Optional[List[str]] = None) -> int:
                        help="who gets records; may be given several times (default: city)")
     drawn.add_argument("--alert-key-bytes", type=int, choices=ALERT_KEY_SIZES, default=32, help="default 32: AES-256")
     drawn.set_defaults(run=run_keys)
+    changed = drawn.add_subparsers(dest="keys", metavar="COMMAND", description="without: draw them")
+    renewed = changed.add_parser("renew", help="draw a new data key and new alert keys; the former ones stay")
+    renewed.set_defaults(run=run_keys_renew)
+    retired = changed.add_parser("retire", help="delete the former keys of dropped agreements that none needs any more",
+                                 description="Delete the former keys that a dropped agreement named, and for which no "
+                                             "subscriber's and no key server's configuration in the folder has an "
+                                             "agreement. What else was sealed under them, as copies of records, never "
+                                             "opens again.")
+    retired.set_defaults(run=run_keys_retire)
+    for one in (renewed, retired):
+        _with_folder(one, argparse.SUPPRESS)
 
     begun = commands.add_parser("init", help="write the subscriber's configuration, and a bundle for a node")
     _with_folder(begun)
@@ -54,6 +68,17 @@ def main(arguments: Optional[List[str]] = None) -> int:
                        help="the node's enclave is the host port: the bundle carries every key in clear")
     begun.add_argument("--model-key-file", metavar="FILE", help="for --emulated: 32 raw bytes, from the model's owner")
     begun.set_defaults(run=run_init)
+
+    adopted = commands.add_parser("adopt", help="have the subscriber take records of the agreement that follows, too")
+    adopted.add_argument("--agreement", required=True, metavar="FILE", help="as both parties signed it")
+    adopted.set_defaults(run=run_adopt)
+    dropped = commands.add_parser("drop", help="have it take no more records under an agreement that ended everywhere")
+    dropped.add_argument("number", metavar="NUMBER", type=int)
+    dropped.add_argument("--lose", metavar="NODE", action="append", default=[],
+                         help="give up what this node may still hold of it; may be given several times")
+    dropped.set_defaults(run=run_drop)
+    for one in (adopted, dropped):
+        _with_folder(one)
 
     allowed = commands.add_parser("allow", help="list a node: it may connect")
     allowed.add_argument("name", metavar="NAME")
@@ -85,8 +110,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     return command.run(parser, arguments)
 
 
-def _with_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dir", metavar="DIR", default=".", help="the city's folder (default: this one)")
+def _with_folder(parser: argparse.ArgumentParser, default: str = ".") -> None:
+    parser.add_argument("--dir", metavar="DIR", default=default, help="the city's folder (default: this one)")
 
 
 def _holder(given: argparse.Namespace) -> holder.Holder:
@@ -100,6 +125,47 @@ def _signing_key(given: argparse.Namespace) -> Ed25519PrivateKey:
 def run_keys(given: argparse.Namespace) -> None:
     keys.make_keys(given.dir, given.recipients or ("city",), given.alert_key_bytes)
     print("wrote {}: the model's owner needs {}".format(given.dir, os.path.join(given.dir, keys.PUBLIC_FILE)))
+
+
+def run_keys_renew(given: argparse.Namespace) -> None:
+    if given.recipients is not None:
+        raise UsageError("--recipient: recipients stay who they are: name them where keys are drawn first")
+    public = keys.renew(given.dir)
+    print("drew data key {} and {} alert key(s) beside the former ones: now an agreement has to name them: "
+          "`edged-owner agreement renew`, or `edged-city agreement renew`, with {}\nback up {}; restart `edged-city "
+          "serve`".format(public.data_key_id.hex(), len(public.recipients), os.path.join(given.dir, keys.PUBLIC_FILE),
+                          given.dir))
+
+
+def run_keys_retire(given: argparse.Namespace) -> None:
+    gone, kept = adopt.retire(given.dir)
+    print("deleted {}".format(", ".join(gone)) if gone else "there are no former keys")
+    if kept:
+        print("kept {}: {}".format(", ".join(kept), keys.KEPT))
+
+
+def run_adopt(given: argparse.Namespace) -> None:
+    agreement, new = adopt.adopt(given.dir, command.read_file(given.agreement))
+    if not new:
+        print("agreement {} is listed here already".format(agreement.number))
+        return
+    if adopt.configured(given.dir)[0].digest != agreement.digest:
+        print("agreement {} is taken, too, behind those of higher numbers: restart `edged-city listen` (nodes keep "
+              "what it has not acknowledged)".format(agreement.number))
+        return
+    print("agreement {} is in force, those before it go on: restart `edged-city listen` (nodes keep what it has not "
+          "acknowledged), then `edged-city init --agreement {} ...` for each node's bundle".format(
+              agreement.number, given.agreement))
+
+
+def run_drop(given: argparse.Namespace) -> None:
+    missing = adopt.drop(given.dir, given.number, given.lose)
+    print("agreement {} is no longer listed: restart `edged-city listen`; `edged-city keys retire` deletes its "
+          "keys".format(given.number))
+    for name in given.lose:
+        print("given up: what {} still holds of it".format(name))
+    if missing:
+        print("{} record(s) that may be under it never came: should they come yet, they do not open".format(missing))
 
 
 def run_init(given: argparse.Namespace) -> None:
@@ -137,9 +203,9 @@ def _hex(text: Optional[str], option: str, size: int) -> Optional[bytes]:
 
 
 def run_open_record(given: argparse.Namespace) -> None:
-    key = read_secret(given.alert_key_file, ALERT_KEY_SIZES)
     agreement = open_agreement(command.read_file(given.agreement))
-    record = open_record(command.read_file(given.file), key, agreement.digest)
+    sealed = command.read_file(given.file)
+    record = open_record(sealed, _record_key(given, sealed), agreement.digest)
     header = record.header
     print(json.dumps(dict({
         "kind": record.kind.name.lower(),
@@ -149,6 +215,15 @@ def run_open_record(given: argparse.Namespace) -> None:
         "recipient": header.rcpt.hex(),
         "key_id": header.kid.hex(),
     }, **_content(record, agreement)), indent=2))
+
+
+def _record_key(given: argparse.Namespace, sealed: bytes) -> bytes:
+    if given.dir is None:
+        return read_secret(given.alert_key_file, ALERT_KEY_SIZES)
+    key_id, files = split_record(sealed)[0].kid, keyfiles.read_all(given.dir)
+    if key_id not in files:
+        raise KeyRefused("{}: holds no key of id {}, which the record names".format(given.dir, key_id.hex()))
+    return files[key_id].read()
 
 
 def _content(record: Record, agreement: Agreement) -> Dict[str, Any]:
@@ -181,6 +256,9 @@ def _content(record: Record, agreement: Agreement) -> Dict[str, Any]:
                         for count in record.cameras],
             "claimed_by_node": {"config": record.config.hex()},
         }
+    if isinstance(record, Succession):
+        return {"number": record.number, "successor": record.successor.hex(),
+                "next_key": record.next_key.hex() if record.next_key else None}
     assert isinstance(record, Claim)
     return {"claimed_by_node": {"data": record.data.hex()}}
 

@@ -61,7 +61,8 @@ class Enclave:
 
 @dataclass(frozen=True)
 class Accelerator:
-    """kind : auto | cuda | cpu | numpy      threads : of the CPU, None is one for each core      device : GPU's number"""
+    """kind : auto | cuda | cpu | numpy      threads : of the CPU, None is one for each core
+    device : GPU's number"""
 
     kind: str
     threads: Optional[int]

@@ -31,7 +31,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
     asked = commands.add_parser("status", help="ask a running node, or an enclave alone, how it is",
                                 description="Print as JSON what the supervisor, the bridge and the spool of a node "
-                                            "say; with --at, what an enclave says that no bridge uses.")
+                                            "say; with --at, what an enclave says that no bridge uses. Ends with 69 "
+                                            "where something does not run, or nothing of a camera is judged.")
     where = asked.add_mutually_exclusive_group()
     _with_config(where)
     where.add_argument("--at", metavar="PLACE",
@@ -69,6 +70,21 @@ def main(arguments: Optional[List[str]] = None) -> int:
     installed.add_argument("--root", metavar="DIR", default="/", help="of another system than this one")
     installed.set_defaults(run=run_install)
 
+    rotated = commands.add_parser("rotate", help="have a new agreement of the same city follow, while the node runs",
+                                  description="Put the keys and the agreement of a bundle beside the ones in force, "
+                                              "have the running node go over to them, and replace the old ones. Run "
+                                              "again, it goes on where it was stopped.")
+    rotated.add_argument("bundle", metavar="BUNDLE", help="folder")
+    _with_config(rotated)
+    rotated.add_argument("--no-reload", action="store_true", help="only put the files there")
+    rotated.add_argument("--wait", metavar="SECONDS", type=int, default=120,
+                         help="for city and cameras to go over (default 120)")
+    rotated.set_defaults(run=run_rotate)
+
+    reloaded = commands.add_parser("reload", help="have the bridge read the agreements again")
+    _with_config(reloaded)
+    reloaded.set_defaults(run=run_reload)
+
     agreed = commands.add_parser("agreement", help="read what both owners agreed on")
     verbs = agreed.add_subparsers(required=True, dest="verb", metavar="COMMAND")
     terms = verbs.add_parser("show", help="print its terms as text, and who signed it")
@@ -93,7 +109,9 @@ def _add_device(commands: Any) -> None:
 
     group = commands.add_parser("identity", help="the device's keys, which are certified and receive grants")
     verbs = group.add_subparsers(required=True, dest="verb", metavar="COMMAND")
-    add(verbs, "new", "identity_new", "draw them; certificate and grants of any identity before are void")
+    drawn = add(verbs, "new", "identity_new", "draw them; certificate and grants of any identity before are void")
+    drawn.add_argument("--again", action="store_true",
+                       help="in the place of those that are there, whose files are moved aside")
     add(verbs, "show", "identity_show", "print as JSON what the key application has")
     asked = add(verbs, "request", "identity_request", "ask the city's authority for a certificate")
     asked.add_argument("--challenge", metavar="HEX", required=True, help="as `edged-city ca challenge` prints it")
@@ -106,16 +124,29 @@ def _add_device(commands: Any) -> None:
                                                                      "prints it")
     proved.add_argument("--out", metavar="FILE", required=True)
 
-    granted = add(commands, "install-grant", "install_grant", "hand grants of the model's owner and the city over",
-                  description="Have the key application take grants, one after the other, and keep its new state.")
+    granted = add(commands, "install-grant", "install_grant", "hand grants and floors of both owners over",
+                  description="Have the key application take grants and then floors, one after the other, and keep its "
+                              "new state.")
     granted.add_argument("files", metavar="FILE", nargs="+")
 
     fetched = add(commands, "fetch-grants", "fetch_grants", "get grants from a key server, and hand them over",
                   description="Answer the challenge of the model owner's or the city's key server with evidence, and "
-                              "have the key application take the grants that it gives.")
-    fetched.add_argument("--server", metavar="HOST:PORT", required=True, help="https:// before it is understood")
-    fetched.add_argument("--ca", metavar="FILE", required=True,
+                              "have the key application take the grants and the floor that it gives.")
+    reported = add(commands, "report", "report", "show a key server that this device is what it was",
+                   description="Answer the challenge of the model owner's or the city's key server with evidence, for "
+                               "no new grants: its `nodes` calls a device passed that did so of late.")
+    for one in (fetched, reported):
+        one.add_argument("--server", metavar="HOST:PORT", required=True, help="https:// before it is understood")
+        one.add_argument("--ca", metavar="FILE", required=True,
                          help="certificates in PEM: who alone is believed for the server's")
+
+    for one in (granted, fetched):
+        whose = one.add_mutually_exclusive_group()
+        whose.add_argument("--agreement", metavar="FILE", action="append",
+                           help="signed by both owners: theirs alone are taken, and those of the configuration's")
+        whose.add_argument("--any-signer", action="store_true", help="take anybody's: a stranger's take up slots, too")
+        one.add_argument("--overwrite", action="store_true",
+                         help="even where a slot holds a key of another agreement in use, which ends by that")
 
     cleared = add(commands, "clear-slot", "clear_slot", "wipe one key of the key application",
                   description="Wipe a key for good: the grant that brought it is not taken again.")
@@ -130,11 +161,15 @@ def run_device(given: argparse.Namespace) -> None:
     if given.at is not None:
         if given.keep is None and not os.path.isdir(given.at):
             raise UsageError("--at {}: --keep says where the sealed files lie".format(given.at))
-        at, folder = given.at, given.keep or given.at
+        made = device.Device(given.at, given.keep or given.at)
     else:
         loaded = config.load(given.config)
-        at, folder = loaded.enclave.at, str(loaded.key_folder)
-    getattr(device, given.function)(device.Device(at, folder), given)
+        made = device.Device(loaded.enclave.at, str(loaded.key_folder),
+                             [str(path) for path in loaded.enclave.agreements])
+    getattr(device, given.function)(made, given)
+    if given.at is None and given.function in ("install_grant", "fetch_grants"):
+        from edged import status
+        status.tell_of_keys(loaded)
 
 
 def _with_config(parser: Any) -> None:
@@ -178,7 +213,9 @@ def run_status(given: argparse.Namespace) -> int:
 
 def _enclave_status(at: str) -> None:
     with command.needs("node"):
-        from edged.enclave.client import EvalClient, KeyClient
+        from edged.device import is_locked
+        from edged.enclave.client import EvalClient
+        from edged.enclave.key import KeyClient
     with closing(KeyClient(tipc.connect(at, wire.KEY_PORT))) as key, \
             closing(EvalClient(tipc.connect(at, wire.EVAL_PORT))) as evaluation:
         info, stats, slots, key_memory = evaluation.info(), evaluation.stats(), key.info(), key.stats()
@@ -188,6 +225,7 @@ def _enclave_status(at: str) -> None:
         "node": slots.node.hex(),
         "epoch": info.epoch.hex(),
         "key_slots": [wire.KeyKind(kind).name.lower() for kind in slots.kinds],
+        "locked": is_locked(slots),
         "clips": stats.clips,
         "records": stats.records,
         "products_checked": stats.products_checked,
@@ -210,7 +248,10 @@ def run_test_alert(given: argparse.Namespace) -> None:
 
 def run_config_check(given: argparse.Namespace) -> int:
     from edged import check
-    found = check.findings(config.load(given.config))
+    loaded = config.load(given.config)
+    found = check.findings(loaded)
+    for warning in check.warnings(loaded):
+        print("edgectl: warning: {}".format(warning), file=sys.stderr)
     if not found:
         print("ok")
     return _end_with(found)
@@ -237,6 +278,19 @@ def run_agreement_show(given: argparse.Namespace) -> None:
 def run_install(given: argparse.Namespace) -> None:
     from edged import install
     install.run(given.bundle, given.config, given.root)
+
+
+def run_rotate(given: argparse.Namespace) -> None:
+    from edged import rotation
+    if given.wait < 0:
+        raise UsageError("--wait {}: at least 0".format(given.wait))
+    rotation.run(given.bundle, given.config, not given.no_reload, given.wait)
+
+
+def run_reload(given: argparse.Namespace) -> None:
+    from edged import rotation
+    rotation.ask_reload(config.load(given.config))
+    print("ok")
 
 
 def _end_with(found: Sequence[EdgedError]) -> int:

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edged.alerts.record import Record, open_record, seal_beacon, split_record
 from edged.camera.clip import Clip, camera_key, seal_clip, session_key
 from edged.enclave import wire
-from edged.enclave.client import Emitted, EvalClient, KeyClient
+from edged.enclave.client import Emitted, EvalClient
 from edged.enclave.host import HostEnclave
+from edged.enclave.key import KeyClient
 from edged.model import package
 from edged.model.layers import Model
 from edged.trust.agreement import Agreement, ModelTerms, Recipient, Rule, sign

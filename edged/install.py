@@ -3,6 +3,8 @@
 Puts the agreement, the cameras' keys and, of an emulated enclave, the slots where the configuration names them, and
 makes the node's CURVE key if there is none. A configuration that is missing is written; one that is there is the
 operator's: it is checked, and what it lacks is told. All files are written or none, and none is written over.
+An agreement that follows one of the node's is refused: `edgectl rotate` is for that. A camera's key goes only where its
+camera is judged under the bundle's agreement: under another one everything that it seals is lost.
 
     beside edged.toml    agreement.cose    cameras/NAME.key    outbox/curve.key    slots/
 """
@@ -19,9 +21,10 @@ from edged.alerts.bundle import Bundle
 from edged.alerts.cityconfig import CURVE_SECRET_CHARACTERS
 from edged.bus import generate_keys, public_of
 from edged.config import Config
-from edged.errors import ConfigError, KeyRefused
+from edged.errors import ConfigError, KeyRefused, PackageError, VerificationFailed
 from edged.placing import SHARED, Placing
 from edged.secret import read_secret
+from edged.trust.agreement import open_agreement
 
 # The identity of the host port outlives a start of the machine: not in /run.
 _HOST = "at = \"/var/lib/edged-enclave\"\nkeys = \"slots\"\n"
@@ -42,7 +45,7 @@ class _Places(NamedTuple):
     """Where each thing goes, on this machine's file system."""
 
     agreement: Path
-    cameras: Tuple[Path, ...]
+    cameras: Tuple[Tuple[Path, bytes], ...]
     curve_key: Path
     slots: Path
 
@@ -68,19 +71,20 @@ def install(folder: str, config: str, root: str = "/") -> Installed:
     beside = path.parent
     placing = Placing()
     if path.exists():
-        loaded: Optional[Config] = configuration.load(str(path))
+        loaded = configuration.load(str(path))
+        _refuse_successor(loaded, bundle, folder, root)
         places, lacking = _fitted(loaded, bundle, root)
         node = loaded.node.name
     else:
         node, lacking = _host_name(), []
         places = _Places(beside / "agreement.cose",
-                         tuple(beside / "cameras" / (name + ".key") for name, _ in bundle.cameras),
+                         tuple((beside / "cameras" / (name + ".key"), key) for name, key in bundle.cameras),
                          beside / _CURVE_KEY, beside / "slots")
         placing.add(path, _written(bundle, node), SHARED)
         lacking = [("Still missing in {}".format(path), "the model's package, as {}\n{}".format(
             beside / _PACKAGE, "".join("the source of camera.{}\n".format(name) for name, _ in bundle.cameras)))]
     placing.add(places.agreement, bundle.signed, SHARED)
-    for (_, key), place in zip(bundle.cameras, places.cameras):
+    for place, key in places.cameras:
         placing.add(place, key)
     for name, content in bundles.slot_files(bundle.slots):
         placing.add(places.slots / name, content)
@@ -106,29 +110,69 @@ def _fitted(config: Config, bundle: Bundle, root: str) -> Tuple[_Places, List[Tu
         return os.path.relpath(str(path), str(beside))
 
     agreement = _agreement_place(config, bundle, root)
+    is_listed = agreement is not None
     if agreement is None:
         agreement = beside / "agreement-{}.cose".format(bundle.agreement.number)
         listed = [relative(one) for one in enclave.agreements] + [agreement.name]
-        lacking.append(("[enclave] of {} does not list the agreement".format(config.path), "agreements = [{}]".format(
-            ", ".join('"{}"'.format(one) for one in listed))))
+        lacking.append(("[enclave] of {} does not list the agreement: once it does, run this again, for the cameras' "
+                        "keys".format(config.path), "agreements = [{}]".format(
+                            ", ".join('"{}"'.format(one) for one in listed))))
+    is_only = is_listed and len(enclave.agreements) == 1
+    judged = "" if is_only else "agreement = \"{}\"\n".format(relative(agreement))
     cameras = []
     known = {camera.name: camera for camera in config.cameras}
-    for name, _ in bundle.cameras:
-        if name in known:
-            cameras.append(_under(root, known[name].key))
+    for name, key in bundle.cameras:
+        if name not in known:
+            lacking.append(("{} has no camera {}".format(config.path, name), _camera_table(name) + judged))
+            place = beside / "cameras" / (name + ".key")
+        elif _under(root, known[name].agreement or enclave.agreements[0]) == agreement:
+            place = _under(root, known[name].key)
         else:
-            cameras.append(beside / "cameras" / (name + ".key"))
-            lacking.append(("{} has no camera {}".format(config.path, name), _camera_table(name)))
-    same = [one for one in config.subscribers if one.recipient == bundle.recipient]
-    if not same:
+            lacking.append(("camera.{} of {} is judged under another agreement: its key was not put there; under this "
+                            "one it would need".format(name, config.path), judged))
+            continue
+        if is_listed:
+            cameras.append((place, key))
+    if all(one.recipient != bundle.recipient for one in config.subscribers):
         lacking.append(("{} has no subscriber of recipient {}".format(config.path, bundle.recipient.hex()),
                         _subscriber_table(bundle)))
-    elif (same[0].address, same[0].server_key) != (bundle.address, bundle.server_key):
-        raise ConfigError("{}: subscriber {} has another {} than the bundle: {}".format(
-            config.path, same[0].name, *(("address", bundle.address) if same[0].address != bundle.address
-                                         else ("server_key", bundle.server_key))))
+    else:
+        require_subscriber(config, bundle)
     slots = _under(root, enclave.keys) if enclave.keys is not None else beside / "slots"
     return _Places(agreement, tuple(cameras), _under(root, config.outbox.key), slots), lacking
+
+
+def require_subscriber(config: Config, bundle: Bundle) -> None:
+    """Raises ConfigError unless the configuration has the bundle's subscriber, as the bundle has it."""
+    for one in config.subscribers:
+        if one.recipient != bundle.recipient:
+            continue
+        for what, here, there in (("address", one.address, bundle.address),
+                                  ("server_key", one.server_key, bundle.server_key)):
+            if here != there:
+                raise ConfigError("{}: subscriber {} has another {} than the bundle: {}".format(
+                    config.path, one.name, what, there))
+        return
+    raise ConfigError("{}: no subscriber of recipient {}: add it first, as `edgectl install` says".format(
+        config.path, bundle.recipient.hex()))
+
+
+def _refuse_successor(config: Config, bundle: Bundle, folder: str, root: str) -> None:
+    """Raises ConfigError where the bundle's agreement follows one that is there: what its cameras seal before the
+    bridge goes over would be lost."""
+    new, found = bundle.agreement, []
+    for path in (_under(root, one) for one in config.enclave.agreements):
+        try:
+            found.append((path, open_agreement(path.read_bytes())))
+        except (FileNotFoundError, PackageError, VerificationFailed):
+            pass  # what is no agreement is not followed; `edgectl config check` names it
+    if any(there.digest == new.digest for _, there in found):
+        return
+    for path, there in found:
+        if new.may_follow(there):
+            raise ConfigError("{}: agreement {} follows agreement {}: {}".format(
+                path, new.number, there.number, "the bundle holds keys in clear: set the emulated node up anew"
+                if bundle.slots else "run `edgectl rotate {} --config {}`".format(folder, config.path)))
 
 
 def _agreement_place(config: Config, bundle: Bundle, root: str) -> Optional[Path]:

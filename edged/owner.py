@@ -41,7 +41,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     inspected.set_defaults(run=run_inspect)
     _add_keys(commands)
     authority.add_verify(commands, city=False)
-    negotiation.add_agreement(commands)
+    negotiation.add_draft(negotiation.add_agreement(commands))
     for signed in (authority.add_sign_reference(commands, _signing_key),
                    negotiation.add_sign(commands, Party.MODEL_OWNER, _signing_key),
                    serving.add_serve(commands, _holder), serving.add_grant(commands, _holder)):

@@ -1,7 +1,12 @@
-"""Several new files at once, all or none, and never over one that is there; or one over what is there, at once."""
+"""Several new files at once, all or none, and never over one that is there; or one over what is there, at once; or a
+folder that is there whole or not at all, whenever whoever makes it is killed."""
 
 import os
-from typing import List, Optional, Tuple, Union
+import shutil
+import stat
+import tempfile
+from contextlib import contextmanager
+from typing import Iterable, Iterator, List, Optional, Tuple, Union
 
 from edged.errors import KeyRefused
 
@@ -35,14 +40,13 @@ class Placing:
         try:
             for path, content, mode in todo:
                 folders += _make_folders(os.path.dirname(path))
-                temporary = os.path.join(os.path.dirname(path), ".{}.new-{}".format(
-                    os.path.basename(path), os.getpid()))
+                temporary = os.path.join(os.path.dirname(path), "." + _fresh(os.path.basename(path)))
                 _write(temporary, content, mode, written, self._owner)
             for (path, _, _), temporary in zip(todo, list(written)):
                 os.link(temporary, path)  # unlike a renaming it replaces nothing
                 placed.append(path)
             for folder in {os.path.dirname(path) for path in placed}:
-                _sync(folder)
+                sync_folder(folder)
         except BaseException:
             for path in placed + written:
                 os.unlink(path)
@@ -57,7 +61,7 @@ class Placing:
 def replace_file(path: Path, content: bytes, mode: int = SECRET, owner: Owner = None) -> None:
     """At any moment the old or the new one is whole. Raises OSError; then nothing was changed."""
     target = os.path.abspath(os.fspath(path))
-    part = "{}.new-{}".format(target, os.getpid())
+    part = _fresh(target)
     written: List[str] = []
     try:
         _write(part, content, mode, written, owner)
@@ -66,7 +70,53 @@ def replace_file(path: Path, content: bytes, mode: int = SECRET, owner: Owner = 
         for left in written:
             os.unlink(left)
         raise
-    _sync(os.path.dirname(target))
+    sync_folder(os.path.dirname(target))
+
+
+def undo(placed: Iterable[str], path: Path, content: bytes) -> None:
+    """Take away what was placed for a file that was to be replaced by this content; not where it was, after all."""
+    with open(os.fspath(path), "rb") as file:
+        replaced = file.read() == content
+    for one in () if replaced else placed:
+        os.unlink(one)
+
+
+def replace_like(path: Path, content: bytes, like: Path) -> None:
+    """Likewise; mode, and where root writes it the owner, as of the file ``like``."""
+    found = os.stat(like)
+    owner = (found.st_uid, found.st_gid) if os.geteuid() == 0 else None
+    replace_file(path, content, stat.S_IMODE(found.st_mode), owner)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[str]:
+    """Yields a folder beside ``path``, which becomes it as the block ends well: what is there until then is nothing, or
+    an empty folder. Raises OSError (ENOTEMPTY where it is not empty); then nothing was changed.
+
+    Who is killed leaves a hidden folder ``.NAME.new-...``, which nobody misses.
+    """
+    target = os.path.realpath(os.fspath(path))
+    folders = _make_folders(os.path.dirname(target))
+    part = None
+    try:
+        part = tempfile.mkdtemp(prefix=".{}.new-".format(os.path.basename(target)), dir=os.path.dirname(target))
+        yield part
+        if os.path.isdir(target):
+            os.chmod(part, stat.S_IMODE(os.stat(target).st_mode))
+        sync_folder(part)
+        os.rename(part, target)  # replaces nothing but an empty folder
+    except BaseException:
+        if part is not None:
+            shutil.rmtree(part)
+        for folder in reversed(folders):
+            os.rmdir(folder)
+        raise
+    sync_folder(os.path.dirname(target))
+
+
+def _fresh(path: str) -> str:
+    """Beside it, of a name that nobody left: the number of a process that was killed comes again."""
+    return "{}.new-{}".format(path, os.urandom(8).hex())
 
 
 def _is_there(path: str, content: bytes) -> bool:
@@ -109,8 +159,9 @@ def _write(path: str, content: bytes, mode: int, written: List[str], owner: Owne
         os.fsync(file.fileno())
 
 
-def _sync(folder: str) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+def sync_folder(folder: Path) -> None:
+    """What was renamed in it is so after a loss of power, too."""
+    handle = os.open(os.fspath(folder), os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:

@@ -2,19 +2,21 @@
 
 import json
 import time
+from contextlib import suppress
 from typing import Any, Dict, List, Optional, Tuple
 
 import cbor2
 
 from edged.bus import Dealer
 from edged.config import Config
-from edged.errors import BusError, EdgedError, SpoolError
+from edged.errors import BusError, CameraError, EdgedError, EnclaveError, SpoolError
 from edged.offload import messages
 from edged.supervisor import is_running, waiting_records
 
 TIMEOUT_S = 5.0
 # A drill is sealed, stored and synced before the bridge answers; a clip under way comes first.
 DRILL_TIMEOUT_S = 60.0
+KEYS_TIMEOUT_S = 2.0
 _RETRY_S = 0.05
 
 
@@ -42,12 +44,23 @@ def ask_bridge(config: Config, question: str, body: Dict[str, Any], timeout_s: f
     return kind, answer
 
 
+def tell_of_keys(config: Config) -> None:
+    """Have a bridge that runs look for new keys now. Where none does, or this user may not ask it, it finds them by
+    itself."""
+    with suppress(EdgedError, OSError):
+        if config.bridge_socket.exists():
+            ask_bridge(config, "keys", {}, KEYS_TIMEOUT_S)
+
+
 def report(config: Config) -> Tuple[Dict[str, Any], List[EdgedError]]:
-    """Everything that answers, ready for JSON, and what did not."""
+    """Everything that answers, ready for JSON; what did not, and what of it keeps clips from being judged."""
     missing: List[EdgedError] = []
     shown: Dict[str, Any] = {"node": config.node.name, "supervisor": _supervised(config)}
     try:
         shown["bridge"] = _plain(_granted(*ask_bridge(config, "status", {}, TIMEOUT_S)))
+        missing += _unjudged(shown["bridge"])
+        missing += [EnclaveError("an agreement is left out, its cameras wait: {}".format(one["reason"]))
+                    for one in shown["bridge"].get("agreements", ()) if one.get("reason")]
     except EdgedError as error:
         shown["bridge"] = None
         missing.append(error)
@@ -57,6 +70,20 @@ def report(config: Config) -> Tuple[Dict[str, Any], List[EdgedError]]:
         shown["spool"] = None
         missing.append(error)
     return shown, missing
+
+
+def _unjudged(bridge: Dict[str, Any]) -> List[EdgedError]:
+    """An agreement that ended, a camera of which nothing is judged: one line each."""
+    found: List[EdgedError] = []
+    for one in bridge.get("agreements", ()):
+        if one.get("ended"):
+            found.append(EnclaveError("{}, by this node's clock; nothing is judged under it any more: ask the city for "
+                                      "the bundle of the next one, then `edgectl rotate`".format(one["end"])))
+    for name, camera in bridge.get("cameras", {}).items():
+        if camera["state"] not in (None, "live"):
+            found.append(CameraError("camera {}: {}: {}: nothing of it is judged; the city was told".format(
+                name, camera["state"], camera["reason"] or "no reason given")))
+    return found
 
 
 def _supervised(config: Config) -> Optional[Dict[str, Any]]:

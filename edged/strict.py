@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Collection, Dict, List, Optional, Tuple
 
+from edged import canonical
 from edged.errors import ConfigError, KeyRefused, MissingInput
 
 if sys.version_info >= (3, 11):
@@ -59,6 +60,8 @@ def parse(path: str, data: bytes, known: Optional[Collection[str]] = None) -> "T
         found = _AT_LINE.search(str(error))
         line = int(found.group(1)) if found else text.rstrip("\n").count("\n") + 1
         raise ConfigError("{}:{}: not TOML: {}".format(path, line, _AT_LINE.sub("", str(error)))) from error
+    except (ValueError, RecursionError) as error:  # of Python itself: thousands of digits, or of brackets
+        raise ConfigError("{}: not TOML of this file: a number or a nesting without end".format(path)) from error
     return Table(path, _lines(text), (), values, known)
 
 
@@ -86,8 +89,8 @@ class Table:
         """FILE:LINE: table.key, of a key anywhere in the file (``#0`` is the first table of an array)."""
         # An inline table's keys have no line of their own: that of the table they are in.
         line = next((self._lines[where[:size]] for size in range(len(where), 0, -1) if where[:size] in self._lines), 1)
-        shown = [part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part) for part in where
-                 if not part.startswith("#")]
+        shown = [part if re.fullmatch(r"[A-Za-z0-9_-]{1,80}", part) else canonical.one_line(json.dumps(part))
+                 for part in where if not part.startswith("#")]
         return "{}:{}: {}".format(self.path, line, ".".join(shown))
 
     def __contains__(self, key: str) -> bool:
@@ -200,6 +203,8 @@ class Table:
 def _shown(value: Any) -> str:
     """On one line, and short."""
     text = json.dumps(value, default=str, ensure_ascii=False)
+    if not text.isprintable():
+        text = canonical.one_line(json.dumps(value, default=str))
     return text if len(text) <= 80 else text[:76] + " ..."
 
 

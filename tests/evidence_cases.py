@@ -1,14 +1,17 @@
 """A stand-in for the key application, and a city around it: evidence and requests of which one thing can be broken."""
 
+import functools
 import hashlib
 from dataclasses import dataclass, replace
 
 import cbor2
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edged.errors import VerificationFailed
 from edged.trust import chain, cose, evidence, reference, request
 from edged.trust.certificates import Authority
 from edged.trust.evidence import Expected
@@ -24,6 +27,23 @@ MEASUREMENTS = {"key": b"k" * 32, "eval": b"e" * 32}
 NONCE = bytes(range(32))
 EXPECTED = Expected(NONCE, NOW - 10)
 KEYS = [rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(4)]
+
+
+def cose_key(key):
+    """An RSA key as evidence carries it: COSE_Key (RFC 8230), both numbers in as few bytes as they take."""
+    numbers = key.public_numbers()
+    modulus, exponent = (one.to_bytes(-(-one.bit_length() // 8), "big") for one in (numbers.n, numbers.e))
+    return {1: 3, -1: modulus, -2: exponent}
+
+
+def seen(key):
+    """By what its owner lists a device with this attestation key."""
+    return request.fingerprint(request.spki_of(key.public_key()))
+
+
+# Strict, but for devices that were seen: those of Office, and whoever has their keys.
+Policy = functools.partial(evidence.Policy, devices=tuple(seen(key) for key in KEYS))
+ANYTHING = Policy(allow_emulated=True, allow_debug=True, allow_unfused=True)
 
 
 def raw_public(key):
@@ -53,7 +73,7 @@ class Device:
     def claims(self, nonce=NONCE):
         """As a map: what hardware would say."""
         return {
-            8: {1: evidence.cose_key(self.grant.public_key())},
+            8: {1: cose_key(self.grant.public_key())},
             10: nonce,
             256: self.ueid,
             262: True,
@@ -119,8 +139,18 @@ class Office:
         return self.device.attests(changed(self.device.claims(), **changes), self.chains["hardware"])
 
     def verify(self, encoded, **changes):
-        given = dict(expected=EXPECTED, root=self.root, crls=self.crls, references=list(REFERENCES.values()), now_s=NOW)
+        given = dict(expected=EXPECTED, root=self.root, crls=self.crls, references=list(REFERENCES.values()), now_s=NOW,
+                     policy=Policy())
         return evidence.verify(encoded, **dict(given, **changes))
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory):
+    return Office(tmp_path_factory.mktemp("authority") / "ca")
+
+
+def refused(what):
+    return pytest.raises(VerificationFailed, match=what)
 
 
 CLAIMS = {name: number for number, name in evidence._CLAIMS.items()}

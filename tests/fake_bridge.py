@@ -7,14 +7,33 @@ from collections import deque
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from edged.beside import Paired
 from edged.bus import Message
 from edged.camera.clip import session_key
 from edged.enclave import wire
 from edged.offload import messages
 
 KEY = bytes(range(32))
+AGREEMENT = b"a" * 32
 CAMERA = messages.camera_id("gate")
 PATIENCE_S = 20.0  # before a test gives up
+
+
+class Keys:
+    """A camera's keys and their agreements, on a disk that a test changes. found : what is there, or why it is not"""
+
+    def __init__(self, agreement=AGREEMENT, key=KEY):
+        self.found = Paired(agreement, key)
+        self.asked = []  # digests of agreements, None where the camera had none
+
+    def read(self, had=None):
+        self.asked.append(had)
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+    def under(self, digest):
+        return self.read(digest).key
 
 
 class FakeBridge:
@@ -24,6 +43,8 @@ class FakeBridge:
         self.shape = (persons, frames, joints)
         self.answer = done
         self.grants = True
+        self.agreement = AGREEMENT  # that a hello has to name
+        self.key = KEY  # the camera's under it
         self.nonces = []  # of hellos
         self.sessions = 0
         self.session = None
@@ -31,6 +52,7 @@ class FakeBridge:
         self.sealed = {}  # (session, number) -> the bytes
         self.finished = []  # claimed times of clips answered with done
         self.statuses = []
+        self.there = 0  # times that the camera said so
 
     def restart(self):
         """Forget everything, as a new process would."""
@@ -44,6 +66,9 @@ class FakeBridge:
         if isinstance(request, messages.CameraStatus):
             self.statuses.append(request)
             return []
+        if isinstance(request, messages.Here):
+            self.there += 1
+            return []
         if self.session is None or request.session != self.sessions:
             return [messages.pack("refused", {"number": request.number, "reason": "no such session", "reopen": True,
                                               "retry": False})]
@@ -53,13 +78,13 @@ class FakeBridge:
         return answers
 
     def _hello(self, hello):
-        assert hello.agreement == b""
+        assert hello.agreement == self.agreement
         self.nonces.append(hello.nonce)
         if not self.grants:
             return [messages.pack("wait", {"reason": "the enclave is away"})]
         self.sessions += 1
         mine = bytes([self.sessions] * 32)
-        self.session = session_key(KEY, hello.nonce, mine)
+        self.session = session_key(self.key, hello.nonce, mine)
         persons, frames, joints = self.shape
         return [messages.pack("session", {"session": self.sessions, "nonce": mine, "epoch": bytes(16),
                                           "persons": persons, "frames": frames, "joints": joints})]

@@ -24,9 +24,11 @@ from edged.stopping import Stop
 from edged.trust import chain, keyprotocol, keyring
 from edged.trust.agreement import Agreement, ModelTerms, Recipient, Rule, sign
 from edged.trust.keyclient import KeyServer
-from evidence_cases import DAY_S, MO, NOW, Office, raw_public, signed_references
+from evidence_cases import (  # noqa: F401  # office is a fixture
+    DAY_S, KEYS, MO, NOW, office, raw_public, seen, signed_references)
 
 LOOPBACK = "127.0.0.1"
+SEEN = "devices = \"devices\""
 
 
 def tls(folder, name="server", days=1):
@@ -71,28 +73,33 @@ class Site:
             self.put(class_ + ".crl", chain.pem([crl]))
         self.put("reference.cose", signed_references())
         self.put("agreement.cose", self.signed(terms))
+        self.seen(*KEYS)
 
     def put(self, name, content):
         (self.folder / name).write_bytes(content)
 
+    def seen(self, *keys):
+        """Whose attestation keys the party lists."""
+        self.put("devices", "".join("{} a board\n".format(seen(key).hex()) for key in keys).encode())
+
     def signed(self, terms):
         return sign(terms.encode(), self.ring.signing_key, keys.read_signing_key(str(self.city)))
 
-    def configure(self, more=""):
+    def configure(self, more="", before="", devices=SEEN):
         (self.folder / configs.FILE).write_text(
-            "schema = 1\nbind = \"{}\"\ncertificate = \"server.pem\"\nprivate_key = \"server.key\"\n"
+            before + "schema = 1\nbind = \"{}\"\ncertificate = \"server.pem\"\nprivate_key = \"server.key\"\n"
             "ledger = \"ledger.db\"\nagreement = \"agreement.cose\"\nmo = \"{}\"\nqdo = \"{}\"\nroot = \"root.pem\"\n"
             "crls = [\"hardware.crl\", \"emulated.crl\"]\nreferences = [\"reference.cose\"]\nsigners = [\"{}\"]\n"
-            "{}".format(self.bind, self.terms.mo.hex(), self.terms.qdo.hex(), raw_public(MO).hex(), more))
+            "{}\n{}".format(self.bind, self.terms.mo.hex(), self.terms.qdo.hex(), raw_public(MO).hex(), devices, more))
         return configs.load(str(self.folder / configs.FILE))
 
     def holder(self, party="city"):
         return of_city(str(self.city)) if party == "city" else of_owner(self.ring)
 
     @contextmanager
-    def serving(self, more="", party="city"):
-        """A ``Running`` server."""
-        config, holder = self.configure(more), self.holder(party)
+    def serving(self, more="", party="city", before="", devices=SEEN):
+        """A ``Running`` server. more : tables      before : keys outside of any      devices : who may ask"""
+        config, holder = self.configure(more, before, devices), self.holder(party)
         stop, ports, came, failed = Stop(), [], threading.Event(), []
 
         def ready(port):
@@ -145,6 +152,9 @@ class Running:
         finally:
             connection.close()
 
+    def grants(self, evidence):
+        return self.client.grants(evidence).grants
+
     def challenge(self, device):
         return self.client.challenge(device.ueid)
 
@@ -174,11 +184,6 @@ def standing(site, device, now_s=NOW):
     with ledger(site) as found:
         node = found.node(device.ueid)
     return node.standing(now_s, DAY_S, 2 * DAY_S) if node else Standing.SILENT
-
-
-@pytest.fixture(scope="module")
-def office(tmp_path_factory):
-    return Office(tmp_path_factory.mktemp("ca") / "ca")
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,8 @@ def from_onnx(model, element="f32"):
             writer.layer(output + "/WithoutBiases" if biased else output,
                          "GroupConvolution" if groups > 1 else "Convolution", shape,
                          [node.input[0], output + "/weights"], auto_pad="explicit", strides=_joined(given["strides"]),
-                         dilations=_joined(given["dilations"]), pads_begin=_joined(pads[:2]), pads_end=_joined(pads[2:]))
+                         dilations=_joined(given["dilations"]), pads_begin=_joined(pads[:2]),
+                         pads_end=_joined(pads[2:]))
             if biased:
                 writer.constant(output + "/Dims", constants[node.input[2]].reshape(1, -1, 1, 1))
                 writer.layer(output, "Add", shape, [output + "/WithoutBiases", output + "/Dims"],

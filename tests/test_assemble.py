@@ -239,7 +239,8 @@ def test_two_who_fight_share_a_clip_whatever_parts_of_them_are_seen():
 
 
 def test_who_falls_in_front_of_a_walker_far_behind_is_alone_all_the_while():
-    """An alert names the tracks of its clip. Lying, one is as long as upright; the walker is seen past him all along."""
+    """An alert names the tracks of its clip. Lying, one is as long as upright; the walker is seen past him all the
+    while."""
     def people(at):
         turn = min(max(at - 4.0, 0.0), 0.7) / 0.7 * np.pi / 2
         faller = figure(300, 300, 150)

@@ -14,10 +14,11 @@ import pytest
 
 from c import build
 from edged import authority, city, owner
-from edged.alerts import keys
-from edged.trust import certificates, evidence, keyring, reference
+from edged.alerts import keys, nodes
+from edged.bus import generate_keys
+from edged.trust import certificates, chain, evidence, keyring, reference
 from edged.trust.measure import main as measure
-from evidence_cases import CHEAP, NONCE, REFERENCES, Device, changed, raw_public
+from evidence_cases import CHEAP, KEYS, NONCE, REFERENCES, Device, changed, raw_public, seen
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSPHRASE = "correct horse battery"
@@ -50,6 +51,12 @@ def desk(tmp_path, monkeypatch, capsys):
     return run
 
 
+def nodes_file(desk):
+    """The subscriber's list, beside the authority's folder."""
+    (desk.folder / nodes.FILE).touch()
+    return nodes.FILE
+
+
 def enrol(desk, device=Device(), node="bridge-street", *more):
     words = ("--passphrase-file", "words")
     if not more:
@@ -66,7 +73,8 @@ def attest(desk, device=Device(), **changes):
     code, nonce, _ = desk(owner, "nonce", "nonce")
     assert code == 0
     claims = changed(device.claims(bytes.fromhex(nonce)), **changes)
-    (desk.folder / "evidence").write_bytes(device.attests(claims, certificates.read_chain("chain.pem")))
+    (desk.folder / "evidence").write_bytes(device.attests(claims, [
+        chain.der(one) for one in certificates.read_certificates("chain.pem")]))
     if not os.path.exists("signed"):
         (desk.folder / "values").write_bytes(REFERENCES["emulated" if device.emulated else "hardware"].encode())
         assert desk(city, "sign-reference", "values", "--dir", "city", "--out", "signed")[0] == 0
@@ -74,7 +82,8 @@ def attest(desk, device=Device(), **changes):
 
 
 def terms():
-    return ("--nonce", "nonce", "--reference", "signed", "--signer", keys.read_public("city").qdo.hex())
+    return ("--nonce", "nonce", "--reference", "signed", "--signer", keys.read_public("city").qdo.hex(),
+            "--device", seen(Device().attest).hex())
 
 
 FILES = ("--root", "ca/root.pem", "--crl", "ca/hardware.crl")
@@ -90,6 +99,23 @@ def test_a_board_is_enrolled_and_its_evidence_verified_by_both_parties(desk):
         assert (code, err) == (0, "")
         assert json.loads(out)["class"] == "hardware" and json.loads(out)["ueid"] == Device().ueid.hex()
         assert not os.path.exists("nonce")
+
+
+def test_a_device_that_was_not_seen_is_refused_unless_the_authority_is_trusted(desk):
+    enrol(desk)
+    attest(desk)
+    who, listed = terms()[:-2], seen(Device().attest).hex()
+    for devices in ((), ("--device", "0a" * 32)):
+        code, out, err = desk(owner, "verify", "evidence", *who, *devices, *FILES)
+        assert (code, out) == (76, "") and "attestation key {} is not listed".format(listed) in err
+        assert err.count("\n") == 1 and "--device" in err
+    code, out, _ = desk(owner, "verify", "evidence", *who, "--device", "0a" * 32, "--device", listed, *FILES)
+    assert code == 0 and json.loads(out)["attestation_key"] == listed
+    attest(desk)
+    assert desk(owner, "verify", "evidence", *who, "--trust-authority", *FILES)[0] == 0
+    attest(desk)
+    code, _, err = desk(owner, "verify", "evidence", *who, "--device", "zz", *FILES)
+    assert code == 2 and "--device zz: 64 digits" in err
 
 
 def test_a_nonce_serves_once(desk):
@@ -162,8 +188,53 @@ def test_a_broken_board_is_replaced_with_one_command(desk):
     code, out, _ = desk(city, "ca", "replace", "bridge-street", "--serial", "board-2", "--secret-file", "other.secret",
                         "--passphrase-file", "words")
     assert code == 0 and "board board-1 is revoked, board-2 is expected as bridge-street" in out
+    assert "ca/hardware.crl" in out and "edged-city ca enrol" in out
     listed = json.loads(desk(city, "ca", "list")[1])
     assert [(one["serial"], one["revoked"] is None) for one in listed] == [("board-1", False), ("board-2", True)]
+
+
+def test_a_replacement_is_in_the_lists_and_pins_the_new_board_as_it_is_enrolled(desk):
+    """The records of the old board's thief come under the node's name and key, from another enclave."""
+    nodes.write_nodes(nodes_file(desk), [nodes.Listed("bridge-street", generate_keys().public.decode(), None, False)])
+    assert enrol(desk)[0] == 0
+    attest(desk)
+    assert [one.node for one in nodes.read_nodes("nodes.toml")] == [Device().ueid[1:]]
+    private(desk.folder / "station.secret", b"t" * 32)
+    assert desk(city, "ca", "replace", "bridge-street", "--serial", "board-2", "--secret-file", "station.secret",
+                "--passphrase-file", "words")[0] == 0
+    code, _, err = desk(owner, "verify", "evidence", *terms(), *FILES)
+    assert code == 76 and "device certificate: was revoked on" in err
+    os.unlink("chain.pem")
+    new = Device(secret=b"t" * 32, ueid=b"\1" + b"o" * 16, attest=KEYS[2], grant=KEYS[3])
+    code, out, err = enrol(desk, new, "board-2", "--node-list", "nodes.toml")
+    assert code == 0, err
+    assert "nodes.toml: records of bridge-street are taken of node {} alone".format(
+        new.ueid[1:].hex()) in out
+    assert [one.node for one in nodes.read_nodes("nodes.toml")] == [new.ueid[1:]]
+
+
+def test_who_is_not_listed_yet_is_named_for_allow(desk):
+    code, out, _ = enrol(desk)
+    assert code == 0 and "edged-city allow bridge-street --key=Z85 --node {}".format(Device().ueid[1:].hex()) in out
+    os.unlink("chain.pem")
+    nodes.write_nodes(nodes_file(desk), [])
+    code, out, _ = enrol(desk, Device(), "bridge-street", "--again")
+    assert code == 0 and "nodes.toml: bridge-street is not listed yet: `edged-city allow" in out
+    os.unlink("chain.pem")
+    code, _, err = enrol(desk, Device(), "bridge-street", "--again", "--node-list", "none.toml")
+    assert code == 66 and "none.toml" in err and not os.path.exists("chain.pem")
+
+
+def test_the_first_lists_are_there_with_the_authority(desk):
+    """Who verifies takes nobody without one."""
+    code, out, _ = desk(city, "ca", "init", "--city", "Other", "--passphrase-file", "words", "--dir", "other")
+    assert code == 0 and "hardware.crl and emulated.crl, which are good for 7 days" in out
+    now_s, root = int(time.time()), certificates.read_certificates("other/root.pem")[0]
+    for class_ in chain.CLASSES:
+        found = chain.read_crl(Path("other", class_ + ".crl").read_bytes(), class_)
+        assert found.issuer == certificates.read_certificates("other/{}.pem".format(class_))[0].subject
+        assert not chain.aging([found], now_s) and chain.aging([found], now_s + 4 * 86400)
+    assert root.subject != found.issuer
 
 
 def test_an_enrolment_whose_answer_would_be_lost_does_not_begin(desk):

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attacks.networks import integer_model
 from edged.bus import Router
-from edged.enclave.client import KeyClient
 from edged.enclave.host import HostEnclave
+from edged.enclave.key import KeyClient
 from edged.enclave.slots import put_slots, read_slots
 from edged.model import package
 from edged.site import Site, Terms, loopback_address
@@ -196,7 +196,8 @@ def test_a_bridge_that_runs_already(site, enclave):
 
 
 def test_a_disk_that_is_full(site, enclave):
-    """At the start there is no spool to begin with: one line. Later its records are safe in the enclave (tests/bridge)."""
+    """At the start there is no spool to begin with: one line. Later its records are safe in the enclave
+    (tests/bridge)."""
     site.node.joinpath("state").mkdir()
     ends(subprocess.run(["bash", "-c", "ulimit -f 0; exec {} -m edged.cli bridge --config {}".format(
         sys.executable, site.config)], stderr=subprocess.PIPE, universal_newlines=True, timeout=60), 69,

@@ -459,6 +459,32 @@ def test_closing_does_not_wait_for_what_nobody_took(run):
             process.wait()
 
 
+@pytest.mark.parametrize("frames", [[], [b""], [b"one"], [b"", b""], [b"type", b"map", bytes(1 << 20)]], ids=len)
+def test_what_is_joined_is_split_again(frames):
+    assert bus.split(bus.joined(frames)) == frames
+
+
+@pytest.mark.parametrize("sent", [b"\1", b"\1\0\0\0", b"\xff\xff\xff\xffmuch", b"\1\0\0\0aa", b"\0\0\0\0\2\0\0\0b"])
+def test_what_is_not_of_the_form_has_no_frames(sent):
+    assert bus.split(sent) == []
+
+
+def test_a_message_in_several_frames_of_zeromqs_is_none_of_ours(run):
+    """No Dealer of ours sends it, and what is half read when its connection ends is what libzmq dies of."""
+    with Router("ipc://{}/s".format(run)) as router:
+        stranger = zmq.Context.instance().socket(zmq.DEALER)
+        stranger.setsockopt(zmq.LINGER, 0)
+        stranger.setsockopt(zmq.ROUTING_ID, b"stranger")
+        stranger.connect(router.address)
+        try:
+            stranger.send_multipart([b"type", b"map"])
+            assert router.receive(PATIENCE_S) == Message(b"stranger", [], None)
+            stranger.send(bus.joined([b"type", b"map"]))
+            assert router.receive(PATIENCE_S) == Message(b"stranger", [b"type", b"map"], None)
+        finally:
+            stranger.close()
+
+
 def test_no_other_file_imports_zmq():
     root = os.path.dirname(bus.__file__)
     found = []

@@ -8,7 +8,7 @@ from collections import deque
 
 import numpy as np
 import pytest
-from fake_bridge import CAMERA, KEY, PATIENCE_S, Clock, FakeBridge, Line, busy, done, logged, silence
+from fake_bridge import CAMERA, KEY, PATIENCE_S, Clock, FakeBridge, Keys, Line, busy, done, logged, silence
 
 from edged import config, events
 from edged.bus import Router
@@ -16,8 +16,9 @@ from edged.camera import daemon, link as link_module
 from edged.camera.link import OUTSTANDING_MAX, WAITING_MAX, BridgeLink
 from edged.camera.recording import Recording
 from edged.camera.source import Playback, Scene, Source
-from edged.errors import CameraError, ConfigError, KeyRefused, MissingInput, PackageError
+from edged.errors import CameraError, ConfigError, KeyRefused, MissingInput, PackageError, VerificationFailed
 from edged.notify import Notifier, Watchdog
+from test_agreement import SIGNED, VALID
 
 
 @pytest.fixture
@@ -36,6 +37,8 @@ class Node:
     def __init__(self, folder, source, **changes):
         self.bridge = FakeBridge()
         self.folder = folder
+        self.bridge.agreement = VALID.digest
+        (folder / "a").write_bytes(SIGNED)
         (folder / "camera.key").write_bytes(KEY)
         (folder / "camera.key").chmod(0o600)
         table = dict({"hop_s": "1.0", "speed": "0"}, **changes)
@@ -199,6 +202,9 @@ def test_a_generated_scene_goes_through(node):
 
 @pytest.mark.parametrize("breaks, error, reason", [
     (lambda walk: (walk.folder / "camera.key").unlink(), MissingInput, "camera.key"),
+    (lambda walk: (walk.folder / "a").unlink(), MissingInput, "/a: No such file"),
+    (lambda walk: (walk.folder / "a").write_bytes(b"nonsense"), PackageError, "/a: "),
+    (lambda walk: (walk.folder / "a").write_bytes(SIGNED[:-1] + bytes([SIGNED[-1] ^ 1])), VerificationFailed, "/a: "),
     (lambda walk: (walk.folder / "camera.key").chmod(0o644), KeyRefused, "chmod 600"),
     (lambda walk: (walk.folder / "camera.key").write_bytes(bytes(31)), KeyRefused, "32 raw bytes"),
     (lambda walk: (walk.folder / "walk.jsonl.gz").unlink(), MissingInput, "walk.jsonl.gz"),
@@ -259,7 +265,7 @@ def scenes(seconds, start=1700000000.0, at=100.0, fps=10.0):
 def watched(line, script):
     told = Told()
     watchdog = Watchdog(told, {"WATCHDOG_USEC": "3"}, itertools.count().__next__)  # every progress is told
-    watch = daemon.Watch("gate", Scripted(script), BridgeLink(line, CAMERA, KEY), 1.0, watchdog, told)
+    watch = daemon.Watch("gate", Scripted(script), BridgeLink(line, CAMERA, Keys()), 1.0, watchdog, told)
     assert watch.run(threading.Event())
     return told
 
@@ -305,7 +311,7 @@ def test_a_live_camera_does_not_wait_for_the_bridge_and_drops_the_oldest(line, b
     caplog.set_level(logging.INFO)
     bridge.answer = silence
     source = Scripted(scenes(20))
-    link = BridgeLink(line, CAMERA, KEY)
+    link = BridgeLink(line, CAMERA, Keys())
     stop = threading.Event()
     watch = daemon.Watch("gate", source, link, 1.0, Watchdog(Told(), {}), Told())
     source.next, give = lambda timeout_s: stop.set() if len(source.script) == 1 else give(timeout_s), source.next

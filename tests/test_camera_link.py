@@ -8,12 +8,16 @@ from collections import deque
 import cbor2
 import numpy as np
 import pytest
-from fake_bridge import CAMERA, KEY, PATIENCE_S, Clock, FakeBridge, Line, busy, done, failed, logged, never, silence
+from fake_bridge import (AGREEMENT, CAMERA, KEY, PATIENCE_S, Clock, FakeBridge, Keys, Line, busy, done, failed, logged,
+                         never, silence)
 
+from edged.beside import Paired
 from edged.bus import Dealer, Router
 from edged.camera import link as link_module
 from edged.camera.clip import Clip
-from edged.camera.link import AGAIN_MAX_S, AGAIN_S, LOST_S, OUTSTANDING_MAX, WAITING_MAX, WAITING_MOST, BridgeLink
+from edged.camera.link import (AGAIN_MAX_S, AGAIN_S, LOST_S, OUTSTANDING_MAX, WAIT_MAX_S, WAITING_MAX, WAITING_MOST,
+                               BridgeLink)
+from edged.errors import MissingInput, VerificationFailed
 from edged.offload import messages
 
 
@@ -34,7 +38,7 @@ def clock():
 
 @pytest.fixture
 def link(line, clock):
-    return BridgeLink(line, CAMERA, KEY, clock=clock)
+    return BridgeLink(line, CAMERA, Keys(), clock=clock)
 
 
 def clip(number, tracks=(1,)):
@@ -68,10 +72,42 @@ def test_a_bridge_that_is_not_there_yet_is_asked_again_with_the_same_nonce(link,
     assert link.session is None
     line.cut, bridge.grants = False, False
     pass_time(link, clock, 10)
-    assert 5 <= len(bridge.nonces) <= 11 and len(set(bridge.nonces)) == 1
+    assert 4 <= len(bridge.nonces) <= 5 and len(set(bridge.nonces)) == 1
     bridge.grants = True
-    pass_time(link, clock, 2)
+    pass_time(link, clock, WAIT_MAX_S)
     assert bridge.finished == [1]
+
+
+def test_told_to_wait_it_says_hello_ever_more_rarely_whatever_else_the_bridge_says(link, line, bridge, clock):
+    """A city's agreement may be away for days: each hello is a line in logs, and files that are read and verified."""
+    bridge.grants = False
+    asked = []
+    for kind, fields in (("here", {}), ("follow", {"agreement": AGREEMENT}), ("reopen", {"reason": "-"})) * 2:
+        before = len(bridge.nonces)
+        pass_time(link, clock, 60)
+        asked.append(len(bridge.nonces) - before)
+        line.answers.append(messages.pack(kind, fields))
+        link.serve(0)
+    assert 8 <= asked[0] <= 10 and all(5 <= count <= 7 for count in asked[1:])
+    bridge.grants = True
+    pass_time(link, clock, WAIT_MAX_S)
+    assert link.session is not None
+    bridge.grants = False
+    line.answers.append(messages.pack("reopen", {"reason": "-"}))
+    before = len(bridge.nonces)
+    pass_time(link, clock, 4)
+    assert len(bridge.nonces) - before == 3, "after a session it begins anew"
+
+
+def test_told_to_wait_it_says_hello_at_once_where_the_bridge_asks_for_it(link, line, bridge, clock):
+    bridge.grants = False
+    pass_time(link, clock, 60)
+    before, bridge.grants = len(bridge.nonces), True
+    line.answers.extend([messages.pack("reopen", {"reason": "-"})] * 2)
+    link.serve(0)
+    link.serve(0)
+    assert link.session is not None and bridge.sessions in (1, 2)
+    assert before < len(bridge.nonces) <= before + 2
 
 
 def test_a_hello_without_an_answer_is_said_again_and_any_answer_gives_the_key(link, line, bridge, clock):
@@ -95,7 +131,7 @@ def test_a_session_that_was_not_asked_for_makes_the_last_one_void(link, line, br
     link.serve(0)
     bridge.answer = done
     line.answers.extend(bridge.handle(messages.pack("hello", {"camera": CAMERA, "nonce": bridge.nonces[0],
-                                                              "agreement": b""})))
+                                                              "agreement": AGREEMENT})))
     link.serve(0)
     assert numbers(bridge) == [(1, 1, 5), (2, 2, 5)] and bridge.finished == [5]
 
@@ -183,6 +219,25 @@ def test_reopen_makes_a_fresh_session_under_a_fresh_nonce(link, line, bridge):
     link.serve(0)
     assert bridge.finished == [1, 2]
     assert len(set(bridge.nonces)) == 2
+
+
+def test_asked_whether_it_is_there_it_says_so_with_a_session_or_without(link, line, bridge):
+    bridge.grants = False
+    for _ in range(2):
+        line.answers.append(messages.pack("here", {}))
+        link.serve(0)
+        bridge.grants = True
+    assert bridge.there == 2
+
+
+def test_a_bridge_that_only_asks_so_is_not_one_that_answers(link, line, bridge, clock):
+    bridge.answer = silence
+    link.serve(0)
+    link.offer(clip(1))
+    for _ in range(int(LOST_S / 10) + 1):
+        line.answers.append(messages.pack("here", {}))
+        pass_time(link, clock, 10, 1.0)
+    assert link.counts.sessions > 1
 
 
 def test_reopen_said_twice_is_one_reopening(link, line, bridge):
@@ -458,7 +513,7 @@ def test_whatever_happens_to_the_bridge_every_clip_is_done_or_counted(line, brid
     """Lost answers, late answers, restarts, an enclave that starts anew, a cut line, in any order."""
     choose = random.Random(seed)
     bridge.answer = Enclave(choose)
-    link = BridgeLink(line, CAMERA, KEY, clock=clock)
+    link = BridgeLink(line, CAMERA, Keys(), clock=clock)
     late = deque()
     for number in range(150):
         link.offer(clip(number, (number % 5,)))
@@ -484,6 +539,7 @@ def test_whatever_happens_to_the_bridge_every_clip_is_done_or_counted(line, brid
 
 VALID = {"session": {"session": 1, "nonce": bytes(32), "epoch": bytes(16), "persons": 2, "frames": 300, "joints": 18},
          "done": {"number": 1, "failed": False}, "wait": {"reason": "busy"}, "reopen": {"reason": "anew"},
+         "here": {},
          "refused": {"number": 1, "reason": "busy", "reopen": False, "retry": True}}
 
 
@@ -536,7 +592,7 @@ def test_the_dealer_of_the_bus_is_what_the_link_needs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("n")
     bridge = FakeBridge()
     with Router("ipc://{}/b".format(folder)) as router, Dealer("ipc://{}/b".format(folder), b"gate") as dealer:
-        link = BridgeLink(dealer, CAMERA, KEY)
+        link = BridgeLink(dealer, CAMERA, Keys())
         link.offer(clip(1))
         deadline = time.monotonic() + PATIENCE_S
         while link.busy and time.monotonic() < deadline:
@@ -545,3 +601,130 @@ def test_the_dealer_of_the_bus_is_what_the_link_needs(tmp_path_factory):
             for answer in bridge.handle(message.frames) if message else []:
                 router.send(message.peer, answer)
     assert bridge.finished == [1]
+
+
+# Another agreement.
+
+
+def follow(line, digest=b"n" * 32):
+    line.answers.append(messages.pack("follow", {"agreement": digest}))
+
+
+NEXT = b"n" * 32
+
+
+class Rotating(Keys):
+    """The next agreement lies beside the one in force, from the start."""
+
+    def under(self, digest):
+        self.found = Paired(digest, KEY)
+        return super().under(digest)
+
+
+def test_a_camera_goes_over_once_all_that_it_sent_is_answered_and_nothing_is_sent_under_both(line, bridge, clock):
+    keys = Rotating()
+    link = BridgeLink(line, CAMERA, keys, clock=clock)
+    bridge.answer = silence
+    for number in range(1, 5):
+        link.offer(clip(number))
+    link.serve(0)
+    follow(line)
+    pass_time(link, clock, AGAIN_S + 1)
+    assert len(bridge.nonces) == 1 and link.session.number == 1, "two clips are on their way"
+    assert {head.claimed_ns for _, _, head in bridge.opened} == {1, 2}
+    bridge.answer = done
+    bridge.agreement = NEXT  # of the next hello
+    pass_time(link, clock, AGAIN_MAX_S)
+    assert keys.asked == [None, NEXT, NEXT] and len(bridge.nonces) == 2
+    assert [session for session, _, head in bridge.opened if head.claimed_ns in (3, 4)] == [2, 2]
+    assert bridge.finished == [1, 2, 3, 4] and link.counts.skipped == 0
+    follow(line)  # it has done so
+    pass_time(link, clock, 1)
+    assert len(bridge.nonces) == 2
+
+
+def test_clips_that_had_to_wait_go_over_unsent(line, bridge, clock):
+    link = BridgeLink(line, CAMERA, Rotating(), clock=clock)
+    bridge.answer = busy
+    for number in (1, 2):
+        link.offer(clip(number))
+    link.serve(0)
+    follow(line)
+    bridge.answer, bridge.agreement = done, NEXT
+    pass_time(link, clock, 2)
+    assert bridge.finished == [1, 2] and {session for session, number, head in bridge.opened[-2:]} == {2}
+
+
+def test_without_its_key_a_camera_stays_and_says_why_once(line, bridge, clock, caplog):
+    keys = Keys()
+    link = BridgeLink(line, CAMERA, keys, clock=clock)
+    keys.found = MissingInput("gate.key: no such file")
+    for number in (1, 2, 3):
+        link.offer(clip(number))
+        follow(line)
+        link.serve(0)
+    assert bridge.finished == [1, 2, 3] and len(bridge.nonces) == 1
+    assert len(logged(caplog, "agreement_refused")) == 1
+
+
+def reopen(line, link):
+    line.answers.append(messages.pack("reopen", {"reason": "anew"}))
+    link.serve(0)
+
+
+@pytest.mark.parametrize("loss", ["wait", "reopen"])
+def test_after_each_loss_of_its_session_a_camera_says_hello_with_what_lies_on_the_disk_then(line, bridge, clock, loss):
+    keys = Keys()
+    link = BridgeLink(line, CAMERA, keys, clock=clock)
+    bridge.grants = loss != "wait"
+    link.serve(0)
+    keys.found = Paired(NEXT, KEY[::-1])
+    bridge.agreement, bridge.key, bridge.grants = NEXT, KEY[::-1], True
+    if loss == "reopen":
+        reopen(line, link)
+    link.offer(clip(1))
+    pass_time(link, clock, 2)
+    assert bridge.finished == [1] and len(bridge.nonces) == 2 and keys.asked == [None, AGREEMENT]
+
+
+def test_a_hello_that_is_only_repeated_is_the_same_hello(line, bridge, clock):
+    """Any of them may be answered, and the answer does not say which."""
+    keys = Keys()
+    link = BridgeLink(line, CAMERA, keys, clock=clock)
+    line.deaf = True
+    keys.found = Paired(NEXT, KEY)
+    pass_time(link, clock, 60)
+    assert len(bridge.nonces) > 2 and keys.asked == [None]
+
+
+@pytest.mark.parametrize("error", [MissingInput("gate.key: no such file"), OSError(5, "input/output error"),
+                                   VerificationFailed("agreement.cose: no signature")], ids=repr)
+def test_what_cannot_be_read_again_is_said_once_and_the_camera_goes_on_until_it_can(line, bridge, clock, caplog, error):
+    caplog.set_level(logging.INFO)
+    keys = Keys()
+    link = BridgeLink(line, CAMERA, keys, clock=clock)
+    link.serve(0)
+    keys.found = error
+    for number in range(1, 4):  # each loss of a session is a try
+        reopen(line, link)
+        link.offer(clip(number))
+        link.serve(0)
+    assert bridge.finished == [1, 2, 3] and len(keys.asked) == 4
+    said, = logged(caplog, "keys_unread")
+    assert said["reason"] == str(error)
+    bridge.grants = False
+    reopen(line, link)
+    keys.found, bridge.agreement, bridge.grants = Paired(NEXT, KEY), NEXT, True
+    link.offer(clip(4))
+    pass_time(link, clock, 2)
+    assert bridge.finished == [1, 2, 3, 4] and len(logged(caplog, "agreement_changed")) == 1
+    keys.found = error  # once more: that is news
+    reopen(line, link)
+    assert len(logged(caplog, "keys_unread")) == 2
+
+
+def test_a_camera_that_cannot_read_its_key_at_the_start_does_not_start(line, clock):
+    keys = Keys()
+    keys.found = MissingInput("gate.key: no such file")
+    with pytest.raises(MissingInput, match="no such file"):
+        BridgeLink(line, CAMERA, keys, clock=clock)

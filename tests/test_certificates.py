@@ -1,5 +1,6 @@
 """The city's certification authority: whom it gives a certificate, whom not, and what it keeps of that."""
 
+import errno
 import hashlib
 import hmac
 import os
@@ -18,6 +19,7 @@ from edged.trust import boards, certificates, chain, cose, request, sealed
 from edged.trust.certificates import Authority
 from edged.trust.request import open_request, seal, spki_of
 from evidence_cases import CHEAP, DAY_S, KEYS, NOW, PASSPHRASE, Device, Office
+from processes import ends_although_killed
 
 DEVICE = Device()
 NONCE = b"n" * 32
@@ -318,7 +320,7 @@ def test_lists_are_of_one_class_each_with_rising_numbers(authority):
     found = [chain.read_crl(authority.crl(class_, PASSPHRASE, NOW, days), "crl")
              for class_, days in (("hardware", 7), ("hardware", 1), ("emulated", 7))]
     assert [len(list(one)) for one in found] == [1, 1, 0]
-    assert [one.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number for one in found] == [1, 2, 1]
+    assert [one.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number for one in found] == [2, 3, 2]
     assert [chain.seconds(one, "next_update") - NOW for one in found] == [7 * DAY_S, DAY_S, 7 * DAY_S]
     with pytest.raises(UsageError, match="--days 32"):
         authority.crl("hardware", PASSPHRASE, NOW, 32)
@@ -337,10 +339,10 @@ def test_the_folder_tells_no_secret(authority):
         with open(path, "rb") as file:
             content = file.read()
         assert not any(secret in content for secret in secrets), name
-        assert stat.S_IMODE(os.stat(path).st_mode) == (0o640 if name.endswith(".pem") else 0o600)
+        assert stat.S_IMODE(os.stat(path).st_mode) == (0o640 if name.endswith((".pem", ".crl")) else 0o600)
     assert sorted(os.listdir(authority.folder)) == [
-        "boards.db", "boards.key", "emulated.key", "emulated.pem", "hardware.key", "hardware.pem", "root.key",
-        "root.pem"]
+        "boards.db", "boards.key", "emulated.crl", "emulated.key", "emulated.pem", "hardware.crl", "hardware.key",
+        "hardware.pem", "root.key", "root.pem"]
 
 
 def test_another_passphrase_is_refused(authority):
@@ -375,6 +377,40 @@ def test_the_roots_key_may_be_kept_elsewhere(authority):
 def test_an_authority_is_never_written_over(authority):
     with pytest.raises(KeyRefused, match="is not empty: keys are not written over"):
         authority.create("Testing", PASSPHRASE, NOW)
+
+
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("empty", [False, True], ids=["new", "empty"])
+def test_an_authority_is_there_whole_or_can_be_begun_again_wherever_its_making_is_killed(tmp_path, empty, stride):
+    whole, step, ended = 0, 0, False
+    while not ended:
+        step += stride
+        folder = tmp_path / str(step) / "ca"
+        folder.parent.mkdir()
+        if empty:
+            folder.mkdir(0o750)
+        ended = ends_although_killed(step, lambda: Authority(str(folder), CHEAP).create("Testing", PASSPHRASE, NOW))
+        made = Authority(str(folder), CHEAP)
+        if folder.is_dir() and os.listdir(str(folder)):
+            whole += 1
+            with pytest.raises(KeyRefused, match="is not empty"):
+                made.create("Testing", PASSPHRASE, NOW)
+        else:
+            made.create("Testing", PASSPHRASE, NOW)
+        made.add_board("board-1", "gate", "hardware", b"s" * 32, PASSPHRASE)
+        assert made.crl("hardware", PASSPHRASE, NOW) and made.certificate("root")
+        assert stat.S_IMODE(folder.stat().st_mode) == (0o750 if empty else 0o700)
+    assert step > 100 and whole > 1  # the end, and at least once after the folder was there
+
+
+def test_an_authority_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def fails(path):
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(certificates.boards, "create", fails)
+    with pytest.raises(OSError, match="no space"):
+        Authority(str(tmp_path / "deep" / "ca"), CHEAP).create("Testing", PASSPHRASE, NOW)
+    assert os.listdir(str(tmp_path)) == []
 
 
 @pytest.mark.parametrize("city", ["", "a" * 33, "a/b", "-a", "a\n", "ä"])
@@ -431,10 +467,7 @@ def test_nothing_is_kept_of_what_fails(authority):
 def test_a_chain_file_is_read_back(office, tmp_path):
     path = tmp_path / "chain.pem"
     path.write_bytes(chain.pem(chain.read_certificate(one, "") for one in office.chains["hardware"]))
-    assert certificates.read_chain(str(path)) == office.chains["hardware"]
-    path.write_bytes(path.read_bytes() * 2)
-    with pytest.raises(PackageError, match="4 certificates, not two"):
-        certificates.read_chain(str(path))
+    assert tuple(chain.der(one) for one in certificates.read_certificates(str(path))) == office.chains["hardware"]
     path.write_bytes(b"nothing")
     with pytest.raises(PackageError, match="no certificate in PEM"):
-        certificates.read_chain(str(path))
+        certificates.read_certificates(str(path))

@@ -17,11 +17,10 @@ from pathlib import Path
 import pytest
 
 from attacks.networks import integer_model
-from edged.alerts import cityconfig
 from edged.alerts.record import Observation
 from edged.alerts.reports import Altered, EpochBegan, Foreign, Received, Replay, Rollback
-from edged.alerts.subscriber import Subscriber
 from edged.site import Site, Terms, loopback_address
+from screen import Screen
 
 # As `edged run`, but patient with processes that somebody kills all the time.
 SUPERVISE = """
@@ -91,37 +90,11 @@ class Node:
         return code
 
 
-class Screen:
-    """The city's end, in a thread: every event that it reported."""
-
-    def __init__(self, site):
-        self.events, self._ended = [], threading.Event()
-        self._config = cityconfig.load(site.subscriber)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self):
-        with Subscriber(self._config) as subscriber:  # of this thread alone
-            while not self._ended.is_set():
-                self.events += subscriber.poll(0.2)
-
-    def of(self, kind):
-        return [event for event in list(self.events) if isinstance(event, kind)]
-
-    def close(self):
-        self._ended.set()
-        self._thread.join()
-
-
 def wait_for(condition, timeout_s=SETTLE_S):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "nothing came of it"
         time.sleep(0.1)
-
-
-def judged(screen):
-    return [event.record for event in screen.of(Received) if isinstance(event.record, Observation)]
 
 
 @pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.slow)])
@@ -135,7 +108,7 @@ def test_killing_processes_at_random_loses_and_doubles_nothing(tmp_path_factory,
     killed = Counter()
     try:
         node = Node(site)
-        wait_for(lambda: len(judged(screen)) >= 4)
+        wait_for(lambda: len(screen.observations) >= 4)
         for _ in range(kills):
             time.sleep(rng.uniform(0.0, 0.8))
             victim = rng.choice(VICTIMS)
@@ -150,7 +123,7 @@ def test_killing_processes_at_random_loses_and_doubles_nothing(tmp_path_factory,
         wait_for(lambda: all(node.find(victim) is not None for victim in VICTIMS))
         assert node.stop() == 0
         done = {(line["camera"], line["captured_unix_ns"]) for line in node.events("clip_done")}
-        wait_for(lambda: done <= {(name_of(record.camera), record.claimed_ns) for record in judged(screen)})
+        wait_for(lambda: done <= {(name_of(record.camera), record.claimed_ns) for record in screen.observations})
         node = None
     finally:
         if node is not None:

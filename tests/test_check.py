@@ -4,35 +4,40 @@ import json
 import os
 import shutil
 import socket
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from attacks.networks import small
 from edged import check, config, edgectl, status
+from edged.alerts.keys import read_signing_key
+from edged.beside import key_path
 from edged.bus import Router
 from edged.errors import BusError, KeyRefused
 from edged.offload import messages
 from edged.secret import read_secret
 from edged.site import Site, Terms
+from edged.trust.agreement import DAY_S, open_agreement, sign
 
 CAMERAS = {"gate": ['source = "generator:7"'], "yard": ['source = "recording:people.npz"']}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def site(tmp_path_factory):
     model = small()
     folder = tmp_path_factory.mktemp("c")
     site = Site(str(folder), model, "small", Terms(((model.labels[0], 0.5, 5),)), CAMERAS, "tcp://127.0.0.1:5555")
     (site.node / "people.npz").write_bytes(b"x")
-    return site.node
+    return site
 
 
 @pytest.fixture
-def node(made, tmp_path_factory):
+def node(site, tmp_path_factory):
     """A folder with everything that a node needs, to be broken."""
     folder = tmp_path_factory.mktemp("n")
-    shutil.copytree(str(made), str(folder / "node"))
+    shutil.copytree(str(site.node), str(folder / "node"))
     return folder / "node"
 
 
@@ -145,6 +150,144 @@ def test_two_cameras_with_one_key_are_named(node, capsys):
     assert code == 78 and "the same key as that of camera gate" in lines[0]
 
 
+# The end of an agreement's time.
+
+
+def in_days(days):
+    return int(time.time()) + days * DAY_S + 60
+
+
+def warned(node, capsys):
+    """(exit code, standard output, standard error)"""
+    code = edgectl.main(["config", "check", "--config", str(node / "edged.toml")])
+    output = capsys.readouterr()
+    return code, output.out, output.err
+
+
+def test_an_agreement_that_ended_is_named(site, node, capsys):
+    agree(site, node / "agreement.cose", until_s=in_days(-1))
+    code, output, lines = checked(node, capsys)
+    assert (code, output, len(lines)) == (78, "", 1)
+    assert "enclave.agreements: " in lines[0] and "agreement 1 ended at " in lines[0] and "edgectl rotate" in lines[0]
+
+
+@pytest.mark.parametrize("days, words", [(13, "in 13 days"), (0, "in less than a day")])
+def test_an_agreement_that_ends_soon_is_one_line_and_no_fault(site, node, capsys, days, words):
+    agree(site, node / "agreement.cose", until_s=in_days(days))
+    code, output, said = warned(node, capsys)
+    assert (code, output) == (0, "ok\n") and said.count("\n") == 1
+    assert said.startswith("edgectl: warning: {}:".format(node / "edged.toml"))
+    assert "enclave.agreements: " in said and "agreement 1 ends at " in said and words in said
+
+
+def test_an_agreement_that_another_follows_in_time_is_not_warned_of(site, node, capsys):
+    agree(site, node / "agreement.cose", until_s=in_days(-1))
+    stage(site, node, until_s=in_days(15))
+    assert "ended" not in warned(node, capsys)[2]
+    stage(site, node, until_s=in_days(13))
+    assert "agreement 2 ends at " in warned(node, capsys)[2]
+    agree(site, node / "agreement.cose.next", number=1, until_s=in_days(15))  # it follows nothing
+    assert "agreement 1 ended at " in warned(node, capsys)[2]
+
+
+def test_status_of_a_node_that_judges_nothing_ends_with_69_and_says_of_which_camera(node, capsys):
+    told = {"cameras": {"gate": {"state": "waits", "reason": "locked: no beacon"},
+                        "hall": {"state": "live", "reason": None}, "yard": {"state": "lost", "reason": None},
+                        "roof": {"state": None, "reason": None}},
+            "agreements": [{"ended": True, "end": "agreement 1 ended at 2030"},
+                           {"ended": False, "end": "agreement 2 ends at 2031"}]}
+    with Bridge(node, messages.pack("status", told)):
+        assert ask(node, "status") == 69
+    output = capsys.readouterr()
+    assert json.loads(output.out)["bridge"]["cameras"]["gate"]["state"] == "waits"
+    lines = output.err.splitlines()
+    assert len(lines) == 3 and lines[0].startswith("edgectl: agreement 1 ended at 2030, by this node's clock; nothing")
+    assert lines[1].startswith("edgectl: camera gate: waits: locked: no beacon: nothing of it is judged")
+    assert lines[2].startswith("edgectl: camera yard: lost: no reason given")
+
+
+# While one agreement follows another.
+
+
+def agree(site, path, **terms):
+    """Another agreement of the site's parties, signed, in this file."""
+    agreement = replace(open_agreement(site.signed), **terms)
+    path.write_bytes(sign(agreement.encode(), site.owner, read_signing_key(str(site.city))))
+    return agreement
+
+
+def stage(site, node, number=2, **terms):
+    """As `edgectl rotate` does; the agreement's digits."""
+    following = agree(site, node / "agreement.cose.next", number=number, data_key=os.urandom(16), **terms)
+    for name in CAMERAS:
+        path = key_path(node / "cameras" / (name + ".key"), following.digest)
+        path.write_bytes(os.urandom(32))
+        path.chmod(0o600)
+    return path.suffix[1:]
+
+
+def test_a_node_in_the_middle_of_a_rotation_is_ok(site, node, capsys):
+    digits = stage(site, node)
+    assert checked(node, capsys) == (0, "ok\n", [])
+    shutil.copy(str(node / "cameras" / ("gate.key." + digits)), str(node / "cameras" / "gate.key"))  # half settled
+    assert checked(node, capsys) == (0, "ok\n", [])
+
+
+@pytest.mark.parametrize("content, code, message", [
+    (b"nonsense", 65, "agreement.cose.next: "), ("older", 78, "agreement 1 cannot follow agreement 1: the same owners"),
+    ("altered", 76, "signature does not verify")])
+def test_what_lies_beside_an_agreement_and_cannot_follow_it_is_named(site, node, capsys, content, code, message):
+    stage(site, node, number=1 if content == "older" else 2)
+    if content == "altered":
+        signed = (node / "agreement.cose.next").read_bytes()
+        content = signed[:-1] + bytes([signed[-1] ^ 1])
+    if content != "older":
+        (node / "agreement.cose.next").write_bytes(content)
+    found, _, lines = checked(node, capsys)
+    assert found == code and len(lines) == 1 and ": enclave.agreements: " in lines[0] and message in lines[0]
+    assert lines[0].endswith("remove the file, then run `edgectl rotate` with the city's bundle")
+
+
+def test_a_staged_key_that_is_missing_is_named(site, node, capsys):
+    digits = stage(site, node)
+    (node / "cameras" / ("yard.key." + digits)).unlink()
+    code, _, lines = checked(node, capsys)
+    assert code == 66 and len(lines) == 1 and ": camera.yard.key: " in lines[0]
+    assert "yard.key.{}: is missing, agreement 2 is to follow: run `edgectl rotate`".format(digits) in lines[0]
+
+
+@pytest.mark.parametrize("spoil, code, message", [
+    (lambda path: path.chmod(0o640), 77, "chmod 600"), (lambda path: path.write_bytes(b"short"), 77, "32 raw bytes"),
+    (lambda path: path.write_bytes((path.parent / "yard.key").read_bytes()), 78, "the same key as that of camera")])
+def test_a_staged_key_that_is_not_usable_is_named(site, node, capsys, spoil, code, message):
+    path = node / "cameras" / ("gate.key." + stage(site, node))
+    spoil(path)
+    found, _, lines = checked(node, capsys)
+    assert found == code and len(lines) == 1 and message in lines[0]
+
+
+@pytest.mark.parametrize("left", ["another", "its agreement settled", "its agreement removed"])
+def test_a_staged_key_that_was_left_behind_is_named(site, node, capsys, left):
+    digits = stage(site, node)
+    beside = node / "agreement.cose.next"
+    if left == "another":
+        digits = "00" * 8
+        for name in CAMERAS:
+            shutil.copy(str(node / "cameras" / (name + ".key")), str(node / "cameras" / (name + ".key." + digits)))
+    elif left == "its agreement removed":
+        beside.unlink()
+    else:
+        beside.replace(node / "agreement.cose")
+        slots = (node / "slots" / "slots.toml")
+        was, now = open_agreement(site.signed), open_agreement((node / "agreement.cose").read_bytes())
+        slots.write_text(slots.read_text().replace(was.data_key.hex(), now.data_key.hex()))
+    (node / "cameras" / "gate.key.old").write_bytes(b"not ours")
+    code, _, lines = checked(node, capsys)
+    assert code == 78 and [line.split(": ")[1] for line in lines] == ["camera.gate.key", "camera.yard.key"]
+    for name, line in zip(CAMERAS, lines):
+        assert "{}.key.{}: a key for no agreement that is to follow: run `edgectl rotate` ".format(name, digits) in line
+
+
 LARGE = "human-pose-estimation-0001"
 
 
@@ -200,10 +343,9 @@ def test_programs_that_are_not_built_are_named(node, capsys, monkeypatch):
 def test_a_placement_that_the_agreement_does_not_permit_is_named(node, capsys, monkeypatch):
     seen = check._Seen()
     loaded = config.load(str(node / "edged.toml"))
-    check._agreement(loaded.enclave.agreements[0], seen)
-    from dataclasses import replace
-
-    seen.agreements = [replace(seen.agreements[0], placements=1, number=9)]
+    path, = loaded.enclave.agreements
+    check._agreement(path, seen)
+    seen.agreements[path] = replace(seen.agreements[path], placements=1, number=9)
     check._placement("masked", seen)
     with pytest.raises(check.ConfigError, match="\"inputs\": agreement 9 does not permit it"):
         check._placement("inputs", seen)
@@ -295,11 +437,13 @@ def test_status_of_a_node_that_does_not_run_says_so_and_ends_with_69(node, capsy
 
 
 def test_status_prints_what_the_bridge_says(node, capsys):
-    with Bridge(node, messages.pack("status", {"epoch": b"\xab" * 16, "clips": 3, "cameras": {"gate": [1, b"\1"]}})) as bridge:
+    camera = {"state": "live", "reason": None, "session": b"\1"}
+    told = {"epoch": b"\xab" * 16, "clips": 3, "cameras": {"gate": camera}}
+    with Bridge(node, messages.pack("status", told)) as bridge:
         assert ask(node, "status") == 0
     assert bridge.asked == [messages.StatusRequest()]
     shown = json.loads(capsys.readouterr().out)
-    assert shown["bridge"] == {"epoch": "ab" * 16, "clips": 3, "cameras": {"gate": [1, "01"]}}
+    assert shown["bridge"] == {"epoch": "ab" * 16, "clips": 3, "cameras": {"gate": dict(camera, session="01")}}
 
 
 def test_status_counts_what_waits_in_the_spool_by_subscriber(node, capsys, impatient, monkeypatch):
@@ -308,7 +452,8 @@ def test_status_counts_what_waits_in_the_spool_by_subscriber(node, capsys, impat
     rcpt = config.load(str(node / "edged.toml")).subscribers[0].recipient
     monkeypatch.setattr(status, "waiting_records", lambda _: {rcpt: Waiting(2, 900), b"\xff": Waiting(1, 450)})
     ask(node, "status")
-    assert json.loads(capsys.readouterr().out)["spool"] == {"city": {"rows": 2, "bytes": 900}, "ff": {"rows": 1, "bytes": 450}}
+    assert json.loads(capsys.readouterr().out)["spool"] == {
+        "city": {"rows": 2, "bytes": 900}, "ff": {"rows": 1, "bytes": 450}}
 
 
 @pytest.mark.parametrize("given, asked", [

@@ -38,7 +38,8 @@ def works(accelerator):
 @pytest.mark.parametrize("kind", ["cpu", "numpy"])
 def test_a_named_one_is_taken(kind, said, stack):
     first, spare = chosen(Accelerator(kind, 1, 0), stack)
-    assert first is spare and first.name == kind and said == [("accelerator_taken", {"accelerator": kind, "reason": ""})]
+    assert first is spare and first.name == kind
+    assert said == [("accelerator_taken", {"accelerator": kind, "reason": ""})]
     works(first)
 
 

@@ -5,13 +5,10 @@ import os
 import re
 import signal
 import stat
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
-from edged import city as program
 from edged.alerts import bundle, cityconfig, keys, nodes
 from edged.alerts.reports import Received
 from edged.alerts.subscriber import Subscriber
@@ -19,8 +16,9 @@ from edged.bus import generate_keys, public_of
 from edged.camera import clip
 from edged.enclave.slots import read_slots
 from edged.enclave.wire import KeyKind
+from edged.errors import UsageError
 from edged.trust.agreement import open_agreement, sign
-from twin import City, Peer, plain
+from twin import City, Listening, Peer, plain, run
 
 
 @pytest.fixture
@@ -35,13 +33,6 @@ def modes(folder):
 
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def run(capsys, *arguments):
-    """(exit code, standard output, standard error)"""
-    code = program.main([str(one) for one in arguments])
-    said = capsys.readouterr()
-    return code, said.out, said.err
 
 
 # ----------------------------------------------------------------------------------------------------- keys
@@ -244,6 +235,26 @@ def test_a_revoked_key_stays_listed_and_the_name_may_get_another(listed, capsys)
     assert all(one.revoked for one in nodes.read_nodes(listed.nodes_file))
 
 
+def test_the_name_of_the_board_stays_with_the_node_whose_key_changes(listed, capsys):
+    first, second, node = key(), key(), "ab" * 16
+    for step in (["allow", "north", "--key=" + first, "--node", node], ["revoke", "north"],
+                 ["allow", "north", "--key=" + second], ["allow", "south", "--key=" + key()]):
+        assert run(capsys, *step, "--dir", listed.folder)[0] == 0
+    assert [one.node for one in nodes.read_nodes(listed.nodes_file)] == [bytes.fromhex(node)] * 2 + [None]
+
+
+def test_a_board_is_pinned_for_its_node_alone(listed, capsys):
+    old, new, path = bytes(16), bytes(range(16)), listed.nodes_file
+    for name in ("north", "south"):
+        assert run(capsys, "allow", name, "--key=" + key(), "--dir", listed.folder)[0] == 0
+    assert nodes.pin(path, "north", old) and nodes.pin(path, "north", new) and not nodes.pin(path, "west", old)
+    assert [(one.name, one.node) for one in nodes.read_nodes(path)] == [("north", new), ("south", None)]
+    with pytest.raises(UsageError, match="listed already, as north"):
+        nodes.pin(path, "south", new)
+    nodes.revoke(path, "north")  # the key, not the board
+    assert nodes.pin(path, "north", old) and nodes.read_nodes(path)[0].node == old
+
+
 @pytest.mark.parametrize("step, code, words", [
     (["allow", "south", "--key=short"], 2, "not a public key of CURVE"),
     (["allow", "South", "--key={new}"], 2, "not a name"),
@@ -286,32 +297,10 @@ def test_an_allow_list_that_makes_no_sense_is_refused_with_file_and_line(listed,
 # ------------------------------------------------------------------------------------------------------ listen
 
 
-class Listening:
-    """`edged-city listen` as a process; the address that it said."""
-
-    def __init__(self, city, *more):
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "edged.city", "listen",
-             "--config", str(city.folder / "subscriber.toml")] + list(more),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-        said = self.process.stderr.readline()
-        assert said.startswith("edged-city: listening on tcp://127.0.0.1:"), said
-        self.address = said.split()[-1]
-
-    def poll(self, timeout_s):
-        """For tests/twin.py's Peer: it runs by itself."""
-        return []
-
-    def end(self, number):
-        self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=20)
-        return self.process.returncode, out.splitlines(), err
-
-
 @pytest.mark.parametrize("number, more", [(signal.SIGTERM, ["--json"]), (signal.SIGINT, [])])
 def test_listen_prints_what_comes_and_ends_well_when_asked(listed, number, more):
     curve, enclave = listed.allow("north"), listed.enclave()
-    listening = Listening(listed, *more)
+    listening = Listening(listed.folder, *more)
     peer = Peer(listening, curve, listed.public.curve)
     peer.deliver(enclave.begin(), enclave.clip(), enclave.clip(alert=0, status=1))
     enclave.clip()
@@ -329,7 +318,7 @@ def test_listen_prints_what_comes_and_ends_well_when_asked(listed, number, more)
 
 
 def test_listen_on_a_port_in_use_is_one_line(listed, capsys):
-    listening = Listening(listed)
+    listening = Listening(listed.folder)
     try:
         path = listed.folder / "subscriber.toml"
         path.write_text(path.read_text().replace("tcp://127.0.0.1:0", listening.address))
@@ -360,7 +349,7 @@ def test_what_is_missing_or_wrong_for_listen_is_one_line(listed, capsys, damage,
 def test_whoever_stops_reading_ends_listen_and_what_it_did_not_read_comes_again(listed):
     """The pipe is closed under it: those lines count as not taken."""
     curve, enclave = listed.allow("north"), listed.enclave()
-    listening = Listening(listed, "--json")
+    listening = Listening(listed.folder, "--json")
     listening.process.stdout.close()
     peer = Peer(listening, curve, listed.public.curve)
     peer.offer(enclave.begin())

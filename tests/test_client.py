@@ -7,7 +7,9 @@ import pytest
 
 from edged.emulated import ALERT_SLOT, DATA_SLOT, EmulatedNode
 from edged.enclave import wire
-from edged.enclave.client import Connection, EvalClient, InvocationRefused, KeyClient
+from edged.enclave.client import EvalClient, InvocationRefused
+from edged.enclave.connection import Connection
+from edged.enclave.key import KeyClient
 from edged.enclave.tipc import Channel, FakeChannel
 from edged.enclave.wire import EvalCommand, Header, Status
 from edged.errors import EnclaveError, PackageError, VerificationFailed
@@ -48,7 +50,7 @@ def test_a_request_is_framed_as_the_header_says():
 
 @pytest.mark.parametrize("changes", [
     {"version": 2}, {"cmd": EvalCommand.INFO}, {"cmd": EvalCommand.STATS + 1}, {"len": 39}, {"seq": 2},
-    {"reserved": 1}, {"status": 23},
+    {"reserved": 1}, {"status": 24},
 ], ids=str)
 def test_an_answer_that_does_not_fit_the_request_is_an_error(changes):
     with pytest.raises(EnclaveError, match="matching releases"):
@@ -241,7 +243,7 @@ def test_what_seals_records_gives_them(ask, command, body):
     assert asked(ask, EMITTED) == ((command, body), (2, RECORDS, 7))
 
 
-STATE = wire.State(b"e" * 16, 3, bytes(416)).pack()
+STATE = wire.State(b"e" * 16, 3, bytes(wire.State.layout["sealed"].size)).pack()
 
 
 def test_sealed_state_comes_and_goes_as_it_is():

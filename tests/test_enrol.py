@@ -12,6 +12,7 @@ import pytest
 
 from edged.trust.certificates import Authority
 from edged.trust.chain import EMULATED
+from edged.trust.request import fingerprint, spki_of
 from test_identity import STATION_SECRET, Device
 
 ENROL = Path(__file__).resolve().parent.parent / "scripts" / "enrol"
@@ -45,8 +46,11 @@ def request(city, device, tmp_path, name="request"):
     done = enrol("--challenge", city.challenge("0001", now_s).hex(), "--request", name, "--at", device.folder,
                  cwd=str(tmp_path))
     assert done.returncode == 0 and "{}: for edged-city ca enrol".format(tmp_path / name) in done.stdout, done
+    seen = done.stdout.split("attestation key ")[1][:64]
     chain = tmp_path / (name + ".chain")
-    chain.write_bytes(city.enrol("0001", (tmp_path / name).read_bytes(), PASSPHRASE, now_s, True).chain)
+    made = city.enrol("0001", (tmp_path / name).read_bytes(), PASSPHRASE, now_s, True)
+    assert fingerprint(spki_of(made.certificate.public_key())).hex() == seen, "what the technician reads is its key"
+    chain.write_bytes(made.chain)
     return chain
 
 
@@ -58,7 +62,8 @@ def test_a_technician_enrols_a_node(city, tmp_path):
         device.enclave.restart_key()  # the script hands back what it forgot
         done = enrol("--chain", first, "--at", device.folder)
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["certificate"]["serial"]
+        shown = json.loads(done.stdout)
+        assert shown["certificate"]["serial"] and len(shown["attestation_key"]) == 64
         assert (device.folder / "identity.chain").read_bytes() == first.read_bytes()
         second = request(city, device, tmp_path, "again")  # the identity stays
         assert (device.folder / "identity.sealed").read_bytes() == identity
@@ -104,6 +109,14 @@ def test_without_a_station_secret_no_request_is_made(tmp_path):
         done = enrol("--challenge", "11" * 32, "--request", tmp_path / "request", "--at", device.folder)
         assert done.returncode == 69 and done.stderr.count("\n") == 1, done
         assert not (tmp_path / "request").exists()
+
+
+@pytest.mark.parametrize("challenge", ["zz", "11" * 31, "11" * 33, "g" * 64])
+def test_a_challenge_that_is_none_draws_no_identity(tmp_path, challenge):
+    with Device() as device:
+        device.key.close()
+        refused(2, "--challenge: ", "--challenge", challenge, "--request", tmp_path / "r", "--at", device.folder)
+        assert not (device.folder / "identity.sealed").exists() and not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize("arguments", [

@@ -29,7 +29,8 @@ def logged():
     log.addHandler(handler)
 
     def lines(form="text"):
-        return stream.getvalue().splitlines() if form == "text" else list(map(json.loads, stream.getvalue().splitlines()))
+        said = stream.getvalue().splitlines()
+        return said if form == "text" else list(map(json.loads, said))
 
     lines.handler = handler
     yield log, lines
@@ -166,8 +167,9 @@ def test_a_name_that_is_not_in_the_catalogue_is_refused(logged):
     assert logged[1]() == []
 
 
-@pytest.mark.parametrize("field", ["key", "camera_key", "secret", "curve_secret", "password", "mask", "pad", "seed", "keypoints",
-                                   "coordinates", "skeleton", "frame_data", "picture", "logits", "event", "id", "time"])
+@pytest.mark.parametrize("field", [
+    "key", "camera_key", "secret", "curve_secret", "password", "mask", "pad", "seed", "keypoints", "coordinates",
+    "skeleton", "frame_data", "picture", "logits", "event", "id", "time"])
 def test_a_field_that_promises_a_secret_or_hides_another_is_refused(logged, field):
     with pytest.raises(ValueError, match="may not be logged"):
         emit(logged[0], "camera_lost", **{field: 1})

@@ -12,26 +12,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from edged.errors import PackageError, VerificationFailed
-from edged.trust import chain, cose, evidence
-from edged.trust.evidence import Expected, Policy, parse, with_chain
+from edged.errors import ConfigError, PackageError, VerificationFailed
+from edged.trust import chain, cose, devices, evidence
+from edged.trust.evidence import Expected, parse, with_chain
 from edged.trust.reference import APPLICATIONS, Version
 from edged.trust.request import spki_of
 from evidence_cases import (
-    CLAIMS, DAY_S, EXPECTED, KEYS, MEASUREMENTS, NONCE, NOW, REFERENCES, Device, Office, changed, rebuilt,
-)  # fmt: skip
-
-ANYTHING = Policy(allow_emulated=True, allow_debug=True, allow_unfused=True)
-
-
-@pytest.fixture(scope="module")
-def office(tmp_path_factory):
-    return Office(tmp_path_factory.mktemp("authority"))
-
-
-def refused(what):
-    return pytest.raises(VerificationFailed, match=what)
-
+    ANYTHING, CLAIMS, DAY_S, EXPECTED, KEYS, MEASUREMENTS, NONCE, NOW, REFERENCES, Device, Policy, changed, cose_key,
+    office, rebuilt, refused, seen,
+)  # noqa: F401  # office is a fixture
 
 def test_evidence_of_an_enrolled_board_is_taken_and_says_what_it_is(office):
     verified = office.verify(office.evidence())
@@ -209,7 +198,7 @@ def test_a_ueid_that_is_not_the_certificates_is_refused(office):
 
 def test_a_grant_key_that_is_not_the_certificates_is_refused(office):
     with refused("another grant key than the device's certificate"):
-        office.verify(office.evidence(cnf={1: evidence.cose_key(KEYS[3].public_key())}))
+        office.verify(office.evidence(cnf={1: cose_key(KEYS[3].public_key())}))
 
 
 def test_one_key_for_both_uses_is_refused(office):
@@ -336,7 +325,8 @@ def test_an_attestation_key_of_another_kind_is_refused(office, key):
 
 def test_an_attestation_key_of_3072_bits_is_taken(office):
     device = replace(office.device, attest=rsa.generate_private_key(65537, 3072))
-    assert office.verify(device.attests(device.claims(), office.issue(device=device)))
+    assert office.verify(device.attests(device.claims(), office.issue(device=device)),
+                         policy=Policy(devices=[seen(device.attest)]))
 
 
 # Revocation.
@@ -383,6 +373,38 @@ def test_a_revoked_certificate_is_refused_even_by_a_list_that_is_stale(office):
             office.verify(office.evidence(), crls=crls, policy=ANYTHING)
     assert office.verify(office.evidence(), crls=[
         chain.make_crl(issuing, key, {serial + 1: revoked[serial]}, 2, NOW)])
+
+
+# Who was seen.
+
+
+def test_a_device_that_is_not_listed_is_refused_and_its_fingerprint_named(office):
+    for listed in ((), [seen(office.emulated.attest)], [seen(office.device.grant)]):
+        with refused("attestation key {} is not listed: where that is what `edgectl identity show` prints on the board "
+                     "itself, list it".format(seen(office.device.attest).hex())):
+            office.verify(office.evidence(), policy=Policy(devices=listed))
+    for listed in ([seen(office.device.attest)], None):
+        verified = office.verify(office.evidence(), policy=Policy(devices=listed))
+        assert verified.attest == seen(office.device.attest)
+        assert verified.as_dict()["attestation_key"] == seen(office.device.attest).hex()
+
+
+def test_a_verifier_who_was_told_nothing_takes_nobody(office):
+    with refused("is not listed"):
+        office.verify(office.evidence(), policy=evidence.Policy())
+
+
+def test_a_list_of_devices_is_read_strictly():
+    one, two = "0a" * 32, "0b" * 32
+    assert devices.read("# mine\n\n{} north, of 2026\n  {}\n".format(one, two).encode(), "list") == {
+        bytes.fromhex(one), bytes.fromhex(two)}
+    assert devices.read(b"", "list") == frozenset()
+    for content, line in ((one.upper(), 1), (one[:-2], 1), ("# x\n" + one + "north", 2), ("north " + one, 1),
+                          ("\0" + one, 1)):
+        with pytest.raises(ConfigError, match="list:{}: not 64 digits of 0-9, a-f".format(line)):
+            devices.read(content.encode(), "list")
+    with pytest.raises(ConfigError, match="list:2: {} is there twice".format(one)):
+        devices.read("{0} a\n{0} b\n".format(one).encode(), "list")
 
 
 # The signature.
@@ -565,7 +587,7 @@ APPLICATION = Device().claims()[266]["key"]
     (dict(cnf={1: {**KEY, -2: b"\3"}}), "exponent 65537"),
     (dict(cnf={1: {**KEY, -1: KEY[-1][:-1]}}), "not an RSA key"), (dict(cnf={1: {**KEY, -1: b""}}), "n is"),
     (dict(cnf={1: {**KEY, -1: b"\1" * 385}}), "n is"), (dict(cnf={1: {**KEY, 3: -41}}), "unknown: 3"),
-], ids=str)
+], ids=lambda value: value if isinstance(value, str) else None)
 def test_a_claim_of_another_form_is_refused(office, changes, reason):
     with pytest.raises(PackageError, match=reason):
         parse(office.evidence(**changes))

@@ -5,6 +5,7 @@ What no running application can be brought to (a store or a heap that fails) is 
 against grants in tests/attacks/test_grants.py.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cbor2
@@ -23,24 +26,26 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attacks.networks import random_coordinates, small
-from attacks.node import DATA_SLOT, MODEL_SLOT, refused
+from attacks.node import DATA_SLOT, KEY_ID, MODEL_SLOT, refused
 from c import build
-from edged import artifacts, edgectl
+from edged import artifacts, device, edgectl
 from edged.emulated import public_bytes
 from edged.enclave import wire
-from edged.enclave.client import KeyClient
 from edged.enclave.host import HostEnclave
+from edged.enclave.key import KeyClient
 from edged.enclave.keystore import KeyStore
 from edged.enclave.wire import KeyCommand, KeyKind, Placement, Status
 from edged.errors import EnclaveError, KeyRefused, PackageError, UsageError, VerificationFailed
 from edged.trust import grant
+from edged.trust.agreement import sign
 from edged.trust.request import spki_of
-from granting import GrantedNode, counter, digest, envelope, parts, receiver_of
+from granting import GrantedNode, counter, digest, envelope, parts, receiver_of, refused_by_both
 from test_identity import version_2  # noqa: F401  # a fixture
 
 MODEL = small(31)
 KINDS = bytes([KeyKind.MODEL, KeyKind.DATA, KeyKind.ALERT, KeyKind.ALERT]) + bytes(12)
 FREE_SLOT = 9
+expect_refused = partial(refused_by_both, KeyClient.grant, grant.open_grant)
 
 
 def coordinates(persons=2):
@@ -138,7 +143,7 @@ def test_a_grant_takes_the_place_of_its_own_partys_key_in_clear_and_of_no_others
         node.key.put_slot(FREE_SLOT, KeyKind.MODEL, bytes(32), bytes(16), public_bytes(node.owner))
 
 
-def test_forty_eight_numbers_are_known_and_then_no_new_party(node):
+def test_forty_numbers_are_known_and_then_no_new_party(node):
     parties = [Ed25519PrivateKey.generate() for _ in range(wire.KEY_NUMBERS - len(node.keys))]
     for party in parties:
         node.store.install(node.key, node.grant(FREE_SLOT, 5, party=party))
@@ -188,17 +193,6 @@ def broken_headers(node):
     yield "no map", cbor2.dumps(list(right.values()))
 
 
-def expect_refused(node, encoded, status=Status.GRANT, error=(PackageError,)):
-    """By the application and by Python alike, and nothing changed."""
-    before = node.key.info()
-    with refused(status):
-        node.key.grant(encoded)
-    assert node.key.info() == before
-    if error:
-        with pytest.raises(error):
-            grant.open_grant(encoded)
-
-
 def test_every_wrong_header_is_refused_although_signed_and_wrapped_for_it(granted):
     for what, header in broken_headers(granted):
         encoded = grant.seal(header, grant.wrap(header, bytes(32), granted.receiver), granted.owner)
@@ -232,11 +226,12 @@ def test_every_wrong_envelope_is_refused(granted):
         expect_refused(granted, encoded, error=(PackageError, VerificationFailed))
 
 
-def test_a_wrapped_key_of_3072_bits_is_for_another_device(granted):
-    receiver = spki_of(rsa.generate_private_key(65537, 3072).public_key())
-    encoded = granted.grant(FREE_SLOT, receiver=receiver, device=granted.key.info().device)
-    expect_refused(granted, encoded, error=())
-    assert grant.open_grant(encoded).slot == FREE_SLOT  # in itself it is right
+def test_a_wrapped_key_of_3072_bits_is_refused(granted):
+    """The key application's own keys have 2048."""
+    header, _, _ = parts(granted.grant(FREE_SLOT))
+    to = rsa.generate_private_key(65537, 3072).public_key()
+    wrapped = to.encrypt(bytes(32), grant._oaep(header))
+    expect_refused(granted, grant.seal(header, wrapped, granted.owner))
 
 
 @pytest.mark.parametrize("external", [b"", b"edged grant 2", b"edged package", b"edged agreement"])
@@ -535,9 +530,8 @@ def receiver(bits=2048):
     return spki_of(rsa.generate_private_key(65537, bits).public_key())
 
 
-@pytest.mark.parametrize("bits", [2048, 3072])
-def test_what_is_made_is_read_back(bits):
-    party, to = Ed25519PrivateKey.generate(), receiver(bits)
+def test_what_is_made_is_read_back():
+    party, to = Ed25519PrivateKey.generate(), receiver()
     encoded = grant.make(KeyKind.ALERT, 15, bytes(16), b"i" * 16, 1 << 31, b"a" * 32, to, party)
     assert grant.open_grant(encoded) == grant.Grant(
         KeyKind.ALERT, 15, grant.thumbprint(to), b"i" * 16, 1 << 31, public_bytes(party), b"a" * 32)
@@ -557,9 +551,10 @@ def test_what_would_be_refused_is_not_made(changes, error):
         grant.make(**dict(right, **changes))
 
 
-def test_a_grant_for_a_weak_key_is_not_made():
-    with pytest.raises(PackageError, match="2048 or 3072"):
-        grant.make(KeyKind.DATA, 1, bytes(32), bytes(16), 1, b"a" * 32, receiver(1024), Ed25519PrivateKey.generate())
+@pytest.mark.parametrize("bits", [1024, 3072])
+def test_a_grant_for_a_weak_key_or_one_that_no_device_draws_is_not_made(bits):
+    with pytest.raises(PackageError, match="2048"):
+        grant.make(KeyKind.DATA, 1, bytes(32), bytes(16), 1, b"a" * 32, receiver(bits), Ed25519PrivateKey.generate())
 
 
 # -------------------------------------------------------------------- C ---
@@ -592,38 +587,169 @@ def test_edgectl_installs_grants_and_keeps_them(tmp_path, capsys):
         for number in (3, 2):  # the older first, in whatever order they are named
             files.append(tmp_path / "{}.grant".format(number))
             files[-1].write_bytes(node.grant(FREE_SLOT, number))
-        assert run("install-grant", *files, "--at", node.folder) == 0
+        whose = ("--agreement", node.agreement_file, "--at", node.folder)
+        assert run("install-grant", *files, *whose) == 0
         assert "slot 9 has model key" in capsys.readouterr().out
-        assert run("install-grant", files[0], "--at", node.folder) == 76
+        assert run("install-grant", files[0], *whose) == 76
         assert "higher number" in capsys.readouterr().err
         node.enclave.restart_key()
         assert run("identity", "show", "--at", node.folder) == 0
         shown = json.loads(capsys.readouterr().out)
-        assert shown["key_slots"][FREE_SLOT] == "model" and shown["granted"] and not shown["locked"]
+        assert shown["key_slots"][FREE_SLOT] == {
+            "kind": "model", "key_id": KEY_ID.hex(), "verifier": public_bytes(node.owner).hex(), "locked": False,
+            "agreement": node.terms.digest.hex()}
+        assert shown["granted"] and not shown["locked"]
         assert shown["device"] == grant.thumbprint(node.receiver).hex()
         assert run("clear-slot", FREE_SLOT, "--at", node.folder) == 0
         assert run("clear-slot", 16, "--at", node.folder) == 2
         node.enclave.restart_key()
         assert run("identity", "show", "--at", node.folder) == 0
-        assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["key_slots"][FREE_SLOT] == "empty"
+        assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["key_slots"][FREE_SLOT] == {"kind": "empty"}
 
 
 def flipped(content):
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
+class TwoCities:
+    """A node with the grants of its agreement, which edgectl installed, and grants for the same slots of another."""
+
+    def __init__(self, node, folder, **changes):
+        self.node, self.folder = node, folder
+        self.city = node.qdo if changes else Ed25519PrivateKey.generate()
+        self.other = replace(node.terms, qdo=public_bytes(self.city), **changes)
+        self.agreement = folder / "other.cose"
+        self.agreement.write_bytes(sign(self.other.encode(), node.owner, self.city))
+        assert run("install-grant", *self.files(2), "--agreement", node.agreement_file, "--at", node.folder) == 0
+
+    def files(self, number, other=False):
+        made = []
+        for slot, (_, _, _, party) in self.node.keys.items():
+            made.append(self.folder / "{}-{}-{}".format(slot, number, other))
+            changes = {}
+            if other:
+                changes = {"agreement": self.other.digest, "party": self.city if party is self.node.qdo else party}
+            made[-1].write_bytes(self.node.grant(slot, number, **changes))
+        return made
+
+    def install(self, *more):
+        files = self.files(3, True)
+        return run("install-grant", *files, "--agreement", self.agreement, "--agreement", self.node.agreement_file,
+                   "--at", self.node.folder, *more)
+
+    def goes_on(self):
+        """The evaluation application, started anew, takes the first agreement as ever."""
+        self.node.kill_eval()
+        self.node.agree()
+
+
+@pytest.mark.parametrize("changes", [{}, {"number": 3}], ids=["another city", "the next but one"])
+def test_grants_for_slots_that_an_agreement_in_use_has_are_refused(tmp_path, capsys, changes):
+    """The default slots are every city's: the second one's grants ended the first one's agreement."""
+    with alone() as node:
+        two = TwoCities(node, tmp_path, **changes)
+        for _ in range(2):
+            capsys.readouterr()
+            assert two.install() == 77
+            said = capsys.readouterr().err
+            assert len(said.splitlines()) == 1 and "slot 0 holds the model key of agreement 1" in said
+            assert "first_slot" in said and "--first-slot" in said and "--overwrite" in said
+            two.goes_on()
+            node.enclave.restart_key()  # what is there after a restore is known, too
+            assert run("identity", "show", "--at", node.folder) == 0
+            node.kill_eval()
+
+
+def test_what_came_in_one_hand_over_counts_too(tmp_path, capsys):
+    with alone() as node:
+        two = TwoCities(node, tmp_path)
+        for slot in node.keys:
+            assert run("clear-slot", slot, "--at", node.folder) == 0
+        files = two.files(4) + two.files(5, True)
+        whose = ("--agreement", two.agreement, "--agreement", node.agreement_file, "--at", node.folder)
+        assert run("install-grant", *files, *whose) == 77
+        with closing(node.connect_key()) as key:
+            assert not any(key.info().kinds)
+
+
+@pytest.mark.parametrize("let", ["--overwrite", "clear-slot", "not in use"])
+def test_slots_are_free_to_be_granted_anew_where_nobody_uses_them(tmp_path, let):
+    with alone() as node:
+        two = TwoCities(node, tmp_path, number=3)
+        if let == "clear-slot":
+            for slot in node.keys:
+                assert run("clear-slot", slot, "--at", node.folder) == 0
+        if let == "not in use":  # the agreement is over, and no longer configured
+            assert run("install-grant", *two.files(3, True), "--agreement", two.agreement,
+                       "--at", node.folder) == 0
+        else:
+            assert two.install(*([let] if let == "--overwrite" else [])) == 0
+        with closing(node.connect_key()) as key:
+            assert {slot.agreement for slot in key.slots() if slot.kind} == {two.other.digest}
+
+
+@pytest.mark.parametrize("where", ["configured", "beside"])
+def test_the_configurations_agreements_and_what_lies_beside_them_are_in_use(tmp_path, where):
+    with alone() as node:
+        two = TwoCities(node, tmp_path)
+        mine = tmp_path / "mine.cose"
+        if where == "configured":
+            agreements = [str(node.agreement_file), str(two.agreement)]
+        else:
+            mine.write_bytes(two.agreement.read_bytes())
+            (tmp_path / "mine.cose.next").write_bytes(node.agreement_file.read_bytes())
+            agreements = [str(mine)]
+        used = device.Device(str(node.folder), str(node.folder), agreements)
+        given = argparse.Namespace(files=[str(one) for one in two.files(3, True)], agreement=None,
+                                   any_signer=True, overwrite=False)
+        with pytest.raises(KeyRefused, match="slot 0 holds the model key of agreement 1"):
+            device.install_grant(used, given)
+
+
+def test_a_faulty_agreement_stops_no_other_citys_grants_and_its_slots_are_not_written_over(tmp_path):
+    with alone() as node:
+        two = TwoCities(node, tmp_path)
+        mine, broken = node.agreement_file, tmp_path / "broken.cose"
+        broken.write_bytes(mine.read_bytes()[:-1])
+        used = device.Device(str(node.folder), str(node.folder), [str(broken), str(two.agreement)])
+
+        def install(files, overwrite=False):
+            device.install_grant(used, argparse.Namespace(files=[str(one) for one in files], agreement=None,
+                                                          any_signer=False, overwrite=overwrite))
+
+        with pytest.raises(KeyRefused, match="slot 0 holds the model key of an agreement that may be in use"):
+            install(two.files(3, True))
+        free = tmp_path / "free"
+        free.write_bytes(node.grant(FREE_SLOT, 4, agreement=two.other.digest))
+        install([free])
+        install([free.parent / "0-3-True"], overwrite=True)
+        used.agreements = [str(broken)]
+        with pytest.raises((PackageError, VerificationFailed), match="broken.cose"):
+            install([free])
+
+
 def test_edgectl_judges_all_grants_before_it_hands_over_one(tmp_path, capsys):
     with alone() as node:
-        right, wrong = tmp_path / "right", tmp_path / "wrong"
+        right, wrong, signed = tmp_path / "right", tmp_path / "wrong", node.agreement_file
         right.write_bytes(node.grant(FREE_SLOT))
+        stranger = Ed25519PrivateKey.generate()
+        with closing(node.connect_key()) as node.key:
+            floors = [node.floor(node.qdo), node.floor(stranger, {})]
         for content, code, said in [(b"nonsense", 65, "grant is not a COSE_Sign1"),
                                     (node.grant(FREE_SLOT, receiver=receiver()), 77, "is for device"),
-                                    (flipped(node.grant(FREE_SLOT)), 76, "does not verify")]:
+                                    (flipped(node.grant(FREE_SLOT)), 76, "does not verify"),
+                                    (flipped(floors[0]), 76, "floor: its signature does not verify"),
+                                    (node.grant(FREE_SLOT, party=stranger), 76, "no owner of"),
+                                    (floors[1], 76, "no owner of")]:
             wrong.write_bytes(content)
-            assert run("install-grant", right, wrong, "--at", node.folder) == code
+            assert run("install-grant", right, wrong, "--agreement", signed, "--at", node.folder) == code
             lines = capsys.readouterr().err.splitlines()
             assert len(lines) == 1 and said in lines[0] and str(wrong) in lines[0]
-        assert run("install-grant", tmp_path / "none", "--at", node.folder) == 66
+        assert run("install-grant", tmp_path / "none", "--agreement", signed, "--at", node.folder) == 66
+        assert run("install-grant", right, "--agreement", tmp_path / "none", "--at", node.folder) == 66
+        assert run("install-grant", right, "--agreement", right, "--at", node.folder) in (65, 76)
+        assert run("install-grant", right, "--at", node.folder) == 2
+        assert "--any-signer" in capsys.readouterr().err
         with closing(node.connect_key()) as key:
             assert bytes(key.info().kinds) == KINDS
 
@@ -655,7 +781,7 @@ def test_edgectl_draws_asks_and_attests(tmp_path, capsys):
             assert run("identity", "show", "--at", folder) == 69
             assert "identity.sealed: refused" in capsys.readouterr().err
             (Path(folder) / "identity.sealed").write_bytes(b"short")
-            assert run("identity", "show", "--at", folder) == 65
+            assert run("identity", "show", "--at", folder) == 69
         assert run("identity", "show", "--at", tmp_path / "none") == 2
         assert run("identity", "show", "--keep", tmp_path) == 2
 
@@ -667,10 +793,35 @@ def test_the_files_are_open_to_their_owner_alone(granted):
 
 def test_neither_files_nor_answers_hold_a_granted_key(node):
     answers = [node.key.state(), stored(node), node.store.identity.read_bytes(), (node.folder / "counter").read_bytes(),
-               node.key.connection.call(KeyCommand.INFO)[1], node.key.attest(bytes(16))] + node.grants(7)
+               node.key.connection.call(KeyCommand.INFO)[1], node.key.connection.call(KeyCommand.LIST)[1],
+               node.key.attest(bytes(16))] + node.grants(7)
     everything = b"|".join(answers)
     for key in (node.model_key, node.data_key, node.alert_key, node.short_alert_key):
         assert key[:16] not in everything and key[-16:] not in everything
+
+
+def test_the_list_of_slots_says_whose_keys_they_hold_and_for_what_and_holds_none(node):
+    """All of it stands in the grants' headers, and what is in clear there is for any agreement."""
+    planted = {FREE_SLOT: os.urandom(32), FREE_SLOT + 1: os.urandom(16)}
+    for slot, key in planted.items():
+        node.key.put_slot(slot, KeyKind.ALERT, key, bytes([slot]) * 16, b"v" * 32)
+    listed = node.key.slots()
+    answer = node.key.connection.call(KeyCommand.LIST)[1]
+    assert len(listed) == wire.KEY_SLOTS and len(answer) == wire.KEY_SLOTS * wire.Listed.size()
+    for slot, (kind, key, key_id, party) in node.keys.items():
+        assert listed[slot] == wire.Listed(kind, wire.KEY_LISTED_GRANTED, key_id, public_bytes(party),
+                                           node.terms.digest)
+        planted[slot] = key
+    for slot in (FREE_SLOT, FREE_SLOT + 1):
+        assert listed[slot] == wire.Listed(KeyKind.ALERT, 0, bytes([slot]) * 16, b"v" * 32, bytes(32))
+    empty = [slot for slot, one in enumerate(listed) if one == wire.Listed(0, 0, bytes(16), bytes(32), bytes(32))]
+    assert empty == [slot for slot in range(wire.KEY_SLOTS) if slot not in planted]
+    for key in planted.values():
+        for at in range(0, len(key) - 7):
+            assert key[at:at + 8] not in answer
+    node.key.clear_slot(FREE_SLOT)
+    node.store.clear(node.key, MODEL_SLOT)
+    assert not any(node.key.slots()[slot].kind for slot in (FREE_SLOT, MODEL_SLOT))
 
 
 def test_edgectl_says_of_itself_how_to_be_used():

@@ -61,8 +61,9 @@ class Bench:
         self.gone.wait(30)
 
     def guarded(self, **more):
-        return GuardedAccelerator(lambda: Device(self), NumpyAccelerator(), lambda name, reason: self.told.append((name, reason)),
-                                  timeout_s=TIMEOUT_S, open_s=TIMEOUT_S, clock=lambda: self.now_s, **more)
+        return GuardedAccelerator(lambda: Device(self), NumpyAccelerator(),
+                                  lambda name, reason: self.told.append((name, reason)), timeout_s=TIMEOUT_S,
+                                  open_s=TIMEOUT_S, clock=lambda: self.now_s, **more)
 
 
 @pytest.fixture
@@ -258,7 +259,8 @@ def test_a_device_whose_closing_fails_ends_its_thread_quietly(bench, monkeypatch
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("opening, reason", [(fail, "RuntimeError: the bus fell off"), ("hang", "cannot be opened within")])
+@pytest.mark.parametrize("opening, reason", [
+    (fail, "RuntimeError: the bus fell off"), ("hang", "cannot be opened within")])
 def test_a_device_that_cannot_be_opened_is_replaced_or_where_it_is_required_refused(bench, opening, reason):
     bench.opening = bench.hang if opening == "hang" else opening
     with pytest.raises(AcceleratorError, match=reason):

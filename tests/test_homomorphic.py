@@ -23,7 +23,7 @@ def test_residues_join_to_the_signed_number():
 def test_without_the_library_it_is_one_line(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tenseal", None)
     with pytest.raises(AcceleratorError, match="no TenSEAL here: scripts/bench-homomorphic installs it"):
-        homomorphic.homomorphic(1)
+        homomorphic.homomorphic(1, lambda: None)
 
 
 @pytest.mark.slow

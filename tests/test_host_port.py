@@ -434,7 +434,8 @@ def test_a_missing_key_application_is_an_error_and_no_hang(client):
     assert client.ask(b"e") == b"e"
 
 
-@pytest.mark.parametrize("wrong", [b"", ANSWER[: HEADER.size - 1], bytes(MESSAGE_BYTES)], ids=["empty", "short", "long"])
+@pytest.mark.parametrize("wrong", [b"", ANSWER[: HEADER.size - 1], bytes(MESSAGE_BYTES)],
+                         ids=["empty", "short", "long"])
 def test_an_answer_of_the_key_application_that_does_not_fit_is_an_error(key, client, wrong):
     client.send(b"cfirst")
     with key.accept() as peer:

@@ -104,7 +104,8 @@ def test_a_skeleton_named_against_its_own_adjacency_is_refused(desk):
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_weights_of_16_bits_are_taken(state, desk, kind):
-    torch.save({name: value.to(kind) if value.is_floating_point() else value for name, value in state.items()}, "half.pt")
+    torch.save({name: value.to(kind) if value.is_floating_point() else value for name, value in state.items()},
+               "half.pt")
     made = import_file("half.pt", frames=FRAMES, strides=(1, 2, 1))
     assert made.skeleton == COCO_18
     assert np.array_equal(made.fc_bias, state["fcn.bias"].to(kind).double().numpy())
@@ -130,8 +131,9 @@ def test_a_network_larger_than_the_enclave_takes_is_refused(desk, channels, opti
 
 @pytest.mark.parametrize("content, shown", [
     (b"a\nb\n\x1b[31mc\n", r"label '\x1b[31mc'"), ("a\nb\n\u202ec\n".encode(), r"label '\u202ec'"),
-    (b"a\nb\nc\0\n", r"label 'c\x00'"), (b"a\nb\n" + b"c" * 65, "label 'cccc"), (b"a\nb\n\xff\n", "not a list of labels"),
-    (b"a\nb\n", "answers 3 labels, the list has 2"), (b"a\nb\nb\n", "the list has 2 different ones"), (b"", "the list has 0"),
+    (b"a\nb\nc\0\n", r"label 'c\x00'"), (b"a\nb\n" + b"c" * 65, "label 'cccc"),
+    (b"a\nb\n\xff\n", "not a list of labels"), (b"a\nb\n", "answers 3 labels, the list has 2"),
+    (b"a\nb\nb\n", "the list has 2 different ones"), (b"", "the list has 0"),
 ])
 def test_labels_that_a_screen_would_not_show_as_they_are_are_refused(state, desk, content, shown):
     stored(state)

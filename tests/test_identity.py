@@ -24,12 +24,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+import linking
 from c import build, deals, vectors
 from c.running import key_link
 from edged import artifacts
 from edged.enclave import wire
-from edged.enclave.client import EvalClient, KeyClient
+from edged.enclave.client import EvalClient
 from edged.enclave.host import HostEnclave
+from edged.enclave.key import KeyClient
 from edged.enclave.wire import KeyCommand, Status
 from edged.errors import EnclaveError, KeyRefused, VerificationFailed
 from edged.trust import chain, evidence
@@ -37,6 +39,7 @@ from edged.trust.certificates import Authority
 from edged.trust.chain import EMULATED
 from edged.trust.evidence import Expected, Policy
 from edged.trust.reference import References, Version
+from linking import HELLO
 
 STATION_SECRET = bytes(range(100, 132))
 CHALLENGE = bytes(range(32))
@@ -46,7 +49,6 @@ PS256, HMAC256 = bytes.fromhex("a1013824"), bytes.fromhex("a10105")
 PSS = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
 KEY_UUID, EVAL_UUID = (uuid.UUID(json.loads((build.ROOT / "trusty_ta/port/trusty" / name / "manifest.json").read_text(
     encoding="ascii"))["uuid"]) for name in ("key", "eval"))
-HELLO = wire.Hello(b"n" * 32, b"\x09" + bytes(31), b"m" * 32, 0, 7, bytes(384))  # X25519's base point
 
 
 class Device:
@@ -157,7 +159,8 @@ def open_identity(folder, sealed):
 
 
 def spki(private):
-    return private.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return private.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 @contextmanager
@@ -238,7 +241,7 @@ def test_evidence_names_the_evaluation_application_once_it_is_linked(device):
     with key_link_of(device) as link:
         assert open_evidence(device.key.attest(NONCE), attest)[266] == applications(), "it was linked since start"
         # Another image of it:
-        assert link.call(KeyCommand.HELLO, HELLO.pack())[0] == Status.OK
+        linking.link(link, device.folder)
         now = open_evidence(device.key.attest(NONCE), attest)[266]
         assert now["eval"] == {-65538: HELLO.measurement, -65539: HELLO.security_version, -65540: EVAL_UUID.bytes}
         for wrong in (replace(HELLO, measurement=b"w" * 32, security_version=0),
@@ -285,8 +288,7 @@ def test_the_citys_authority_certifies_the_device_and_a_verifier_believes_it(dev
     assert enrolled.ueid == device.ueid
     with key_link_of(device) as link:
         measured = applications()["eval"][-65538]
-        assert link.call(KeyCommand.HELLO, replace(
-            HELLO, measurement=measured, security_version=1).pack())[0] == Status.OK
+        linking.link(link, device.folder, replace(HELLO, measurement=measured, security_version=1))
         found = evidence.with_chain(device.key.attest(NONCE), [
             chain.der(one) for one in chain.read_pem(enrolled.chain, "chain")])
     values = References(EMULATED, now_s, {name: frozenset([Version(app[-65538], app[-65539])])
@@ -295,7 +297,7 @@ def test_the_citys_authority_certifies_the_device_and_a_verifier_believes_it(dev
 
     def judge(encoded, **lenient):
         return evidence.verify(encoded, Expected(NONCE, now_s, device.ueid), authority.certificate("root"), [crl],
-                               [values], now_s, Policy(**lenient))
+                               [values], now_s, Policy(devices=None, **lenient))
 
     said = judge(found, allow_emulated=True, allow_debug=True, allow_unfused=True)
     assert (said.ueid, said.class_, said.oemboot, said.debug) == (device.ueid, EMULATED, False, 0)
@@ -373,6 +375,15 @@ def version_2():
     build.make(str(folder / "edged-key"), "trusty_ta", BUILD=str(folder), SECURITY_VERSION="2")
     shutil.copy(str(artifacts.find("edged-eval")), str(folder / "edged-eval"))
     return folder
+
+
+@pytest.mark.skipif(bool(build.missing("make", "gcc")), reason="needs make and gcc")
+def test_an_evaluation_of_an_older_release_is_not_linked_where_nothing_is_signed_either(device, version_2, monkeypatch):
+    monkeypatch.setenv(artifacts.BUILD_VARIABLE, str(version_2))
+    device.restart_key()
+    with key_link_of(device) as port:
+        for version, expected in ((1, Status.KEY), (2, Status.OK), (3, Status.OK)):
+            assert port.call(KeyCommand.HELLO, replace(HELLO, security_version=version).pack())[0] == expected
 
 
 @pytest.mark.skipif(bool(build.missing("make", "gcc")), reason="needs make and gcc")

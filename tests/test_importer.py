@@ -1,4 +1,5 @@
-"""A network that was trained and saved in PyTorch is the same network here, and whatever else is in a file is refused."""
+"""A network that was trained and saved in PyTorch is the same network here, and whatever else is in a file is
+refused."""
 
 import io
 import os
@@ -126,7 +127,8 @@ def test_the_command_writes_a_network_file(tmp_path, capsys):
 
 
 CASES = [
-    ({}, Placement.MASKED), ({"skeleton": BODY_25}, Placement.ENCLAVE), ({"skeleton": NTU_25, "partitions": 2}, Placement.MASKED),
+    ({}, Placement.MASKED), ({"skeleton": BODY_25}, Placement.ENCLAVE),
+    ({"skeleton": NTU_25, "partitions": 2}, Placement.MASKED),
     ({"partitions": 1, "channels": ((8, 1), (12, 3), (12, 1), (16, 2), (16, 1), (16, 1))}, Placement.INPUTS),
     ({"importance": False, "bias": False, "steps": 0}, Placement.MASKED),
     pytest.param({"channels": stgcn.FULL_CHANNELS, "steps": 1}, Placement.MASKED, marks=pytest.mark.slow)]
@@ -134,7 +136,8 @@ CASES = [
 
 @pytest.mark.parametrize("options, placement", CASES, ids=str)
 def test_imported_packed_and_loaded_the_enclave_answers_as_pytorch(tmp_path, options, placement):
-    """The enclave's scores are those of the integer reference, bit for bit; that is as far from PyTorch as its report says."""
+    """The enclave's scores are those of the integer reference, bit for bit; that is as far from PyTorch as its report
+    says."""
     model = trained(**options)
     channels = options.get("channels", NARROW)
     network = import_file(saved(tmp_path, model), LABELS, frames=FRAMES, strides=[stride for _, stride in channels])
@@ -189,7 +192,8 @@ def test_an_onnx_file_tells_its_skeleton_where_it_holds_one_adjacency(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("change, message", [
     (lambda model: torch.nn.Sequential(model, torch.nn.Softmax(1)), "Softmax .* where Conv or Gemm was expected"),
-    (lambda model: setattr(model.st_gcn_networks[1].tcn, "1", torch.nn.Sigmoid()) or model, "is not the end of a block"),
+    (lambda model: setattr(model.st_gcn_networks[1].tcn, "1", torch.nn.Sigmoid()) or model,
+     "is not the end of a block"),
     (lambda model: setattr(model.data_bn, "running_var", model.data_bn.running_var * float("nan")) or model,
      "data_bn.running_var holds NaN"),
 ])
@@ -245,7 +249,8 @@ def changed(tmp_path, name, value):
     ("fcn.bias", None, "fcn.bias is missing"),
     ("st_gcn_networks.1.tcn.0.running_var", None, "st_gcn_networks.1.tcn.0.running_var is missing"),
     ("st_gcn_networks.1.residual.0.weight", None, "st_gcn_networks.1.residual is missing: 8 channels at stride 2"),
-    ("st_gcn_networks.1.gcn.conv.weight", lambda x: x[:, :5], r"gcn.conv.weight is \(36, 5, 1, 1\), must be \(36, 8, any, 1\)"),
+    ("st_gcn_networks.1.gcn.conv.weight", lambda x: x[:, :5],
+     r"gcn.conv.weight is \(36, 5, 1, 1\), must be \(36, 8, any, 1\)"),
     ("st_gcn_networks.0.gcn.conv.weight", lambda x: x.repeat(1, 1, 3, 1), "gcn.conv reaches over 3 frames"),
     ("st_gcn_networks.0.tcn.2.weight", lambda x: x[:, :, :8], "tcn.2 has 8 taps: only an odd number"),
     ("st_gcn_networks.2.tcn.3.weight", lambda x: x * float("nan"), "tcn.3.weight holds NaN or infinity"),
@@ -298,7 +303,8 @@ def test_a_damaged_file_is_refused_and_nothing_is_written(tmp_path, capsys, cut)
     kept = io.BytesIO()
     torch.save(trained(steps=0).state_dict(), kept)
     (tmp_path / "cut.pt").write_bytes(kept.getvalue()[:cut])
-    assert owner.main(["import", str(tmp_path / "cut.pt"), "--strides", "1,2,1", "--out", str(tmp_path / "out.npz")]) == 65
+    assert owner.main(["import", str(tmp_path / "cut.pt"), "--strides", "1,2,1", "--out",
+                       str(tmp_path / "out.npz")]) == 65
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1 and "cut.pt" in said.err
     assert not (tmp_path / "out.npz").exists()

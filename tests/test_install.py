@@ -161,7 +161,51 @@ def test_an_agreement_that_is_not_listed_gets_a_name_of_its_own_and_is_told(bund
     assert done.lacking[0][1] == "agreements = [\"deals/one.cose\", \"agreement-1.cose\"]"
 
 
+def test_no_camera_gets_a_key_of_an_agreement_that_is_not_listed(bundle, etc):
+    """It would seal for that one, and be judged under the one that is listed: every clip would be lost."""
+    written(etc, OWN)
+    (etc / "deals").mkdir()
+    (etc / "deals" / "one.cose").write_bytes(b"another")
+    done = install_at(bundle, etc)
+    assert not list(etc.rglob("gate*")) and not list(etc.rglob("yard*"))
+    assert "once it does, run this again" in done.lacking[0][0]
+    assert "camera.gate" in done.lacking[1][0] and "is judged under another agreement" in done.lacking[1][0]
+    text = OWN.replace("\"deals/one.cose\"", "\"deals/one.cose\", \"agreement-1.cose\"")
+    gate = "key = \"secret/gate\"\n"
+    (etc / "edged.toml").write_text(text.replace(gate, gate + done.lacking[1][1])
+                                    + "".join(lines for _, lines in done.lacking[2:]))
+    again = install_at(bundle, etc)
+    assert again.lacking == () and {path.name for path in etc.rglob("*") if path.is_file()} >= {"gate", "yard.key"}
+
+
+def test_a_camera_of_another_agreement_keeps_its_place_free(bundle, city, etc):
+    """Two cities with a camera of one name: the second one's key would make all its clips worthless."""
+    written(etc, OWN.replace("\"deals/one.cose\"", "\"deals/one.cose\", \"two.cose\"").replace(
+        "key = \"secret/gate\"", "key = \"secret/gate\"\nagreement = \"deals/one.cose\""))
+    (etc / "deals").mkdir()
+    (etc / "deals" / "one.cose").write_bytes(b"another")
+    done = install_at(bundle, etc)
+    assert (etc / "two.cose").read_bytes() == city.signed and not (etc / "secret" / "gate").exists()
+    assert (etc / "cameras" / "yard.key").exists()
+    assert done.lacking[0][1] == "agreement = \"two.cose\"\n" and "camera.gate" in done.lacking[0][0]
+
+
 # ----------------------------------------------------------------------------------- refused, and nothing written
+
+
+@pytest.mark.parametrize("key_is_there", [True, False])
+def test_a_bundle_that_follows_an_agreement_of_the_node_is_for_rotate(bundle, city, etc, key_is_there):
+    """Installed over it, its camera keys would be used under the old one, and every clip would be lost."""
+    written(etc, OWN)
+    install_at(bundle, etc)
+    if not key_is_there:
+        (etc / "secret" / "gate").unlink()  # what "move it aside first" once led to
+    city.signed, city.agreement = city.renew()
+    city.adopt(city.signed)
+    city.bundle = etc.parent.parent / "next"
+    city.init(ADDRESS, ("gate", "yard"))
+    refused(city.bundle, etc, ConfigError, "agreement 2 follows agreement 1: run `edgectl rotate .*next --config ")
+    assert (etc / "secret" / "gate").exists() == key_is_there
 
 
 def refused(bundle, etc, error, words):
@@ -249,7 +293,8 @@ def test_a_link_in_the_place_of_a_key_is_not_followed(bundle, etc, tmp_path):
 
 
 @pytest.mark.parametrize("content, mode, words", [(b"short", 0o600, "not a key of 40"), (b"\1" * 40, 0o600, "z85"),
-                                                  (generate_keys().secret, 0o644, "lets others at it")])
+                                                  (generate_keys().secret, 0o644, "lets others at it")],
+                         ids=["short", "not in Z85", "for others to read"])
 def test_a_nodes_key_that_is_none_is_refused(bundle, etc, content, mode, words):
     written(etc, OWN)
     (etc / "secret").mkdir()

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="the key server needs it: pip install 'edged[server]'")
 
 from edged.errors import MissingInput, PackageError, ServerError, UsageError, VerificationFailed  # noqa: E402
-from edged.trust import grant, keyprotocol  # noqa: E402
+from edged.trust import floor, grant, keyprotocol  # noqa: E402
 from edged.trust.keyclient import KeyServer  # noqa: E402
 from keyserver_cases import LOOPBACK, city, office, ring, server, site, terms, tls  # noqa: E402, F401
 
@@ -21,21 +21,22 @@ def client(port, site, name="server.pem", timeout_s=5.0, host=LOOPBACK):
 
 def test_a_server_with_another_certificate_is_refused(site, server, office):
     tls(site.folder, "other")
-    with pytest.raises(VerificationFailed, match="its certificate is refused"):
+    with pytest.raises(VerificationFailed, match="its certificate is refused: .*: --ca .* has to hold this "
+                                                 "certificate, or its issuer's, as the server's operator gives it$"):
         client(server.port, site, "other.pem").challenge(office.device.ueid)
 
 
 def test_a_server_with_an_expired_certificate_is_refused(site, office):
     tls(site.folder, days=-1)
     with site.serving() as server:
-        with pytest.raises(VerificationFailed, match="its certificate is refused: certificate has expired"):
+        with pytest.raises(VerificationFailed, match="is refused: certificate has expired: its operator puts a"):
             server.challenge(office.device)
 
 
 def test_a_server_of_another_name_is_refused(site, office):
     site.bind = "0.0.0.0:0"
     with site.serving() as server:
-        with pytest.raises(VerificationFailed, match="its certificate is refused: IP address mismatch"):
+        with pytest.raises(VerificationFailed, match="is refused: IP address mismatch.*: --server has to name it as"):
             client(server.port, site, host="127.0.0.2").challenge(office.device.ueid)
 
 
@@ -86,7 +87,7 @@ def answer(body, status="200 OK"):
 @pytest.mark.parametrize("said, error, reason", [
     (answer(b"hello"), PackageError, "edged challenge 1"),
     (answer(keyprotocol.challenge(bytes(31))), PackageError, "nonce is"),
-    (answer(keyprotocol.grants([b"g"])), PackageError, "unknown: grants, nonce"),
+    (answer(keyprotocol.grants([b"g"], b"f")), PackageError, "unknown: floor, grants, nonce"),
     (answer(bytes(keyprotocol.ANSWER_MAX + 1)), PackageError, "its answer has more than"),
     (answer(keyprotocol.refusal("go\x1b[2Jaway"), "403 Forbidden"), VerificationFailed, r"go\?\[2Jaway"),
     (answer(b"<html>", "500 Oh"), ServerError, "HTTP status 500"), (b"", ServerError, "see that it runs"),
@@ -159,7 +160,10 @@ def test_a_refusal_is_one_short_printable_line():
 def test_grants_are_counted_and_bounded():
     for made in ([], [b""], [b"g"] * 17, [b"g" * (grant.GRANT_MAX + 1)], ["g"]):
         with pytest.raises(PackageError):
-            keyprotocol.read_grants(keyprotocol.grants(made))
-    most = [b"g" * grant.GRANT_MAX] * keyprotocol.GRANTS_MAX
-    assert len(keyprotocol.grants(most)) <= keyprotocol.ANSWER_MAX and len(keyprotocol.read_grants(
-        keyprotocol.grants(most))) == 16
+            keyprotocol.read_grants(keyprotocol.grants(made, b"f"))
+    for said in (b"", b"f" * (floor.FLOOR_MAX + 1), "f"):
+        with pytest.raises(PackageError):
+            keyprotocol.read_grants(keyprotocol.grants([b"g"], said))
+    most = keyprotocol.Given((b"g" * grant.GRANT_MAX,) * keyprotocol.GRANTS_MAX, b"f" * floor.FLOOR_MAX)
+    encoded = keyprotocol.grants(*most)
+    assert len(encoded) <= keyprotocol.ANSWER_MAX and keyprotocol.read_grants(encoded) == most

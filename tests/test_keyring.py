@@ -139,8 +139,9 @@ def test_a_ring_or_passphrase_that_others_may_read_is_refused(path, tmp_path):
         keyring.read_passphrase(str(words))
 
 
-@pytest.mark.parametrize("content, good", [(PASSPHRASE + b"\nnote", True), (PASSPHRASE + b"\r\n", True), (b"short", False),
-                                           (b"", False), (b"\n" + PASSPHRASE, False)])
+@pytest.mark.parametrize("content, good", [
+    (PASSPHRASE + b"\nnote", True), (PASSPHRASE + b"\r\n", True), (b"short", False), (b"", False),
+    (b"\n" + PASSPHRASE, False)])
 def test_a_passphrase_is_the_first_line_and_not_short(tmp_path, content, good):
     words = tmp_path / "words"
     words.write_bytes(content)

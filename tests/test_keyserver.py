@@ -1,12 +1,16 @@
 """The key server: keys for who proves what it is, one line of reason for everybody else; nothing is forgotten."""
 
 import hashlib
+import json
 import os
+import select
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +23,7 @@ pytest.importorskip("aiohttp", reason="the key server needs it: pip install 'edg
 from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import padding  # noqa: E402
 
+from edged import canonical  # noqa: E402
 from edged import city as city_program  # noqa: E402
 from edged import owner as owner_program  # noqa: E402
 from edged.alerts import keys  # noqa: E402
@@ -28,9 +33,9 @@ from edged.errors import (  # noqa: E402
 from edged.keyserver import config as configs  # noqa: E402
 from edged.keyserver.holder import of_city, of_owner  # noqa: E402
 from edged.keyserver.ledger import Standing  # noqa: E402
-from edged.keyserver.limits import Buckets, network_of  # noqa: E402
+from edged.keyserver.limits import Buckets, neighbourhood_of, network_of  # noqa: E402
 from edged.keyserver.office import Office as ServerOffice  # noqa: E402
-from edged.trust import canonical, cose, grant, keyprotocol, keyring  # noqa: E402
+from edged.trust import chain, cose, floor, grant, keyprotocol, keyring  # noqa: E402
 from edged.trust.certificates import STOLEN  # noqa: E402
 from edged.trust.keyclient import KeyServer, fetch_grants  # noqa: E402
 from edged.trust.request import spki_of  # noqa: E402
@@ -55,7 +60,7 @@ def opened(device, encoded):
 def test_a_device_that_proves_itself_gets_the_citys_keys_for_itself_alone(site, server, city, terms, office):
     device = office.device
     made = fetch_grants("{}:{}".format(LOOPBACK, server.port), str(site.folder / "server.pem"), device.ueid,
-                        lambda nonce: server.evidence(device, nonce))
+                        lambda nonce: server.evidence(device, nonce)).grants
     found = [opened(device, one) for one in made]
     files = [(city / name).read_bytes() for name in ("data.key", "alert-city.key", "alert-police.key")]
     assert [key for _, key in found] == files
@@ -70,7 +75,7 @@ def test_a_device_that_proves_itself_gets_the_citys_keys_for_itself_alone(site, 
 
 def test_the_owners_server_gives_the_model_key_alone(site, ring, terms, office):
     with site.serving(party="owner") as server:
-        (made,) = server.client.grants(server.evidence())
+        (made,) = server.grants(server.evidence())
     header, key = opened(office.device, made)
     assert (header.kind, header.slot, header.verifier) == (KeyKind.MODEL, 0, terms.mo)
     assert (header.key_id, key) == ring.model_key()
@@ -81,25 +86,160 @@ def test_numbers_rise_with_each_grant_of_a_slot_and_go_on_after_a_restart(site):
     for _ in range(2):
         with site.serving() as server:
             for _ in range(2):
-                numbers.append([grant.open_grant(one).number for one in server.client.grants(server.evidence())])
+                numbers.append([grant.open_grant(one).number for one in server.grants(server.evidence())])
     assert numbers == [[NOW + step] * 3 for step in range(4)]
 
 
 def test_numbers_go_on_where_the_ledger_was_lost(site):
     with site.serving() as server:
-        before = grant.open_grant(server.client.grants(server.evidence())[0]).number
+        before = grant.open_grant(server.grants(server.evidence())[0]).number
     for path in site.folder.glob("ledger.db*"):
         path.unlink()
     site.clock.now_s += 60
     with site.serving() as server:
-        assert grant.open_grant(server.client.grants(server.evidence())[0]).number > before
+        assert grant.open_grant(server.grants(server.evidence())[0]).number > before
 
 
 def test_numbers_go_on_where_the_clock_was_set_back(site):
     with site.serving() as server:
-        server.client.grants(server.evidence())
+        server.grants(server.evidence())
         site.clock.now_s -= 600
-        assert grant.open_grant(server.client.grants(server.evidence())[0]).number == NOW + 1
+        assert grant.open_grant(server.grants(server.evidence())[0]).number == NOW + 1
+
+
+# ------------------------------------------------------------------------------------------------ floors, and slots
+
+
+def asked(server, device=None):
+    """(grants, floor), opened."""
+    given = server.client.grants(server.evidence(device))
+    return [grant.open_grant(one) for one in given.grants], floor.open_floor(given.floor)
+
+
+def test_a_floor_comes_with_the_grants_for_the_start_that_was_attested(site, office, terms):
+    with site.serving() as server:
+        device = office.device
+        nonce = server.challenge(device)
+        claims = device.claims(nonce)
+        found = floor.open_floor(server.client.grants(server.evidence(nonce=nonce, claims=claims)).floor)
+    assert found.start == claims[268] and found.device == grant.thumbprint(spki_of(device.grant.public_key()))
+    assert found == floor.Floor(NOW, 0, found.start, found.device,
+                                ((1, NOW), (2, NOW), (3, NOW)), terms.qdo, 0)
+
+
+def test_of_two_floors_of_one_second_the_later_one_says_so(site):
+    """A device takes no second one of the same time: it could not tell which was said last."""
+    with site.serving() as server:
+        said = [asked(server)[1].time_s, asked(server)[1].time_s]
+        site.clock.now_s += 1
+        said.append(asked(server)[1].time_s)
+        report(server)  # which says none
+        said.append(asked(server)[1].time_s)
+        site.clock.now_s = NOW + 60
+        said.append(asked(server)[1].time_s)
+        assert said == [NOW, NOW + 1, NOW + 2, NOW + 3, NOW + 60]
+        site.clock.now_s = NOW - 600  # a clock that was set right: what it said wrongly is not said again
+        assert asked(server)[1].time_s == NOW - 600
+
+
+def test_the_owners_floor_is_of_the_models_slot(site, terms):
+    with site.serving("", "owner") as server:
+        made, said = asked(server)
+    assert said.grants == ((0, made[0].number),) and said.verifier == terms.mo
+
+
+def test_a_floor_says_the_least_agreement_of_the_configuration(site, terms):
+    with site.serving(before="least_agreement = {}\n".format(terms.number)) as server:
+        assert asked(server)[1].agreement == terms.number
+    with pytest.raises(KeyRefused, match="agreement 3 is below least_agreement, 4: devices would not use its keys"):
+        with site.serving(before="least_agreement = 4\n"):
+            pass
+
+
+def test_a_floor_says_no_least_version_of_one_model_to_another_of_the_same_owner(site, terms):
+    """The device's number is for all of them: only who has one model there may set it."""
+    site.put("agreement.cose", site.signed(replace(terms, model=terms.model._replace(least_version=9))))
+    with site.serving("", "owner") as server:
+        assert asked(server)[1].model == 0
+    with site.serving("", "owner", before="least_model = 7\n") as server:
+        assert asked(server)[1].model == 7
+    for wrong in (-1, 1 << 32):
+        with pytest.raises(ConfigError, match="least_model"):
+            site.configure(before="least_model = {}\n".format(wrong))
+
+
+def test_agreements_that_follow_one_another_share_no_slots(site, terms, holders):
+    for number in (1, 2, 3, 4):
+        for holder in holders:
+            due = {one.slot for one in holder.due(replace(terms, number=number))}
+            assert due.isdisjoint(one.slot for one in holder.due(replace(terms, number=number + 1)))
+            assert due == {one.slot for one in holder.due(replace(terms, number=number + 2))}
+            assert [one.slot - 5 for one in holder.due(terms, 5)] == [one.slot for one in holder.due(terms, 0)]
+    most = replace(terms, number=2, recipients=terms.recipients * 2)
+    assert max(one.slot for one in holders[0].due(most)) < 16, "of four recipients, too"
+
+
+@pytest.fixture
+def holders(site):
+    return site.holder("city"), site.holder("owner")
+
+
+def test_the_first_slot_may_be_configured(site):
+    with site.serving(before="first_slot = 10\n") as server:
+        made, said = asked(server)
+    assert [one.slot for one in made] == [slot for slot, _ in said.grants] == [11, 12, 13]
+    for wrong in (-1, 11):
+        with pytest.raises(ConfigError, match="first_slot"):
+            site.configure(before="first_slot = {}\n".format(wrong))
+
+
+def test_while_two_agreements_are_in_force_a_floor_stands_by_the_keys_of_both(site, server, terms):
+    """Else the second one's floor would lock the first one's keys. An answer that was lost does not matter."""
+    first = asked(server)[1]
+    asked(server)
+    site.put("agreement.cose", site.signed(replace(terms, number=4)))
+    second = asked(server)[1]
+    assert dict(second.grants) == {9: NOW, 10: NOW, 11: NOW, **dict(first.grants)}, "whichever of its grants came"
+
+
+def test_an_agreement_that_ended_is_stood_by_no_more(site, server, terms):
+    asked(server)
+    with ledger(site) as found:
+        device = grant.thumbprint(spki_of(site.office.device.grant.public_key()))
+        assert set(found.standing(device, terms.until_s - 1)) == {1, 2, 3}
+        assert found.standing(device, terms.until_s) == found.standing(bytes(32), NOW) == {}
+        assert set(found.standing(device, NOW, terms.number)) == {1, 2, 3}
+        assert found.standing(device, NOW, terms.number + 1) == {}, "below least_agreement"
+
+
+def test_an_agreement_that_takes_over_the_slots_is_stood_by_from_its_own_numbers_on(site, server, terms):
+    asked(server)
+    site.put("agreement.cose", site.signed(replace(terms, number=5)))
+    made, _ = asked(server)
+    site.put("agreement.cose", site.signed(replace(terms, number=6)))
+    said = dict(asked(server)[1].grants)
+    assert [said[one.slot] for one in made] == [one.number for one in made]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_ledger_of_before_is_taken_over(site, office, version):
+    with site.serving() as server:
+        asked(server)
+    path = site.folder / "ledger.db"
+    base = sqlite3.connect(str(path))
+    base.executescript("CREATE TABLE before AS SELECT ueid, heard, passed, reason, certificate, class, until FROM node;"
+                       "DROP TABLE node; ALTER TABLE before RENAME TO node; PRAGMA user_version={};{}".format(
+                           version, "DROP TABLE standing;" if version == 1 else ""))
+    base.close()
+    with ledger(site) as found:
+        (node,) = found.nodes()
+    assert (node.ueid, node.passed, node.leaf, node.issuing, node.withdrawn) == (
+        office.device.ueid, True, None, None, False)
+    with site.serving() as server:
+        made, said = asked(server)
+        assert [one.number for one in made] == [NOW + 1] * 3 and len(said.grants) == 3
+    with ledger(site) as found:
+        assert [entry.event for entry in found.audit()] == ["started", "granted", "started", "granted"]
 
 
 def test_two_hundred_nodes_at_once(site, office):
@@ -109,7 +249,7 @@ def test_two_hundred_nodes_at_once(site, office):
     listed = "".join("[node.n{}]\nueid = \"{}\"\n".format(number, node.ueid.hex()) for number, node in enumerate(nodes))
     with site.serving("[limits]\nper_address = 1000\n" + listed) as server:
         def attest(node):
-            return server.client.grants(server.evidence(node, None, chains[node.ueid]))
+            return server.grants(server.evidence(node, None, chains[node.ueid]))
 
         with ThreadPoolExecutor(4) as pool:
             made = list(pool.map(attest, nodes))
@@ -120,12 +260,81 @@ def test_two_hundred_nodes_at_once(site, office):
         assert len(list(found.audit())) == 201
 
 
+# ----------------------------------------------------------------------------------------------------------- reports
+
+
+def report(server, device=None, **more):
+    server.client.report(server.evidence(device, **more))
+
+
+def test_a_fleet_that_reports_is_passed_for_weeks_and_given_nothing(site, office):
+    """Every six hours, as its timer asks; the city's lists are renewed as they are in earnest."""
+    with site.serving("[limits]\nper_device = 1000\nper_address = 10000\n") as server:
+        made, _ = asked(server)
+        for hours in range(6, 28 * 24 + 1, 6):
+            site.clock.now_s = NOW + hours * 3600
+            if hours % 144 == 0:
+                site.put("hardware.crl", chain.pem([office.crl("hardware", site.clock.now_s)]))
+            assert standing(site, office.device, site.clock.now_s) is Standing.PASSED, "still"
+            report(server)
+            assert standing(site, office.device, site.clock.now_s) is Standing.PASSED
+        last_s = site.clock.now_s
+    for after_s, said in ((DAY_S, Standing.PASSED), (DAY_S + 1, Standing.EXPIRED), (2 * DAY_S + 1, Standing.SILENT)):
+        assert standing(site, office.device, last_s + after_s) is said
+    with ledger(site) as found:
+        assert [found.last_number(one.slot) for one in made] == [one.number for one in made], "no number was used"
+        assert [entry.event for entry in found.audit()] == ["started", "granted"]
+
+
+def test_a_report_is_judged_as_any_evidence(site, server, office):
+    evidence = server.evidence()
+    report(server)
+    assert standing(site, office.device) is Standing.PASSED
+    server.client.report(evidence)
+    assert "is not out" in server.refused(evidence, keyprotocol.REPORT)[1], "good once"
+    nonce = server.challenge(office.device)
+    claims = changed(office.device.claims(nonce), dbgstat=0)
+    status, reason = server.refused(server.evidence(nonce=nonce, claims=claims), keyprotocol.REPORT)
+    assert status == 403 and "debugging is enabled" in reason
+    assert standing(site, office.device) is Standing.REFUSED
+    site.seen()
+    assert "is not listed" in server.refused(server.evidence(), keyprotocol.REPORT)[1]
+    assert server.refused(b"", keyprotocol.REPORT)[0] == 400
+
+
+def test_one_answer_is_not_taken_for_the_other(site, server):
+    """Whoever is between them cannot: but a server that confuses its paths is noticed."""
+    with pytest.raises(PackageError):
+        keyprotocol.read_grants(keyprotocol.reported())
+    with pytest.raises(PackageError):
+        keyprotocol.read_reported(keyprotocol.grants([b"g"], b"f"))
+
+
+def test_a_report_gives_nothing_back_that_was_withdrawn(site, desk, come, office, capsys):
+    come()
+    come("--revoke")
+    with site.serving() as server:
+        site.clock.now_s += 3600
+        report(server)
+        assert standing(site, office.device, site.clock.now_s) is Standing.WITHDRAWN
+        asked(server)
+        assert standing(site, office.device, site.clock.now_s) is Standing.PASSED
+
+
+def test_reports_are_among_those_that_a_device_may_make_in_an_hour(site, office):
+    with site.serving("[limits]\nper_device = 2\n") as server:
+        report(server)
+        report(server)
+        status, reason = server.refused(server.evidence(), keyprotocol.REPORT)
+        assert status == 429 and "asks too often" in reason
+
+
 # ---------------------------------------------------------------------------------------------------------- refusals
 
 
 def test_a_nonce_is_good_once(site, server, office):
     evidence = server.evidence()
-    server.client.grants(evidence)
+    server.grants(evidence)
     status, reason = server.refused(evidence)
     assert status == 403 and "is not out: each is good once" in reason
     assert standing(site, office.device) is Standing.PASSED  # whoever copied it does nobody harm
@@ -143,13 +352,16 @@ def test_a_nonce_survives_a_restart_and_is_still_good_once(site, office):
         nonce = server.challenge(office.device)
     with site.serving() as server:
         evidence = server.evidence(nonce=nonce)
-        assert len(server.client.grants(evidence)) == 3
+        assert len(server.grants(evidence)) == 3
     with site.serving() as server:
         assert "is not out" in server.refused(evidence)[1]
 
 
-def test_a_nonce_that_this_server_never_drew_is_refused(server):
-    assert server.refused(server.evidence(nonce=bytes(32)))[0] == 403
+def test_a_nonce_that_this_server_never_drew_is_refused(site, server):
+    evidence = server.evidence(nonce=bytes(32))
+    assert server.refused(evidence)[0] == 403
+    site.put("agreement.cose", b"")  # which is not even looked at: strangers do not make a server work
+    assert server.refused(evidence)[0] == 403
 
 
 def test_a_nonce_runs_out(site, server):
@@ -181,17 +393,45 @@ def test_a_certificate_of_another_node_is_refused(site, server, office):
     assert standing(site, other) is standing(site, office.device) is Standing.SILENT
 
 
-def test_a_revoked_device_is_refused_as_soon_as_the_list_is_there(site, tmp_path_factory, ring, city, terms):
+def test_a_revoked_device_is_refused_and_called_so_as_soon_as_the_list_is_there(
+        site, tmp_path_factory, ring, city, terms, office, monkeypatch, capsys):
     own = Office(tmp_path_factory.mktemp("own") / "ca")
     (site.folder / "own").mkdir()
     site = Site(site.folder / "own", own, ring, city, terms)
+    def listed(now_s=NOW):
+        monkeypatch.setattr(time, "time", lambda: now_s)
+        assert city_program.main(["nodes", "--json", "--config", str(site.folder / configs.FILE)]) == 0
+        return [one["standing"] for one in json.loads(capsys.readouterr().out)]
+
     with site.serving() as server:
-        server.client.grants(server.evidence())
+        server.grants(server.evidence())
+        assert listed() == ["passed"]
         own.authority.revoke("board-1", NOW - 60, STOLEN)
         site.put("hardware.crl", own.authority.crl("hardware", PASSPHRASE, NOW - 60))
+        # It need not come once more, nor ever: and a list that is old by then tells as well.
+        assert listed() == listed(NOW + 60 * DAY_S) == ["revoked"]
         status, reason = server.refused(server.evidence())
         assert status == 403 and "revoked" in reason
-        assert standing(site, own.device) is Standing.REFUSED
+        assert standing(site, own.device) is Standing.REFUSED and listed() == ["revoked"]
+        # A list that somebody else made is an error, not one that says nothing.
+        site.put("hardware.crl", chain.pem([office.crl("hardware")]))
+        assert city_program.main(["nodes", "--config", str(site.folder / configs.FILE)]) == 76
+        assert "revocation list of the hardware class: was not issued by" in capsys.readouterr().err
+
+
+def test_a_list_that_gets_old_is_warned_of_in_time(site, office, caplog):
+    """A device is refused only once the list has run out: a city that forgets to make the next is told before."""
+    for class_ in ("hardware", "emulated"):
+        site.put(class_ + ".crl", office.authority.crl(class_, PASSPHRASE, NOW - 3 * DAY_S))
+    with site.serving() as server:
+        server.grants(server.evidence())
+    assert "revocation list" not in caplog.text
+    site.put("hardware.crl", office.authority.crl("hardware", PASSPHRASE, NOW - 4 * DAY_S))
+    with site.serving() as server:
+        for _ in range(2):
+            server.grants(server.evidence())
+    said = [one.getMessage() for one in caplog.records if "revocation list" in one.getMessage()]
+    assert len(said) == 1 and "hardware: good until" in said[0] and "`edged-city ca crl`" in said[0]
 
 
 def test_an_expired_certificate_is_refused(server, office):
@@ -209,7 +449,7 @@ def test_an_emulated_device_is_refused_unless_that_is_configured(site, office):
     assert standing(site, office.emulated) is Standing.REFUSED
     site.put("reference.cose", signed_references(REFERENCES["emulated"]))
     with site.serving("[policy]\nallow_emulated = true\n") as server:
-        assert len(server.client.grants(evidence(server))) == 3
+        assert len(server.grants(evidence(server))) == 3
 
 
 @pytest.mark.parametrize("changes, reason", [
@@ -272,20 +512,20 @@ def test_a_node_that_is_not_listed_gets_no_challenge(site, office):
 
 
 def test_out_of_an_agreements_time_nobody_is_refused_and_nothing_is_granted(site, server, office, caplog):
-    server.client.grants(server.evidence())
+    server.grants(server.evidence())
     evidence = server.evidence()
     site.put("agreement.cose", site.signed(replace(site.terms, until_s=NOW)))
     status, reason = server.refused(evidence)
     assert status == 503 and reason == "out of order: its operator's log says why"
     assert "put the one in force there" in caplog.text and standing(site, office.device) is Standing.PASSED
     site.put("agreement.cose", site.signed(site.terms))
-    assert len(server.client.grants(evidence)) == 3  # its nonce was not used up
+    assert len(server.grants(evidence)) == 3  # its nonce was not used up
 
 
 def test_a_new_agreement_is_in_force_once_it_is_there(site, server):
     newer = replace(site.terms, number=4)
     site.put("agreement.cose", site.signed(newer))
-    assert {grant.open_grant(one).agreement for one in server.client.grants(server.evidence())} == {newer.digest}
+    assert {grant.open_grant(one).agreement for one in server.grants(server.evidence())} == {newer.digest}
 
 
 def test_two_roots_are_none(site, office):
@@ -354,7 +594,7 @@ def test_a_slow_client_is_cut_off_and_nobody_waits_for_it(site, sent):
         slow = server.connection()
         slow.connect()
         slow.sock.sendall(sent)
-        assert len(server.client.grants(server.evidence())) == 3 and time.monotonic() - began < 3
+        assert len(server.grants(server.evidence())) == 3 and time.monotonic() - began < 3
         assert ended(slow.sock) and 2 < time.monotonic() - began < 9
         slow.close()
 
@@ -436,10 +676,10 @@ def test_a_device_that_asks_too_often_waits_wherever_it_asks_from(site, office):
     other = another(office.device, "other")
     with site.serving("[limits]\nper_device = 2\n") as server:
         for _ in range(2):
-            server.client.grants(server.evidence())
+            server.grants(server.evidence())
         status, reason = server.refused(server.evidence())
         assert status == 429 and "device {} asks too often".format(office.device.ueid.hex()) in reason
-        assert len(server.client.grants(server.evidence(other, None, office.issue(device=other)))) == 3
+        assert len(server.grants(server.evidence(other, None, office.issue(device=other)))) == 3
 
 
 def test_in_another_devices_name_nobody_uses_up_its_share(site, office):
@@ -447,7 +687,225 @@ def test_in_another_devices_name_nobody_uses_up_its_share(site, office):
         stranger = Device(attest=office.emulated.attest)
         for _ in range(3):
             assert server.refused(server.evidence(stranger))[0] == 403
-        assert len(server.client.grants(server.evidence())) == 3
+        assert len(server.grants(server.evidence())) == 3
+
+
+def half_open(server, address, count):
+    """Connections of an address that never shake hands."""
+    return [socket.create_connection((LOOPBACK, server.port), timeout=10, source_address=(address, 0))
+            for _ in range(count)]
+
+
+def still_open(sockets):
+    """Those that the server has not closed."""
+    poll = select.poll()
+    for one in sockets:
+        poll.register(one, select.POLLRDHUP)
+    gone = {descriptor for descriptor, _ in poll.poll(0)}
+    return [one for one in sockets if one.fileno() not in gone]
+
+
+def test_an_address_gets_no_more_half_open_connections_than_others_and_the_others_are_served(site):
+    with site.serving() as server:
+        held = half_open(server, "127.0.0.2", 200)
+        assert len(server.client.grants(server.evidence()).grants) == 3
+        assert eventually(lambda: len(still_open(held)) == 32)  # as Limits has it
+        refused = server.connection(source_address=("127.0.0.2", 0))
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            refused.connect()
+        for one in held:
+            one.close()
+        assert eventually(lambda: is_served(server, site.office.device))
+
+
+def test_a_flood_of_half_open_connections_of_many_addresses_gives_way_to_honest_nodes(site):
+    """The oldest of them goes: who shakes hands at once is served while the flood goes on."""
+    with site.serving("[limits]\nconnections = 40\nconnections_per_address = 8\n") as server:
+        held = []
+        for round_ in range(20):
+            held += half_open(server, "127.1.{}.1".format(round_ + 1), 8)
+            if round_ % 5 == 4:
+                assert len(server.client.grants(server.evidence()).grants) == 3
+        assert eventually(lambda: len(still_open(held)) <= 40)
+        assert not still_open(held[:80]) and still_open(held[-8:])
+        for one in held:
+            one.close()
+
+
+def shaken(server, *addresses):
+    """A connection of each, after its handshake."""
+    made = [server.connection(source_address=(address, 0)) for address in addresses]
+    for one in made:
+        one.connect()
+    return made
+
+
+@pytest.fixture
+def asleep(monkeypatch):
+    """The office is, over the first question, until it is woken up: (what it was asked, the alarm)."""
+    alarm, seen, challenge = threading.Event(), [], ServerOffice.challenge
+
+    def slow(self, body):
+        seen.append(body)
+        assert alarm.wait(30)
+        return challenge(self, body)
+
+    monkeypatch.setattr(ServerOffice, "challenge", slow)
+    return seen, alarm
+
+
+def ask(connection, device):
+    connection.request("POST", keyprotocol.CHALLENGE, keyprotocol.ask(device.ueid))
+
+
+def test_who_has_shaken_hands_and_asks_nothing_gives_way_to_who_asks(site, office):
+    with site.serving("[limits]\nconnections = 4\nconnections_per_address = 4\n") as server:
+        idle = shaken(server, *("127.1.{}.1".format(place) for place in range(4)))
+        assert is_served(server, office.device)
+        assert eventually(lambda: len(still_open([one.sock for one in idle])) < 4)
+        assert len(server.client.grants(server.evidence()).grants) == 3
+        for one in idle:
+            one.close()
+
+
+def test_who_has_asked_does_not_give_way_to_who_has_not(site, office, asleep):
+    seen, alarm = asleep
+    with site.serving("[limits]\nconnections = 4\nconnections_per_address = 4\n") as server:
+        asking = shaken(server, *("127.1.{}.1".format(place) for place in range(4)))
+        for one in asking:
+            ask(one, office.device)
+        time.sleep(1)
+        assert not is_served(server, office.device)
+        held = half_open(server, "127.0.0.9", 8)
+        assert eventually(lambda: not still_open(held)) and len(seen) == 1
+        alarm.set()
+        for one in asking:
+            assert one.getresponse().status == 200
+            one.close()
+
+
+def test_one_strangers_neighbourhood_never_has_more_than_half_of_the_places(site, office, asleep):
+    """Each of its addresses stays within the limit of one, and sends a whole request."""
+    _, alarm = asleep
+    with site.serving("[limits]\nconnections = 16\nconnections_per_address = 4\n") as server:
+        honest = shaken(server, "127.1.1.1", "127.1.2.1")
+        flood = half_open(server, "127.9.9.250", 4)
+        asking = shaken(server, *("127.9.9.{}".format(1 + place) for place in range(8)))
+        assert eventually(lambda: not still_open(flood)), "its own silent ones give way, nobody else's"
+        for one in asking:
+            ask(one, office.device)
+        time.sleep(1)
+        more = half_open(server, "127.9.9.100", 4)
+        assert eventually(lambda: not still_open(more)) and len(still_open([one.sock for one in asking])) == 8
+        honest += shaken(server, *("127.2.{}.1".format(place) for place in range(6)))
+        assert len(still_open([one.sock for one in honest])) == 8
+        alarm.set()
+        for one in honest:
+            ask(one, office.device)
+        for one in honest + asking:
+            assert one.getresponse().status == 200
+            one.close()
+
+
+def test_requests_that_were_left_behind_fill_no_queue_and_are_not_decided(site, office, asleep):
+    """Each leaves a place free for the next one, and so any number of them could be made."""
+    seen, alarm = asleep
+    with site.serving("[limits]\nconnections = 16\nper_address = 1000\n") as server:
+        waiting = shaken(server, *("127.1.{}.1".format(place % 4) for place in range(16)))
+        ask(waiting[0], office.device)
+        assert eventually(lambda: seen)
+        for one in waiting[1:]:
+            ask(one, office.device)
+        time.sleep(1)
+        for one in waiting[1::2]:
+            one.close()
+        status, headers, body = eventually(lambda: answered(server, office.device))
+        assert status == 503 and int(headers["Retry-After"]) > 0
+        assert "too many ask at once" in keyprotocol.read_refusal(body)
+        alarm.set()
+        for one in waiting[::2]:
+            assert one.getresponse().status == 200
+            one.close()
+        assert eventually(lambda: is_served(server, office.device))
+        assert len(seen) == 8 + 1, "of those that stayed, and the last"
+
+
+def answered(server, device):
+    try:
+        return server.post(keyprotocol.CHALLENGE, keyprotocol.ask(device.ueid))
+    except (ConnectionError, ssl.SSLError):  # no place is free yet
+        return None
+
+
+def test_who_shakes_hands_a_byte_at_a_time_is_cut_off_in_time(site):
+    hello = ssl.MemoryBIO()
+    context = ssl.create_default_context(cafile=str(site.folder / "server.pem"))
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=LOOPBACK).do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    with site.serving("[limits]\ntimeout_s = 2.0\n") as server:
+        slow, = half_open(server, LOOPBACK, 1)
+        began = time.monotonic()
+        for octet in hello.read():
+            if not still_open([slow]):
+                break
+            slow.sendall(bytes([octet]))
+            time.sleep(0.05)
+        assert ended(slow) and 1 < time.monotonic() - began < 8
+        assert is_served(server, site.office.device)
+
+
+def test_all_places_are_free_again_once_everybody_has_gone(site):
+    """However they went: without a word, in the handshake, refused, or served."""
+    with site.serving("[limits]\nconnections = 6\nconnections_per_address = 3\nper_address = 1000\n") as server:
+        for _ in range(5):
+            held = half_open(server, LOOPBACK, 5)
+            held[0].sendall(b"no TLS at all")
+            for one in held:
+                one.close()
+            assert eventually(lambda: is_served(server, site.office.device))
+        three = [server.connection() for _ in range(3)]
+        for one in three:
+            one.connect()
+        for one in three:
+            one.close()
+        assert eventually(lambda: is_served(server, site.office.device))
+
+
+@pytest.mark.slow
+def test_a_fleet_of_three_hundred_nodes_at_once_is_served_within_the_usual_limits(site, office):
+    """All at the same moment, each from an address of its own, with nothing configured: nobody is refused."""
+    count = 300
+    nodes = [another(office.device, "node {}".format(number)) for number in range(count)]
+    chains = [office.issue(device=node) for node in nodes]
+    ready = threading.Barrier(count)
+    with site.serving() as server:
+        def post(path, body, number):
+            address = "127.0.{}.{}".format(1 + number // 200, 1 + number % 200)
+            connection = server.connection(source_address=(address, 0))
+            try:
+                connection.request("POST", path, body)
+                answer = connection.getresponse()
+                return answer.status, answer.read()
+            finally:
+                connection.close()
+
+        def attest(number):
+            ready.wait(60)
+            status, body = post(keyprotocol.CHALLENGE, keyprotocol.ask(nodes[number].ueid), number)
+            assert status == 200, body
+            nonce = keyprotocol.read_challenge(body)
+            status, body = post(keyprotocol.EVIDENCE, nodes[number].attests(
+                nodes[number].claims(nonce), chains[number]), number)
+            assert status == 200, body
+            return keyprotocol.read_grants(body)[0]
+
+        with ThreadPoolExecutor(count) as pool:
+            made = list(pool.map(attest, range(count)))
+    numbers = [grant.open_grant(one).number for grants in made for one in grants]
+    assert len(numbers) == 3 * count and len(set(numbers)) == count
+    assert {standing(site, node) for node in nodes} == {Standing.PASSED}
 
 
 def test_connections_beyond_the_limit_of_an_address_are_closed(site, office):
@@ -471,11 +929,11 @@ def is_served(server, device):
 def eventually(holds):
     """A connection counts once the server has seen it, which its client does not wait for."""
     deadline_s = time.monotonic() + 10
-    while not holds():
-        if time.monotonic() > deadline_s:
-            return False
+    while True:
+        found = holds()
+        if found or time.monotonic() > deadline_s:
+            return found
         time.sleep(0.05)
-    return True
 
 
 def test_buckets_fill_again_and_forget_who_asked_longest_ago():
@@ -486,6 +944,13 @@ def test_buckets_fill_again_and_forget_who_asked_longest_ago():
     buckets.take("b", 1000.0)
     buckets.take("c", 1000.0)
     assert buckets.take("a", 1000.0) == 0  # forgotten
+
+
+def test_all_that_one_customer_may_have_is_one_neighbourhood():
+    assert neighbourhood_of("2001:db8:0:1::1") == neighbourhood_of("2001:db8:0:ffff::2") == "2001:db8::/48"
+    assert neighbourhood_of("2001:db8:1::1") != neighbourhood_of("2001:db8::1")
+    assert neighbourhood_of("::ffff:10.0.0.1") == neighbourhood_of("10.0.0.255") == "10.0.0.0/24"
+    assert neighbourhood_of("::1") == "::/48" and neighbourhood_of("") == neighbourhood_of(None) == ""
 
 
 def test_an_ipv6_customer_is_one_address():
@@ -518,6 +983,26 @@ def test_a_value_that_is_wrong_is_named(site, key, value):
                               for line in path.read_text().splitlines()))
     with pytest.raises(ConfigError, match=key + ": \"" + value):
         configs.load(str(path))
+
+
+@pytest.mark.parametrize("said, what", [
+    ("", "devices: is missing: name a file"), ("trust_authority = false", "devices: is missing"),
+    ('devices = "devices"\ntrust_authority = true', "devices: with trust_authority, one of both"),
+    ('devices = ["{}"]'.format("0a" * 32), "devices: .*a string is needed"),
+    ("trust_authority = 1", "trust_authority: 1: true or false is needed")])
+def test_nobody_believes_an_authority_without_having_said_so(site, said, what):
+    with pytest.raises(ConfigError, match="keyserver.toml:[0-9]+: " + what) as caught:
+        site.configure(devices=said)
+    assert "\n" not in str(caught.value)
+
+
+def test_who_believes_the_authority_is_told_so_at_the_start(site, terms, capsys):
+    site.put("agreement.cose", site.signed(replace(terms, from_s=0, until_s=NOW)))
+    site.configure(devices="trust_authority = true")
+    (site.folder / "server.pem").unlink()
+    assert city_program.main(["serve", "--dir", str(site.city), "--config", str(site.folder / configs.FILE)]) == 66
+    assert "trust_authority: whatever {} certifies gets keys, be it a device or not\n".format(
+        site.folder / "root.pem") in capsys.readouterr().err
 
 
 def test_signers_are_keys(site):
@@ -561,7 +1046,7 @@ def test_a_private_key_under_a_passphrase_is_refused_and_nobody_is_asked(site, c
 
 
 @pytest.mark.parametrize("name", ["server.pem", "server.key", "root.pem", "hardware.crl", "reference.cose",
-                                  "agreement.cose"])
+                                  "agreement.cose", "devices"])
 def test_a_file_that_is_missing_is_named(site, capsys, name):
     site.put("agreement.cose", site.signed(replace(site.terms, from_s=0)))  # in force now
     (site.folder / name).unlink()
@@ -583,6 +1068,16 @@ def test_an_address_in_use_is_one_line(site):
         with pytest.raises(ServerError, match="bind 127.0.0.1:{}: ".format(server.port)):
             with site.serving():
                 pass
+
+
+@pytest.mark.parametrize("command", ["serve", "nodes", "audit"])
+def test_without_a_configuration_it_is_said_where_there_is_an_example(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    more = ["--dir", "city"] if command == "serve" else []
+    assert city_program.main([command, *more]) == 66
+    assert capsys.readouterr().err == (
+        "edged-city: {}: No such file or directory: write one, systemd/keyserver.toml.example explains each key, or "
+        "name it by --config\n".format(tmp_path / "keyserver.toml"))
 
 
 def test_nodes_and_audit_without_a_ledger_say_so(site, capsys):
@@ -618,10 +1113,10 @@ def test_the_command_serves_until_it_is_told_to_stop(site, terms, tmp_path):
 
 
 @pytest.mark.parametrize("odd", [1 << 20000, [1 << 20000], {1 << 20000: 1}], ids=["number", "list", "map"])
-def test_a_number_that_python_does_not_print_is_malformed_like_any_other(server, site, odd):
+def test_a_number_of_thousands_of_digits_is_malformed_like_anything_that_is_tagged(server, site, odd):
     body = canonical.encode({"form": "edged challenge request 1", "ueid": odd})
     status, reason = server.refused(body, keyprotocol.CHALLENGE)
-    assert status == 400 and "thousands of digits" in reason
+    assert status == 400 and "is not CBOR: a tag" in reason
     status, _ = server.refused(canonical.encode({odd if isinstance(odd, int) else 1: 2}), keyprotocol.CHALLENGE)
     assert status == 400
 
@@ -646,8 +1141,9 @@ def test_grants_are_made_as_files_by_the_same_rules(site, desk, office, city, ca
     (tmp_path / "evidence").write_bytes(evidence)
     assert desk("--evidence", str(tmp_path / "evidence"), "--out", str(tmp_path / "grants")) == 0
     said = capsys.readouterr().out.splitlines()
-    assert [path.name for path in sorted((tmp_path / "grants").iterdir())] == ["1.grant", "2.grant", "3.grant"]
-    assert len(said) == 3 and "data key of slot 1, number " in said[0]
+    assert [path.name for path in sorted((tmp_path / "grants").iterdir())] == [
+        "1.grant", "2.grant", "3.grant", "floor-qdo"]
+    assert len(said) == 4 and "data key of slot 1, number " in said[0]
     header, key = opened(device, (tmp_path / "grants" / "1.grant").read_bytes())
     assert key == (city / "data.key").read_bytes() and header.slot == 1
     assert standing(site, device) is Standing.PASSED
@@ -655,7 +1151,74 @@ def test_grants_are_made_as_files_by_the_same_rules(site, desk, office, city, ca
     assert "each is good once" in capsys.readouterr().err and not (tmp_path / "again").exists()
 
 
+@pytest.fixture
+def come(desk, office, capsys, tmp_path):
+    """The node's way to that command and back, with these arguments: the folder of what it was given."""
+    device = office.device
+
+    def come(*more):
+        assert desk("--challenge", device.ueid.hex()) == 0
+        nonce = bytes.fromhex(capsys.readouterr().out.splitlines()[-1])
+        (tmp_path / "evidence").write_bytes(device.attests(device.claims(nonce), office.chains["hardware"]))
+        out = tmp_path / "out-{}".format(nonce.hex())
+        assert desk("--evidence", str(tmp_path / "evidence"), "--out", str(out), *more) == 0
+        return out
+    return come
+
+
+def numbers_in(folder):
+    return {int(path.stem): grant.open_grant(path.read_bytes()).number for path in folder.glob("*.grant")}
+
+
+def floor_in(folder):
+    return dict(floor.open_floor((folder / "floor-qdo").read_bytes()).grants)
+
+
+def test_grants_are_withdrawn_by_a_file(site, come, office, terms, capsys):
+    come()
+    site.put("agreement.cose", site.signed(replace(terms, number=4)))
+    others = numbers_in(come())
+    site.put("agreement.cose", site.signed(terms))
+    capsys.readouterr()
+    out = come("--revoke")
+    assert [path.name for path in out.iterdir()] == ["floor-qdo"]
+    assert "slot 1 from number {}".format(NOW + 1) in capsys.readouterr().out
+    assert set(floor_in(out)) == {1, 2, 3, *others}, "those of the agreement beside it, too"
+    assert all(floor_in(out)[slot] > number for slot, number in others.items())
+    assert standing(site, office.device) is Standing.WITHDRAWN
+    assert set(numbers_in(come()).values()) == {NOW + 2}
+    assert standing(site, office.device) is Standing.PASSED
+    with ledger(site) as found:
+        log = [entry for entry in found.audit() if entry.event != "started"]
+    assert [entry.event for entry in log] == ["granted", "granted", "withdrawn", "granted"]
+    assert {"slot 1": NOW + 1}.items() <= log[2].details.items()
+
+
+@pytest.mark.parametrize("granted, withdrawn", [("8", "0"), ("0", "8"), ("8", "8")])
+def test_grants_are_withdrawn_in_whatever_slots_they_are(come, granted, withdrawn):
+    """Not vouched for: who withdraws does not have to know with which switch they were given."""
+    given = numbers_in(come("--first-slot", granted))
+    said = floor_in(come("--first-slot", withdrawn, "--revoke"))
+    assert set(given) <= set(said) and all(said[slot] > number for slot, number in given.items())
+    slots = {int(withdrawn) + place for place in (1, 2, 3)}.union(given)
+    assert set(said) == slots
+    assert set(floor_in(come("--first-slot", "5"))) == {6, 7, 8}, "nor are they later"
+
+
+def test_grants_are_withdrawn_where_the_ledger_was_lost(site, come, monkeypatch):
+    given = numbers_in(come())
+    for path in site.folder.glob("ledger.db*"):
+        path.unlink()
+    monkeypatch.setattr(ServerOffice.__init__, "__defaults__", (lambda: NOW + 60,))
+    said = floor_in(come("--revoke"))
+    assert set(said) == set(given) and all(said[slot] > number for slot, number in given.items())
+    again = numbers_in(come())
+    assert all(again[slot] >= number for slot, number in said.items())
+
+
 @pytest.mark.parametrize("given, code, message", [
+    (["--challenge", "00" * 17, "--revoke"], 2, "--revoke"),
+    (["--challenge", "00" * 17, "--first-slot", "11"], 2, "0 to 10"),
     (["--challenge", "00"], 2, "--challenge"), (["--challenge", "00" * 17, "--out", "x"], 2, "go together"),
     (["--evidence", "README.md"], 2, "go together"), (["--evidence", "setup.cfg", "--out", "x"], 65, "evidence"),
     (["--evidence", "nowhere", "--out", "x"], 66, "nowhere")])

@@ -9,15 +9,16 @@ pytest.importorskip("aiohttp", reason="the key server needs it: pip install 'edg
 
 from edged.enclave import wire  # noqa: E402
 from edged.enclave.keystore import KeyStore  # noqa: E402
-from edged.enclave.wire import KeyCommand, KeyKind, Status  # noqa: E402
+from edged.enclave.wire import KeyKind  # noqa: E402
 from edged.errors import EnclaveError  # noqa: E402
 from edged.trust import chain, evidence  # noqa: E402
 from edged.trust.certificates import Authority  # noqa: E402
 from edged.trust.chain import CLASSES, EMULATED  # noqa: E402
 from edged.trust.reference import References, Version  # noqa: E402
+import linking  # noqa: E402
 from evidence_cases import CHEAP, NOW, PASSPHRASE, signed_references  # noqa: E402
 from keyserver_cases import Site, city, ring, terms  # noqa: E402, F401
-from test_identity import HELLO, STATION_SECRET, Device, applications, key_link_of  # noqa: E402
+from test_identity import STATION_SECRET, Device, applications, key_link_of  # noqa: E402
 
 LENIENT = "[policy]\nallow_emulated = true\nallow_debug = true\nallow_unfused = true\n"
 
@@ -40,15 +41,16 @@ def test_keys_come_from_two_servers_into_the_running_enclave(node, tmp_path, rin
 
     site = Site(tmp_path, SimpleNamespace(root=authority.certificate("root"), crls=[
         chain.read_crl(authority.crl(class_, PASSPHRASE, NOW), class_) for class_ in CLASSES]), ring, city, terms)
+    site.seen(chain.read_certificate(certificates[0], ""))
     site.put("reference.cose", signed_references(References(EMULATED, NOW, {
         name: frozenset([Version(one[-65538], one[-65539])]) for name, one in known.items()}, {"key": 1, "eval": 1})))
 
     def fetch(party):
         with site.serving(LENIENT, party) as server, key_link_of(node) as link:
-            # The evaluation application says hello, as at its start.
-            assert link.call(KeyCommand.HELLO, replace(
-                HELLO, measurement=known["eval"][-65538], security_version=1).pack())[0] == Status.OK
-            return server.client.grants(evidence.with_chain(node.key.attest(server.challenge(node)), certificates))
+            # The evaluation application links itself, as at its start.
+            linking.link(link, node.folder, replace(
+                linking.HELLO, measurement=known["eval"][-65538], security_version=1))
+            return server.grants(evidence.with_chain(node.key.attest(server.challenge(node)), certificates))
 
     grants = fetch("owner") + fetch("city")
     for one in grants:

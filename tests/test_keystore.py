@@ -3,19 +3,22 @@
 import hashlib
 import json
 import os
+import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attacks.node import MODEL_SLOT
 from edged import artifacts, config, edgectl
 from edged.enclave import keystore, wire
-from edged.enclave.client import KeyClient
+from edged.enclave.key import KeyClient
 from edged.enclave.wire import KeyKind, Status
-from edged.errors import EnclaveError, KeyRefused, PackageError
-from edged.offload.link import Link
+from edged.errors import EnclaveError, KeyRefused
+from edged.offload.link import KEY_WAIT_S, Link
 from edged.trust import chain, evidence
 from edged.trust.certificates import Authority
 from edged.trust.chain import EMULATED
@@ -97,10 +100,29 @@ def test_the_bridge_hands_them_back_to_a_trusty_enclave(node, tmp_path):
     link = object.__new__(Link)
     link._config = configured(node.folder, kind="trusty", state=tmp_path)
     for _ in range(2):  # at each connection
-        assert link._slot_kinds()[MODEL_SLOT] == KeyKind.MODEL
+        assert link.slots()[MODEL_SLOT].kind == KeyKind.MODEL
     link._config = configured(node.folder, state=tmp_path)
     node.enclave.restart_key()
-    assert link._slot_kinds() == bytes(16), "of an emulated one the files are not its own"
+    assert not any(slot.kind for slot in link.slots()), "of an emulated one the files are not its own"
+
+
+def test_the_bridge_waits_its_turn_at_the_port_but_not_long(node):
+    link = object.__new__(Link)
+    link._config = configured(node.folder)
+    for leaves_s in (0.1, 60.0):
+        holder = KeyClient(node.enclave.connect_key())
+        holder.info()
+        leaves = threading.Timer(leaves_s, holder.close)
+        leaves.start()
+        begin_s = time.monotonic()
+        if leaves_s < KEY_WAIT_S:
+            assert link.slots()
+        else:
+            with pytest.raises(EnclaveError, match="busy"):
+                link.slots()
+        assert time.monotonic() - begin_s < 5 * KEY_WAIT_S
+        leaves.cancel()
+        holder.close()
 
 
 def test_waiting_for_the_port_ends(node, monkeypatch):
@@ -121,11 +143,78 @@ def test_files_of_another_size_are_refused_by_name(node):
     with keystore_client(node.folder) as key:
         for path in (node.store.identity, node.store.state):
             right = path.read_bytes()
-            path.write_bytes(right + b"\0")
-            with pytest.raises(PackageError, match=path.name):
-                node.store.bring_back(key)
+            for wrong in (right + b"\0", right[:100], b""):
+                path.write_bytes(wrong)
+                said = path.name + ": refused: it has .*identity new --again"
+                with pytest.raises(EnclaveError, match=said) as caught:
+                    node.store.bring_back(key)
+                assert caught.value.exit_code == 69
             path.write_bytes(right)
         assert node.store.bring_back(key)
+
+
+def test_a_state_that_is_missing_is_told_by_everything_that_starts_with_it(node, tmp_path, monkeypatch, capsys):
+    """The identity is there, and the store has counted: what was granted last is not on this disk."""
+    node.store.state.rename(tmp_path / "moved")
+    at = ["--at", str(node.folder)]
+    for call in (["identity", "show"], ["attest", "--nonce", "00" * 32, "--out", str(tmp_path / "e")],
+                 ["clear-slot", "0"], ["identity", "request", "--challenge", "11" * 32, "--out", str(tmp_path / "r")]):
+        node.enclave.restart_key()
+        for _ in range(2):  # the identity is open the second time
+            assert edgectl.main(call + at) == 69
+            said = capsys.readouterr()
+            assert said.out == "" and said.err.count("\n") == 1
+            assert "key-state.sealed: is missing" in said.err and "edgectl identity new --again" in said.err
+    assert not [name for name in ("e", "r") if (tmp_path / name).exists()]
+    node.enclave.stop()
+    running = Running(configured(node.folder), monkeypatch)
+    assert isinstance(running.error, EnclaveError) and "key-state.sealed: is missing" in str(running.error)
+
+
+def test_a_state_that_went_while_the_application_ran_is_written_again(node):
+    with keystore_client(node.folder) as key:
+        right = node.store.state.stat().st_size
+        node.store.state.unlink()
+        assert node.store.bring_back(key) and node.store.state.stat().st_size == right
+    node.enclave.restart_key()
+    with keystore_client(node.folder) as key:
+        assert node.store.bring_back(key) and key.info().kinds[MODEL_SLOT] == KeyKind.MODEL
+
+
+@pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_bytes(b"\0" * 100)])
+def test_a_lost_state_has_a_way_back_to_certificate_and_grants(city, tmp_path, capsys, lose):
+    authority, now_s = city
+    with Device() as running:
+        running.key.close()
+        enrolled(running, city, tmp_path)
+        at = ["--at", str(running.folder)]
+        lose(running.folder / "key-state.sealed")
+        running.enclave.restart_key()
+        assert edgectl.main(["identity", "new"] + at) == 77
+        assert "--again" in capsys.readouterr().err
+        assert edgectl.main(["identity", "new", "--again"] + at) == 0
+        said = capsys.readouterr().out
+        assert "scripts/enrol" in said and "ca enrol --again" in said and "fetch-grants" in said
+        aside = sorted(path.name.rpartition(".2")[0] for path in running.folder.iterdir() if ".sealed.2" in path.name
+                       or ".chain.2" in path.name)
+        assert set(aside) <= {"identity.sealed", "key-state.sealed", "identity.chain"} and "identity.chain" in aside
+        made = enrolled(running, city, tmp_path, again=True)
+        assert edgectl.main(["attest", "--nonce", "00" * 32, "--out", str(tmp_path / "e")] + at) == 0
+        running.enclave.restart_key()
+        capsys.readouterr()
+        assert edgectl.main(["identity", "show"] + at) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert shown["ueid"] == made.ueid.hex() and shown["certificate"]["serial"]
+        running.key = KeyClient(running.enclave.connect_key())
+
+
+def test_an_open_identity_is_forgotten_by_a_start_before_another_is_drawn(node, capsys):
+    at = ["--at", str(node.folder)]
+    assert edgectl.main(["identity", "new", "--again"] + at) == 77
+    said = capsys.readouterr()
+    assert "identity.sealed: is now " in said.out and "start the enclave again" in said.err
+    node.enclave.restart_key()
+    assert edgectl.main(["identity", "new"] + at) == 0
 
 
 def test_an_identity_is_not_drawn_over_another(node):
@@ -175,14 +264,14 @@ def city(tmp_path):
     return authority, now_s
 
 
-def enrolled(running, city, tmp_path):
-    """edgectl's way from a new identity to identity.chain."""
+def enrolled(running, city, tmp_path, again=False):
+    """edgectl's way from a new identity to identity.chain; again: it is drawn already, after another."""
     authority, now_s = city
-    at = ["--at", str(running.folder)]
-    assert edgectl.main(["identity", "new"] + at) == 0
+    at, out = ["--at", str(running.folder)], tmp_path / ("request-again" if again else "request")
+    assert again or edgectl.main(["identity", "new"] + at) == 0
     challenge = authority.challenge("0001", now_s).hex()
-    assert edgectl.main(["identity", "request", "--challenge", challenge, "--out", str(tmp_path / "request")] + at) == 0
-    made = authority.enrol("0001", (tmp_path / "request").read_bytes(), b"a passphrase of a test", now_s)
+    assert edgectl.main(["identity", "request", "--challenge", challenge, "--out", str(out)] + at) == 0
+    made = authority.enrol("0001", out.read_bytes(), b"a passphrase of a test", now_s, again)
     (running.folder / "identity.chain").write_bytes(made.chain)
     return made
 
@@ -193,20 +282,35 @@ def test_evidence_of_a_device_without_any_key_names_both_applications_and_is_bel
     with Device() as running:
         running.key.close()
         made = enrolled(running, city, tmp_path)
+        listed = capsys.readouterr().out.split("attestation key ")[1][:64]
         nonce, at = bytes(range(32)), ["--at", str(running.folder)]
         assert edgectl.main(["attest", "--nonce", nonce.hex(), "--out", str(tmp_path / "evidence")] + at) == 0
         assert "is not in it" not in capsys.readouterr().err
         assert edgectl.main(["identity", "show"] + at) == 0
         shown = json.loads(capsys.readouterr().out)
         assert shown["ueid"] == made.ueid.hex() and shown["certificate"]["serial"]
+        assert shown["attestation_key"] == listed
         running.key = KeyClient(running.enclave.connect_key())
     measured = {name: hashlib.sha256(artifacts.find("edged-" + name).read_bytes()).digest() for name in ("key", "eval")}
     values = References(EMULATED, now_s, {name: frozenset([Version(one, 1)]) for name, one in measured.items()},
                         {"key": 1, "eval": 1})
     crl = chain.read_crl(authority.crl(EMULATED, b"a passphrase of a test", now_s), "CRL")
     verified = evidence.verify((tmp_path / "evidence").read_bytes(), Expected(nonce, now_s, made.ueid),
-                               authority.certificate("root"), [crl], [values], now_s, Policy(True, True, True))
+                               authority.certificate("root"), [crl], [values], now_s, Policy(
+                                   True, True, True, devices=[bytes.fromhex(shown["attestation_key"])]))
     assert hashlib.sha256(verified.grant).hexdigest() == shown["device"]
+
+
+def test_a_device_without_a_station_secret_or_an_identity_shows_no_attestation_key(capsys):
+    with Device(station=None) as running:
+        running.key.close()
+        at = ["--at", str(running.folder)]
+        for _ in range(2):
+            assert edgectl.main(["identity", "show"] + at) == 0
+            assert json.loads(capsys.readouterr().out)["attestation_key"] is None, "nobody could certify it"
+            edgectl.main(["identity", "new"] + at)
+            capsys.readouterr()
+        running.key = KeyClient(running.enclave.connect_key())
 
 
 def test_attest_says_where_the_chain_is_another_identitys(city, tmp_path, capsys):
@@ -226,11 +330,14 @@ def test_attest_says_where_the_chain_is_another_identitys(city, tmp_path, capsys
 
 
 def test_edgectl_takes_place_and_folder_from_the_configuration(node, tmp_path, monkeypatch, capsys):
-    seen = []
-    monkeypatch.setattr(config, "load", lambda path: seen.append(path) or configured(node.folder))
+    seen, loaded = [], configured(node.folder)
+    loaded = replace(loaded, enclave=replace(loaded.enclave, agreements=(node.agreement_file,)))
+    monkeypatch.setattr(config, "load", lambda path: seen.append(path) or loaded)
+    (tmp_path / "s").write_bytes(node.grant(9, party=Ed25519PrivateKey.generate()))
+    assert edgectl.main(["install-grant", str(tmp_path / "s"), "--config", "there.toml"]) == 76
     (tmp_path / "g").write_bytes(node.grant(9))
     assert edgectl.main(["install-grant", str(tmp_path / "g"), "--config", "there.toml"]) == 0
-    assert seen == ["there.toml"]
+    assert seen == ["there.toml"] * 2
     with keystore_client(node.folder) as key:
         assert key.info().kinds[9] == KeyKind.MODEL
     trusty = configured(node.folder, kind="trusty", state=tmp_path / "state")

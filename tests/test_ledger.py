@@ -28,11 +28,35 @@ def test_a_result_expires_and_who_is_silent_never_passed(node, age_s, expected):
     assert given.standing(NOW, 100, 200) is expected
 
 
+@pytest.mark.parametrize("node, age_s", [(dict(), 0), (dict(), 101), (dict(), 201), (dict(passed=False), 0)])
+def test_who_was_revoked_taken_off_the_list_or_withdrawn_is_called_so_whatever_else(node, age_s):
+    given = Node(b"\1" * 17, NOW - age_s, True, "", b"c" * 32, "hardware", NOW + 1000, withdrawn=True)._replace(**node)
+    assert given.standing(NOW, 100, 200) is Standing.WITHDRAWN
+    assert given.standing(NOW, 100, 200, listed=False) is Standing.UNLISTED
+    assert given.standing(NOW, 100, 200, revoked=True, listed=False) is Standing.REVOKED
+
+
+def test_who_is_taken_off_the_list_is_called_so_before_it_comes_again(site, office, capsys, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: NOW + 5)
+
+    def listed():
+        assert city_program.main(["nodes", "--config", str(site.folder / configs.FILE)]) == 0
+        return capsys.readouterr().out.split()[0]
+
+    with site.serving() as server:
+        server.grants(server.evidence())
+        assert listed() == "passed"
+        site.seen(office.emulated.attest)
+        assert listed() == "unlisted"
+        site.seen(office.device.attest)
+        assert listed() == "passed"
+
+
 def test_nodes_lists_who_passed_who_did_not_and_who_never_came(site, office, capsys, monkeypatch):
     listed = "".join("[node.{}]\nueid = \"{}\"\n".format(name, device.ueid.hex()) for name, device in (
         ("gate", office.device), ("mill", office.emulated), ("yard", another(office.device, "yard"))))
     with site.serving(listed) as server:
-        server.client.grants(server.evidence())
+        server.grants(server.evidence())
         server.refused(server.evidence(office.emulated, None, office.chains["emulated"]))
     monkeypatch.setattr(time, "time", lambda: NOW + 5)
     assert city_program.main(["nodes", "--config", str(site.folder / configs.FILE)]) == 0
@@ -55,7 +79,7 @@ def audited(site, office):
     """After three grants and a refusal."""
     with site.serving() as server:
         for _ in range(3):
-            server.client.grants(server.evidence())
+            server.grants(server.evidence())
         nonce = server.challenge(office.device)
         server.refused(server.evidence(nonce=nonce, claims=changed(office.device.claims(nonce), dbgstat=0)))
     return site
@@ -89,7 +113,7 @@ def test_the_audit_log_tells_who_got_what(audited, capsys, office):
 def test_a_log_that_went_on_still_has_its_older_head(audited, capsys):
     head = audit(capsys, audited)[2]
     with audited.serving() as server:
-        server.client.grants(server.evidence())
+        server.grants(server.evidence())
     assert audit(capsys, audited, "--head", head)[0] == 0
 
 
@@ -137,7 +161,7 @@ def test_a_head_that_is_none_is_a_usage_error(audited, capsys, head):
 def test_no_secret_is_in_ledger_log_or_repr(site, city, ring, office, caplog):
     caplog.set_level(logging.DEBUG)
     with site.serving() as server:
-        server.client.grants(server.evidence())
+        server.grants(server.evidence())
     secrets = [path.read_bytes() for path in city.glob("*.key")]
     content = b"".join(path.read_bytes() for path in site.folder.glob("ledger.db*"))
     said = caplog.text + repr(of_city(str(city))) + repr(of_owner(ring))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import linking
 from c import build
 from c.deals import ALERT_SLOT, DATA_SLOT, MODEL_SLOT
 from c.running import CAMERA, DATA_KEY, EMPTY_SLOT, STATES, Port, Running, key_link, request
@@ -21,6 +22,7 @@ from edged.enclave import wire
 from edged.enclave.window import memfd_window
 from edged.enclave.wire import Chunk, EvalCommand, Header, KeyCommand, Status
 from granting import GrantedNode
+from linking import HELLO
 
 lacking = build.missing("make", "cc")
 pytestmark = pytest.mark.skipif(bool(lacking), reason="needs {}".format(lacking))
@@ -77,14 +79,16 @@ ORDER = {
     EvalCommand.EXERCISE: (set(STATES), exactly(wire.Exercise)),
     EvalCommand.CLAIM: (set(STATES), and_more(wire.ClaimPut)),
     EvalCommand.CLOSE: (IDLE, (0, 0)),
+    EvalCommand.SUCCEED: (IDLE, exactly(wire.Succeed)),
 }
 KEY_BODIES = {KeyCommand.INFO: (0, 0), KeyCommand.STATS: (0, 0), KeyCommand.SLOT_PUT: exactly(wire.SlotPut),
               KeyCommand.SLOT_CLEAR: exactly(wire.Index), KeyCommand.IDENTITY_NEW: (0, 0),
               KeyCommand.IDENTITY_OPEN: exactly(wire.Identity), KeyCommand.REQUEST: exactly(wire.Challenge),
               KeyCommand.ATTEST: (wire.KEY_NONCE_MIN, wire.KEY_NONCE_MAX), KeyCommand.GRANT: (1, MOST),
               KeyCommand.STATE: (0, 0), KeyCommand.RESTORE: exactly(wire.KeyState),
-              KeyCommand.COMMIT: exactly(wire.Commit)}
-LINK_BODIES = {KeyCommand.HELLO: exactly(wire.Hello), KeyCommand.DERIVE: exactly(wire.Derive)}
+              KeyCommand.COMMIT: exactly(wire.Commit), KeyCommand.FLOOR: (1, MOST), KeyCommand.LIST: (0, 0)}
+LINK_BODIES = {KeyCommand.HELLO: exactly(wire.Hello), KeyCommand.DERIVE: exactly(wire.Derive),
+               KeyCommand.CONFIRM: exactly(wire.Confirm)}
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +159,7 @@ def check_frames(port, bodies, absent):
 def test_a_wrong_frame_is_refused_in_every_state_and_changes_none(running, state):
     port = running.go(state)
     sizes = {cmd: size for cmd, (_, size) in ORDER.items()}
-    check_frames(port, sizes, [0, 66, 68, 256 + 2, 0xFFFE] + list(range(1, 68, 2)) + [0xFFFF])
+    check_frames(port, sizes, [0, 68, 70, 256 + 2, 0xFFFE] + list(range(1, 70, 2)) + [0xFFFF])
     running.finish()
 
 
@@ -253,6 +257,9 @@ def idle_cases(running):
     yield Status.RESERVED, EvalCommand.AGREEMENT, replace(right, alert_slots=(2, 3, 0, 1)).pack() + signed
     for filler in (b"\0", b"\xff"):  # an agreement is in force: its first record was said
         yield Status.ORDER, EvalCommand.RESTORE, filler * wire.State.size()
+    for wrong in (0, 1, 2, 3, 4) + HUGE:  # one agreement is in force, and does not follow itself
+        yield Status.ARGUMENT, EvalCommand.SUCCEED, wire.Succeed(0, wrong).pack()
+        yield Status.ARGUMENT, EvalCommand.SUCCEED, wire.Succeed(wrong, 0).pack()
     right = wire.SessionOpen(0, bytes(32), bytes(32))
     yield from ((Status.RESERVED, EvalCommand.SESSION_OPEN, body) for body in reserved_bits(right))
     for wrong in (1, 2, 3, 4) + HUGE:
@@ -497,7 +504,7 @@ def key_port(running):
 
 
 def test_the_key_application_refuses_wrong_frames(key_port):
-    check_frames(key_port, KEY_BODIES, [0, 26, 28, 30, 32, 34, 36, 0xFFFE] + list(range(1, 40, 2)))
+    check_frames(key_port, KEY_BODIES, [0, 30, 32, 34, 36, 0xFFFE] + list(range(1, 40, 2)))
     for wrong in (wire.KEY_NONCE_MIN - 1, wire.KEY_NONCE_MAX + 1, MOST):
         refused(key_port, Status.LENGTH, request(KeyCommand.ATTEST, bytes(wrong)))
     with socket.socket() as stray:
@@ -528,6 +535,7 @@ def test_the_key_application_refuses_wrong_fields(key_port):
         refused(key_port, Status.ORDER, request(KeyCommand.RESTORE, filler * wire.KeyState.size()))
         refused(key_port, Status.ORDER, request(KeyCommand.COMMIT, filler * wire.Commit.size()))
         refused(key_port, Status.ORDER, request(KeyCommand.GRANT, filler * 500))
+        refused(key_port, Status.ORDER, request(KeyCommand.FLOOR, filler * 500))
     refused(key_port, Status.ORDER, request(KeyCommand.STATE))
     right = wire.Identity(wire.KEY_IDENTITY_FORM, wire.EDGED_SECURITY_VERSION, bytes(32), bytes(
         wire.Identity.layout["sealed"].size))
@@ -551,6 +559,13 @@ def test_with_an_identity_it_refuses_wrong_grants_and_states(running, monkeypatc
             wrong += [grant[:at] + bytes([grant[at] ^ flip]) + grant[at + 1:] for flip in (1, 0x80, 0xff)]
         for body in wrong:
             refused(port, Status.GRANT, request(KeyCommand.GRANT, body))
+        said = node.floor(node.owner)
+        wrong = [said[:size] for size in range(1, len(said))] + [said + b"\0", bytes(MOST), b"\xff" * MOST]
+        for at in range(len(said)):
+            wrong += [said[:at] + bytes([said[at] ^ flip]) + said[at + 1:] for flip in (1, 0x80, 0xff)]
+        for body in wrong:
+            status, _ = port.call(KeyCommand.FLOOR, body)
+            assert status in (Status.GRANT, Status.REPLAY), body.hex()
         state = port.call(KeyCommand.STATE)[1]
         refused(port, Status.ORDER, request(KeyCommand.RESTORE, state))
         for counter in HUGE64 + (0,):
@@ -568,9 +583,6 @@ def test_with_an_identity_it_refuses_wrong_grants_and_states(running, monkeypatc
         assert port.call(KeyCommand.RESTORE, state)[0] == Status.OK
 
 
-HELLO = wire.Hello(b"n" * 32, b"\x09" + bytes(31), b"m" * 32, 0, 1, bytes(384))  # X25519's base point
-
-
 @pytest.fixture
 def link(running):
     """KEY_EVAL_PORT, which has one channel: the evaluation application's is ended by starting it again."""
@@ -586,7 +598,7 @@ def link(running):
 
 
 def test_the_link_refuses_wrong_frames(link):
-    check_frames(link, LINK_BODIES, [0, 2, 4, 6, 8, 10, 12, 14, 16, 30, 36, 0xFFFE] + list(range(1, 40, 2)))
+    check_frames(link, LINK_BODIES, [0, 2, 4, 6, 8, 10, 12, 14, 16, 26, 30, 38, 0xFFFE] + list(range(1, 40, 2)))
     refused(link, Status.ARGUMENT, request(KeyCommand.HELLO, HELLO.pack()), [0])
 
 
@@ -603,8 +615,24 @@ def test_the_link_refuses_wrong_hellos_and_is_closed_by_them(link):
         refused(link, Status.ORDER, derive)
 
 
-def test_the_link_refuses_wrong_derivations(link):
-    assert link.call(KeyCommand.HELLO, HELLO.pack())[0] == Status.OK
+def test_the_link_refuses_wrong_confirmations_and_is_closed_by_them(running, link):
+    derive = request(KeyCommand.DERIVE, wire.Derive(MODEL_SLOT, 1, 0, bytes(32), bytes(64)).pack())
+    secret = linking.secret_of(running.enclave.folder)
+    refused(link, Status.ORDER, request(KeyCommand.CONFIRM, bytes(32)))
+    for bit in range(0, 256, 5):
+        tag = bytearray(linking.tag_of(linking.greet(link, secret)))
+        refused(link, Status.ORDER, derive)
+        tag[bit // 8] ^= 1 << bit % 8
+        refused(link, Status.KEY, request(KeyCommand.CONFIRM, bytes(tag)))
+        tag[bit // 8] ^= 1 << bit % 8
+        refused(link, Status.ORDER, request(KeyCommand.CONFIRM, bytes(tag)))
+        refused(link, Status.ORDER, derive)
+    tag = linking.tag_of(linking.link(link, running.enclave.folder))
+    refused(link, Status.ORDER, request(KeyCommand.CONFIRM, tag))
+
+
+def test_the_link_refuses_wrong_derivations(running, link):
+    linking.link(link, running.enclave.folder)
     right = wire.Derive(DATA_SLOT, wire.KeyPurpose.CAMERA, 32, bytes(32), CAMERA.ljust(64, b"\0"))
     cases = [(Status.RESERVED, body) for body in reserved_bits(right)]
     cases += [(Status.ARGUMENT, replace(right, slot=wrong).pack()) for wrong in HUGE]

@@ -20,7 +20,8 @@ def named(name, labels, weight):
 
 
 def test_sources_are_drawn_by_weight_among_those_that_have_the_label():
-    parts = Mixture([named("a", ("falling", "lying"), 1.0), named("bb", ("falling",), 3.0), named("ccc", ("lying",), 0.0)])
+    parts = Mixture([named("a", ("falling", "lying"), 1.0), named("bb", ("falling",), 3.0),
+                     named("ccc", ("lying",), 0.0)])
     rng = np.random.default_rng(1)
     drawn = Counter(int(parts.clip(rng, "falling")[0, 0, 0, 0]) for _ in range(400))
     assert set(drawn) == {1, 2} and 250 < drawn[2] < 350

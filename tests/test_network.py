@@ -1,4 +1,5 @@
-"""Network files: what is written is read again, to the bit; what is damaged, hostile or no network is one clear error."""
+"""Network files: what is written is read again, to the bit; what is damaged, hostile or no network is one clear
+error."""
 
 import hashlib
 import io
@@ -119,8 +120,9 @@ def test_a_cut_file_is_refused_wherever_it_is_cut(network):
             networks.from_bytes(whole[:size], "n.npz")
 
 
-@pytest.mark.parametrize("name", ["format", "skeleton", "strides", "residuals", "labels", "persons", "frames", "fc_weight",
-                                  "data_norm.gain", "blocks.0.adjacency", "blocks.2.residual_weight"])
+@pytest.mark.parametrize("name", [
+    "format", "skeleton", "strides", "residuals", "labels", "persons", "frames", "fc_weight", "data_norm.gain",
+    "blocks.0.adjacency", "blocks.2.residual_weight"])
 def test_what_is_missing_is_named(network, name):
     arrays = arrays_of(network)
     del arrays[name]
@@ -133,11 +135,13 @@ def test_what_is_missing_is_named(network, name):
     ({"skeleton": np.array("cat_9")}, "skeleton cat_9: known are"),
     ({"more": np.zeros(3)}, "unknown more"), ({"blocks.3.adjacency": np.zeros((3, 18, 18))}, "unknown blocks.3"),
     ({"strides": np.array([1, 1])}, "do not fit"), ({"strides": np.array([1, 0, 2])}, "do not fit"),
-    ({"strides": np.array([1, 1, 1 << 40])}, "do not fit"), ({"residuals": np.array(["none", "sum", "none"])}, "do not fit"),
+    ({"strides": np.array([1, 1, 1 << 40])}, "do not fit"),
+    ({"residuals": np.array(["none", "sum", "none"])}, "do not fit"),
     ({"strides": np.array([], np.int64), "residuals": np.array([], str)}, "do not fit"),
     ({"persons": np.int64(0)}, ""), ({"persons": np.int64(1 << 40)}, ""), ({"frames": np.int64(1 << 40)}, ""),
     ({"frames": np.int64(-1)}, ""), ({"labels": np.array(["one"])}, ""), ({"labels": np.array("one")}, ""),
-    ({"fc_weight": np.zeros((3, 5), np.float32)}, ""), ({"fc_weight": np.full((3, 6), np.nan, np.float32)}, "fc_weight"),
+    ({"fc_weight": np.zeros((3, 5), np.float32)}, ""),
+    ({"fc_weight": np.full((3, 6), np.nan, np.float32)}, "fc_weight"),
     ({"fc_weight": np.zeros((3, 6), np.int32)}, "fc_weight"), ({"fc_weight": np.array(["a"] * 3)}, "fc_weight"),
     ({"data_norm.variance": np.full(54, -1, np.float32)}, ""), ({"blocks.0.graph_weight": np.zeros(3, np.float32)}, ""),
     ({"blocks.1.adjacency": np.zeros((3, 17, 17), np.float32)}, ""),

@@ -52,7 +52,8 @@ def test_a_status_is_said_when_it_changes_and_stays_one_line(systemd, notifier):
     assert [bound.recv(4096) for _ in range(3)] == [b"READY=1\nSTATUS=a", b"STATUS=b READY=0", b"WATCHDOG=1"]
 
 
-@pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "@"}, {"NOTIFY_SOCKET": "vsock:2:3"}])
+@pytest.mark.parametrize("environment", [
+    {}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "@"}, {"NOTIFY_SOCKET": "vsock:2:3"}])
 def test_without_a_socket_nothing_happens(environment):
     notifier = Notifier(environment)
     notifier.ready("x")
@@ -180,7 +181,8 @@ def test_a_stop_that_is_made_in_another_thread_leaves_signals_alone():
 
 # The parent.
 
-FOLLOWER = "import sys, time; from edged.parent import die_with; die_with(int(sys.argv[1])); print('on', flush=True); time.sleep(60)"
+FOLLOWER = ("import sys, time; from edged.parent import die_with; die_with(int(sys.argv[1])); print('on', flush=True); "
+            "time.sleep(60)")
 LEADER = """
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())], stdout=subprocess.PIPE)
@@ -203,6 +205,7 @@ def test_who_follows_its_parent_ends_with_it_even_if_that_is_killed():
 
 
 def test_who_follows_somebody_else_than_its_parent_refuses():
-    done = subprocess.run([sys.executable, "-c", FOLLOWER, "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
+    done = subprocess.run([sys.executable, "-c", FOLLOWER, "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=20)
     assert done.returncode != 0 and done.stdout == b""
     assert b"not the parent" in done.stderr

@@ -114,11 +114,13 @@ def described(old, new):
     (b'type="Elu"', b'type="Swish"', "layer bent: Swish is not taken"),
     (b'auto_pad="explicit"', b'auto_pad="same_upper"', "auto_pad same_upper"),
     (b'element_type="f32" offset', b'element_type="i8" offset', "i8 is none of f32, f16"),
-    (b'offset="0"', b'offset="99999999"', "outside of the file"), (b'offset="0"', b'offset="-4"', "outside of the file"),
+    (b'offset="0"', b'offset="99999999"', "outside of the file"),
+    (b'offset="0"', b'offset="-4"', "outside of the file"),
     (b'shape="8, 3, 3, 3"', b'shape="8, 3, 3, 5"', "of another size"), (b'name="bent"', b'name="deep"', "of one name"),
     (b'alpha="0.5"', b'', "alpha"), (b'alpha="0.5"', b'alpha="1e300"', "not a network"),
     (b'size="864" shape="8, 3, 3, 3"', b'size="-4" shape="-1"', "outside of the file"),
-    (b"<dim>24</dim>", b"<dim>1180591620717411303424</dim>", "a shape of"), (b"<dim>24</dim>", b"<dim>-24</dim>", "a shape of"), (b'strides="2, 2"', b'strides="two"', "not a network"),
+    (b"<dim>24</dim>", b"<dim>1180591620717411303424</dim>", "a shape of"),
+    (b"<dim>24</dim>", b"<dim>-24</dim>", "a shape of"), (b'strides="2, 2"', b'strides="two"', "not a network"),
     (b'from-layer="0"', b'from-layer="77"', "77"), (b"</net>", b"", "not a network"),
 ])
 def test_what_cannot_be_represented_is_refused_by_name(old, new, message):

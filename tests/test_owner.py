@@ -1,4 +1,5 @@
-"""The model owner's way from a network to a package, by the commands; whatever is wrong is one line, and nothing is written."""
+"""The model owner's way from a network to a package, by the commands; whatever is wrong is one line, and nothing is
+written."""
 
 import json
 import os
@@ -27,8 +28,8 @@ def desk(tmp_path):
     """A folder with a passphrase, a ring, a small network and clips for it."""
     (tmp_path / "words").write_text(PASSPHRASE + "\n")
     (tmp_path / "words").chmod(0o600)
-    small = replace(stgcn.random_network(5, channels=((4, 1), (6, 2)), frames=30, labels=3, taps=3), labels=("a", "b", "c"))
-    networks.write(small, tmp_path / "small.npz")
+    small = stgcn.random_network(5, channels=((4, 1), (6, 2)), frames=30, labels=3, taps=3)
+    networks.write(replace(small, labels=("a", "b", "c")), tmp_path / "small.npz")
     rng = np.random.default_rng(1)
     clips = np.zeros((4, 2, 30, 18, 3), np.int16)
     for index in range(4):
@@ -41,7 +42,8 @@ def desk(tmp_path):
 
 def packed(desk, *more, network="small.npz", out="package"):
     return owner.main(["pack", str(desk / network), "--keys", str(desk / "ring"), "--passphrase-file",
-                       str(desk / "words"), "--calibration", str(desk / "clips.npz"), "--out", str(desk / out)] + list(more))
+                       str(desk / "words"), "--calibration", str(desk / "clips.npz"), "--out",
+                       str(desk / out)] + list(more))
 
 
 def refused(desk, capsys, code, message, *more, **changes):
@@ -151,7 +153,8 @@ def test_the_package_of_another_network_is_not_reported_on(desk, capsys):
     networks.write(replace(other, labels=("a", "b", "c")), desk / "other.npz")
     capsys.readouterr()
     assert owner.main(["report", str(desk / "other.npz"), "--on", str(desk / "clips.npz"), "--package",
-                       str(desk / "package"), "--keys", str(desk / "ring"), "--passphrase-file", str(desk / "words")]) == 65
+                       str(desk / "package"), "--keys", str(desk / "ring"), "--passphrase-file",
+                       str(desk / "words")]) == 65
     said = capsys.readouterr().err
     assert "the package is of another network: sizes" in said and len(said.splitlines()) == 1
 
@@ -171,7 +174,8 @@ def report(desk, *more):
 
 def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(desk, capsys, monkeypatch):
     monkeypatch.setattr(owner, "_compared", None)  # nothing is compared
-    for name, code, message in (("report.docx", 2, "must end with .png"), ("none/report.png", 66, "there is no folder")):
+    for name, code, message in (("report.docx", 2, "must end with .png"),
+                                ("none/report.png", 66, "there is no folder")):
         assert report(desk, "--plot", str(desk / name)) == code
         said = capsys.readouterr()
         assert said.out == "" and message in said.err and len(said.err.splitlines()) == 1
@@ -179,7 +183,8 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(desk, capsys,
 
 def test_a_packages_report_needs_no_calibration_but_its_rivals_do(desk, capsys):
     assert packed(desk) == 0
-    opened = ("--package", str(desk / "package"), "--keys", str(desk / "ring"), "--passphrase-file", str(desk / "words"))
+    opened = ("--package", str(desk / "package"), "--keys", str(desk / "ring"), "--passphrase-file",
+              str(desk / "words"))
     capsys.readouterr()
     assert report(desk, *opened) == 0
     assert "top5_agreement" in capsys.readouterr().out
@@ -192,7 +197,8 @@ def test_a_packages_report_needs_no_calibration_but_its_rivals_do(desk, capsys):
 def test_rivals_are_printed_as_a_table(desk, capsys):
     assert report(desk, "--rivals", "--calibration", str(desk / "clips.npz")) == 0
     rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("|")]
-    assert [row.split("|")[1].strip() for row in rows[2:]] == ["edged", "two decimals", "int8", "int8, weights per channel"]
+    assert [row.split("|")[1].strip() for row in rows[2:]] == [
+        "edged", "two decimals", "int8", "int8, weights per channel"]
 
 
 def test_a_wrong_passphrase_packs_nothing(desk, capsys):

@@ -1,4 +1,5 @@
-"""pycuda as it is installed does what cuda.py asks of it: built from source, on a driver for the CPU (tests/binding)."""
+"""pycuda as it is installed does what cuda.py asks of it: built from source, on a driver for the CPU
+(tests/binding)."""
 
 import subprocess
 from pathlib import Path

@@ -1,11 +1,22 @@
-"""The README names only what exists, and its table is one that the benchmark printed."""
+"""The README names only what exists, its table is one that the benchmark printed, its way to an agreement is one."""
 
+import importlib
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from edged import city, edgectl, owner
+from edged import command as commands
+from edged.alerts import keys
+from edged.enclave import wire
+from edged.model import network, stgcn
+from edged.trust import agreement_text, keyring
+from edged.trust.agreement import open_agreement
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,9 +41,114 @@ def test_every_command_is_one_of_the_program(program, command):
     assert done.returncode == 0, done.stdout.decode()
 
 
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"^    ((?:edged|edgectl|edged-owner|edged-city) .*)$", README,
+                                                        re.M))))
+def test_every_command_line_is_one_that_its_program_takes(monkeypatch, line):
+    """Options and arguments included; nothing is executed. `FILE ...` is one or more; NUMBER is a number."""
+    program, *words = [word for word in shlex.split(line, comments=True) if word != "..."]
+    monkeypatch.setattr(commands, "run", lambda parser, arguments: parser.parse_args(arguments))
+    importlib.import_module(MODULES[program]).main(["1" if word == "NUMBER" else word for word in words])
+
+
 @pytest.mark.parametrize("placement", ["masked", "inputs", "enclave"])
 def test_the_table_of_the_benchmark_has_a_row_of_figures_for_each_placement(placement):
     rows = re.findall(r"^\| `{}` \|(.*)\|$".format(placement), README, re.M)
     assert rows
     for row in rows:
         assert all(re.search(r"\d", cell) for cell in row.split("|"))
+
+
+# From nothing to an agreement that both signed: the README's own lines, in its order.
+WAY = ("edged-city keys", "edged-owner keys new", "edged-owner pack", "edged-owner agreement draft",
+       "edged-owner agreement check", "edged-owner sign", "edged-city sign")
+PROGRAMS = {"edged-owner": owner, "edged-city": city, "edgectl": edgectl}
+
+
+def line_of(begin):
+    found = [line for line in re.findall(r"^    (.*)$", README, re.M) if line.startswith(begin + " ")]
+    return shlex.split(found[0], comments=True)
+
+
+class Way:
+    """A folder in which the README's placeholders are files; ``run`` executes one of its lines."""
+
+    def __init__(self, folder, capsys):
+        self.folder, self._capsys, self.words = folder, capsys, {"ID": "stgcn"}
+        (folder / "FILE").write_bytes(b"nobody guesses this one\n")
+        (folder / "FILE").chmod(0o600)
+
+    def run(self, begin, *more, code=0):
+        program, *words = line_of(begin)
+        ended = PROGRAMS[program].main([self.words.get(word, word) for word in words] + list(more))
+        said = self._capsys.readouterr()
+        assert ended == code, said.err
+        return said.out
+
+    def network(self):
+        made = stgcn.random_network(5, channels=((4, 1), (6, 2)), frames=30, labels=3, taps=3)
+        (self.folder / "NETWORK").write_bytes(network.to_bytes(made))
+        with open(str(self.folder / "CLIPS"), "wb") as file:
+            np.savez(file, clips=stgcn.random_clip(np.random.default_rng(6), made, 2)[None])
+
+
+@pytest.fixture
+def way(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made = Way(tmp_path, capsys)
+    made.network()
+    for begin in WAY[:3]:
+        made.run(begin)
+    return made
+
+
+def test_the_way_from_nothing_to_an_agreement_is_the_readmes(way):
+    way.run(WAY[3])
+    draft = way.folder / "DRAFT"
+    # As the owner edits it.
+    draft.write_text(draft.read_text().replace("threshold = 0.50000", "threshold = 0.75000", 1))
+    way.words["DIGEST"] = way.run(WAY[4]).split()[-1]
+    way.words["MO"] = keyring.inspect("OWNER.ring").verify_key.hex()
+    for begin in WAY[5:]:
+        way.run(begin)
+    public = keys.read_public("CITY")
+    terms = open_agreement((way.folder / "AGREEMENT").read_bytes(), bytes.fromhex(way.words["MO"]), public.qdo)
+    assert terms == agreement_text.read("DRAFT", draft.read_bytes())
+    assert [(rule.label, rule.threshold) for rule in terms.rules] == [
+        ("label000", 49152), ("label001", 32768), ("label002", 32768)]
+    assert (terms.number, terms.status, terms.data_key) == (1, wire.MessageStatus.TEST, public.data_key_id)
+    assert [(one.rcpt, one.alert_key) for one in terms.recipients] == [
+        (one.rcpt, one.key_id) for one in public.recipients]
+    assert (terms.until_s - terms.from_s) == 365 * 86400
+    # And the city goes on with it.
+    way.words.update({"FILE": "AGREEMENT", "tcp://HOST:7443": "tcp://127.0.0.1:7443"})
+    way.run("edged-city init")
+
+
+def test_a_draft_is_of_the_owners_own_package_and_of_labels_that_an_agreement_can_hold(way, capsys):
+    begin = WAY[3]
+    assert way.run(begin, "--label", "label001", "--number", "7") and [
+        rule.label for rule in agreement_text.read("DRAFT", (way.folder / "DRAFT").read_bytes()).rules] == ["label001"]
+    way.run(begin, code=77)  # a draft may have been edited
+    (way.folder / "DRAFT").unlink()
+    way.run(begin, "--label", "sleeping", code=2)
+    way.run(begin, "--number", str(1 << 32), code=78)
+    sealed = bytearray((way.folder / "PACKAGE").read_bytes())
+    sealed[100] ^= 1
+    (way.folder / "PACKAGE").write_bytes(sealed)
+    way.run(begin, code=76)
+    assert owner.main(["keys", "new", "other.ring", "--passphrase-file", "FILE"]) == 0
+    way.words["OWNER.ring"] = "other.ring"
+    way.run(begin, code=76)
+    assert not (way.folder / "DRAFT").exists()
+
+
+@pytest.mark.parametrize("line", ["edged-city ca crl", "edged-city ca init"])
+def test_the_lines_of_the_authority_run_as_they_stand(tmp_path, monkeypatch, capsys, line):
+    monkeypatch.chdir(tmp_path)
+    way = Way(tmp_path, capsys)
+    way.words["NAME"] = "Testville"
+    way.run("edged-city ca init")
+    if line != "edged-city ca init":
+        way.run(line)
+    assert sorted(path.name for path in (tmp_path / "CITY" / "ca").iterdir() if path.suffix == ".crl") == [
+        "emulated.crl", "hardware.crl"]

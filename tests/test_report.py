@@ -139,7 +139,8 @@ def test_clips_are_read_without_those_who_are_absent(tmp_path, network):
 
 @pytest.mark.parametrize("changes, message", [
     ({"clips": None}, "clips is missing"), ({"more": np.zeros(1)}, "unknown more"),
-    ({"clips": np.zeros((3, 2, 20, 7, 3))}, "must be int16"), ({"clips": np.zeros((3, 2, 20, 8, 3), np.int16)}, "must be"),
+    ({"clips": np.zeros((3, 2, 20, 7, 3))}, "must be int16"),
+    ({"clips": np.zeros((3, 2, 20, 8, 3), np.int16)}, "must be"),
     ({"clips": np.zeros((0, 2, 20, 7, 3), np.int16)}, "must be"), ({"labels": np.array([0, 1, 7])}, "one of 0..6"),
     ({"labels": np.array([0, 1])}, "one of 0..6"), ({"labels": np.array([0.0, 1, 2])}, "one of 0..6"),
     ({"clips": np.array([{}], dtype=object)}, "not a file of clips")])
@@ -156,7 +157,8 @@ def test_clips_damaged_anywhere_are_refused_or_the_same(tmp_path, network):
     for _ in range(300):
         content = bytearray(whole)
         at = int(rng.integers(len(content)))
-        content[at if rng.integers(2) else at % 400 - 200] ^= 1 << int(rng.integers(8))  # half of them in the zip's frame
+        at = at if rng.integers(2) else at % 400 - 200  # half of them in the zip's frame
+        content[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(bytes(content))
         try:
             found, _ = clipfile.read(path, network)

@@ -41,8 +41,8 @@ def test_inputs_that_do_not_go_together_are_rounded_each_for_itself():
     assert np.array_equal(rounded(weights, np.diag(rng.uniform(1, 2, 30))), np.rint(weights))
 
 
-@pytest.mark.parametrize("moment", [np.zeros((6, 6)), np.diag([1.0, 0, 0, 0, 0, 0]), np.ones((6, 6)), 1e-12 * np.ones((6, 6)),
-                                    1e12 * np.eye(6)])
+@pytest.mark.parametrize("moment", [
+    np.zeros((6, 6)), np.diag([1.0, 0, 0, 0, 0, 0]), np.ones((6, 6)), 1e-12 * np.ones((6, 6)), 1e12 * np.eye(6)])
 def test_inputs_that_are_always_nothing_or_all_alike_do_no_harm(moment):
     weights = np.random.default_rng(3).normal(0, 20, (4, 6))
     made = rounded(weights, moment)

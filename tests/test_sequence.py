@@ -6,7 +6,7 @@ import pytest
 
 from edged.alerts import sequence as sequence_module
 from edged.alerts.sequence import (
-    NO_EPOCH, UNCONFIRMED_MAX, EpochBegan, EpochRecord, Gap, GapClosed, Replay, Rollback, Sequence,
+    NO_EPOCH, UNCONFIRMED_MAX, AfterEnd, EpochBegan, EpochRecord, Follower, Gap, GapClosed, Replay, Rollback, Sequence,
 )  # fmt: skip
 
 A, B, C, D = (bytes([letter]) * 16 for letter in b"ABCD")
@@ -154,6 +154,48 @@ def test_in_whatever_order_and_however_often_records_come_each_is_passed_on_once
     assert opened == closed and kinds(events).count(Replay) == len(wanted)
 
 
+# ----------------------------------------------------------------------------------------- an agreement that ends
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_in_whatever_order_records_come_the_end_of_an_agreement_is_judged_by_their_numbers(seed):
+    """20 under one agreement, ended by the 20th, and 5 that should not be; others under the next one in between."""
+    chance = random.Random(seed)
+    first, second = b"1" * 32, b"2" * 32
+    sent = [(seq, first if seq % 2 == 0 or seq > 40 else second) for seq in range(2, 46)]
+    chance.shuffle(sent)
+    sequence, told = Sequence("node"), []
+    sequence.receive(A, 1, EpochRecord(1, False, NO_EPOCH, 0), None, second)
+    for seq, agreement in sent:
+        known = max((at for at, under in sent[:sent.index((seq, agreement))] if under == first), default=0)
+        seen = sequence.receive(A, seq, None, None, agreement, Follower(2, second, None) if seq == 40 else None)
+        assert seen.new
+        found = [event for event in seen.events if isinstance(event, AfterEnd)]
+        told += found
+        if seq == 40:
+            assert found == ([AfterEnd("node", A, known, first, 40)] if known > 40 else [])
+    assert {event.end for event in told} <= {40} and {event.agreement for event in told} <= {first}
+    ended = sent.index((40, first))
+    late = [seq for seq, agreement in sent[ended:] if seq > 40]
+    early = [seq for seq, agreement in sent[:ended] if seq > 40]
+    assert sorted(event.seq for event in told) == sorted(late + ([max(early)] if early else []))
+    assert sequence.is_over(A, first) and not sequence.is_over(A, second) and not sequence.is_over(B, first)
+
+
+def test_a_clip_after_two_ends_of_its_agreement_is_told_once():
+    """The node ended it, was started anew, ended it once more, and then began it again; the second end comes late."""
+    first, end = b"1" * 32, Follower(2, b"2" * 32, None)
+    sequence, told = Sequence("node"), []
+    for seen in (sequence.receive(A, 1, EpochRecord(1, False, NO_EPOCH, 0), None, first),
+                 sequence.receive(A, 2, None, None, first, end),
+                 sequence.receive(B, 1, EpochRecord(2, False, A, 2), None, first),
+                 sequence.receive(C, 1, EpochRecord(3, False, B, 2), None, first),
+                 sequence.receive(C, 2, None, None, first, None, True),
+                 sequence.receive(B, 2, None, None, first, end)):
+        told += [event for event in seen.events if isinstance(event, AfterEnd)]
+    assert told == [AfterEnd("node", C, 2, first, 2, A)]
+
+
 # ------------------------------------------------------------------------------------------- from epoch to epoch
 
 
@@ -184,11 +226,52 @@ def test_gaps_that_were_open_are_named_when_the_epoch_ends(history):
 
 def test_an_epoch_that_was_hidden_is_owed_from_its_first_record(history):
     history.get(A, 2)
-    assert history.begin(C, 3, B, 7) == [EpochBegan("node", C, 3, False, B, ((1, 7),), 1), Gap("node", B, 1, 7)]
+    assert history.begin(C, 3, B, 7) == [EpochBegan("node", C, 3, False, B, ((1, 7),), 1, A), Gap("node", B, 1, 7)]
     assert history.get(C, 2, 3) == []
     assert history.begin(B, 2, A, 2) == [EpochBegan("node", B, 2, False, A, (), 0)], "named: late, not rolled back"
     assert history.get(B, *range(2, 8)) == [GapClosed("node", B, 1, 7)]
     assert all(late for epoch, _, late in history.passed if epoch == B)
+
+
+def test_epochs_without_a_record_for_this_recipient_hide_nothing_of_the_one_before(history):
+    """Closed, closed again, and then agreed to: the record names where his own last sequence ended."""
+    history.get(A, 2)
+    assert history.begin(D, 4, A, 5) == [EpochBegan("node", D, 4, False, A, ((3, 5),), 2), Gap("node", A, 3, 5)]
+    assert history.get(A, 3, 4, 5) == [GapClosed("node", A, 3, 5)] and kinds(history.get(A, 6)) == [Rollback]
+
+
+@pytest.mark.parametrize("between", [0, 5])
+def test_a_clean_end_that_says_less_than_what_came_is_a_rollback_however_many_epochs_ago(history, between):
+    history.get(A, 2, 3)
+    assert Rollback in kinds(history.begin(D, 2 + between, A, 2))
+
+
+@pytest.mark.parametrize("previous, counter", [(C, 3), (C, 9), (NO_EPOCH, 1), (NO_EPOCH, 3)])
+@pytest.mark.parametrize("spoke", [True, False])
+def test_an_epoch_that_does_not_say_how_the_one_known_last_ended_says_so(history, previous, counter, spoke):
+    history.get(A, *[2] * spoke)
+    assert history.begin(D, counter, previous, 0)[0].untold == A
+
+
+def test_so_does_one_that_passes_over_an_epoch_of_which_but_its_first_record_came(history):
+    """The rest of B was withheld, the state set back to A, and an epoch run from it in secret."""
+    history.get(A, 2)
+    history.begin(B, 2, A, 2)
+    assert history.begin(D, 3, A, 2)[0].untold == B
+
+
+def test_so_does_one_after_an_epoch_whose_first_record_was_withheld():
+    history = History()
+    history.get(B, 2, 3)
+    assert history.begin(D, 4, C, 0)[0].untold == B
+    assert history.begin(A, 5, D, 1)[0].untold is None, "told once"
+
+
+def test_the_end_of_an_epoch_is_told_by_the_one_that_comes_late(history):
+    history.get(A, 2)
+    assert history.begin(C, 3, B, 1)[0].untold == A
+    late = history.begin(B, 2, A, 4)
+    assert late[0].untold is None and late[0].lost == ((3, 4),) and Gap("node", A, 3, 4) in late
 
 
 def test_several_hidden_epochs_are_counted(history):

@@ -9,8 +9,8 @@ import pytest
 
 from edged import config
 from edged.enclave import daemon, keystore, slots, wire
-from edged.enclave.client import KeyClient
 from edged.enclave.host import HostEnclave
+from edged.enclave.key import KeyClient
 from edged.enclave.slots import put_slots, read_slots
 from edged.errors import ConfigError, EnclaveError, KeyRefused, MissingInput
 from edged.stopping import Stop

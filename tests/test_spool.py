@@ -325,6 +325,18 @@ def test_what_was_evicted_is_reported_until_it_is_announced_even_over_a_restart(
         assert spool.evict().records == {CITY: [(EPOCH, 2, 2)]}
 
 
+def test_what_is_announced_to_one_recipient_is_reported_of_the_others_still(tmp_path):
+    other = b"o" * 16
+    with capped(tmp_path, max_rows=1) as spool:
+        spool.put([record(1), record(1, rcpt=other), record(2), record(2, rcpt=other)])
+        evicted = spool.evict()
+        assert evicted.records == {CITY: [(EPOCH, 1, 2)], other: [(EPOCH, 1, 1)]}
+        spool.announced(evicted._replace(records={CITY: evicted.records[CITY]}))
+        assert spool.evict().records == {other: [(EPOCH, 1, 1)]}
+        spool.announced(evicted._replace(records={}))
+        assert spool.evict().records == {other: [(EPOCH, 1, 1)]}
+
+
 def test_readers_see_whole_transactions_only(tmp_path):
     """A reader beside a writer of batches never sees half a batch."""
     path, seen, stop = str(tmp_path / "spool.db"), [], threading.Event()

@@ -398,7 +398,8 @@ def test_an_alert_that_goes_on_is_one_line_until_somebody_new_falls_or_it_was_ne
 def test_an_alert_that_goes_on_is_shown_again_after_a_while_for_it_may_be_another_fall_of_the_same_people(talk):
     enclave, second = talk.enclave, 10 ** 9
     events = [event for event in talk.peer.deliver(enclave.begin(), enclave.clip(alert=0), *[
-        enclave.clip(alert=0, message=MessageType.UPDATE, claimed_ns=CITY_NS + at * second) for at in (1, 9, 10, 11, 600)])
+        enclave.clip(alert=0, message=MessageType.UPDATE, claimed_ns=CITY_NS + at * second)
+        for at in (1, 9, 10, 11, 600)])
         if isinstance(event, Received) and isinstance(event.record, Observation)]
     screen = Screen()
     shown = [bool(screen.lines([event], CITY_NS)) for event in events]
@@ -409,20 +410,50 @@ def test_an_alert_that_goes_on_is_shown_again_after_a_while_for_it_may_be_anothe
 
 
 def test_every_event_has_a_line_and_is_rebuilt_from_its_fields():
-    from edged.alerts.liveness import StaleHeartbeat
-    from edged.alerts.reports import Foreign, Suppressed
-    from edged.alerts.sequence import Rollback
+    from edged.alerts.liveness import JudgesAgain, JudgesNothing, StaleHeartbeat
+    from edged.alerts.reports import AgreementEnd, Expired, Foreign, Succeeded, Suppressed
+    from edged.alerts.sequence import AfterEnd, Rollback
     import cbor2
     epoch = b"E" * 16
     for event in (Gap("n", epoch, 1, 2), GapClosed("n", epoch, 1, 1), Replay("n", epoch, 1, False),
                   Replay("n", epoch, 1, True), EpochBegan("n", epoch, 2, True, b"P" * 16, ((1, 2), (4, 4)), 3),
-                  Rollback("n", epoch, "r"), Silence("n", 3.5), Back("n"), StaleHeartbeat("n", None),
+                  EpochBegan("n", epoch, 2, False, bytes(16), (), 0, b"U" * 16),
+                  Rollback("n", epoch, "r"), Silence("n", 3.5), Back("n"), Silence("n", 3.5, 2), Back("n", 2),
+                  StaleHeartbeat("n", None),
                   StaleHeartbeat("n", 4.5), Altered("n", "r"), Foreign("n", "r"), Skew("n", -90.0),
-                  Skew("n", 0.0), Suppressed("n", "gap", 4)):
+                  Skew("n", 0.0), Suppressed("n", "gap", 4), AfterEnd("n", epoch, 5, b"D" * 32, 4),
+                  AfterEnd("n", epoch, 5, b"D" * 32, 4, b"O" * 16), Expired("n", epoch, 5, 1, 90.5, False),
+                  Expired("n", epoch, 5, 1, 90.5, True), JudgesNothing("n", 61.5), JudgesAgain("n"),
+                  AgreementEnd(3, 2000000000, 9.5, ("a", "b")), AgreementEnd(3, 2000000000, -9.5, ()),
+                  Succeeded("n", 1, 2, b"D" * 32, b"K" * 16, ""), Succeeded("n", 1, 2, b"D" * 32, None, "adopt")):
         content = cbor2.loads(cbor2.dumps(reports.content(event)))
         assert reports.rebuilt(reports.NAMES[type(event)], content) == event
         assert json.loads(Screen(True, False).lines([event], 0)[0])["type"] == reports.NAMES[type(event)]
         assert len(Screen(False, True).lines([event], 0)) == 1
+
+
+def test_of_an_epochs_beginning_what_is_wrong_is_loud_and_what_is_not_is_quiet():
+    def said(*fields):
+        line, = Screen().lines([EpochBegan("n", b"E" * 16, 4, *fields)], 0)
+        return line.split(None, 3)[3]
+
+    before, lost = b"P" * 16, b"U" * 16
+    assert said(False, before, (), 0) == "epoch 4 began, after epoch 50505050.."
+    assert said(False, before, (), 2) == "epoch 4 began, after epoch 50505050..: 2 in between had no " \
+        "records for this recipient"
+    assert said(True, bytes(16), (), 0) == "epoch 4 began, the first that its enclave knows"
+    assert said(True, before, (), 0).startswith("!!! epoch 4 began, after epoch 50505050..: UNCLEAN: ")
+    for previous, hidden in ((before, 2), (bytes(16), 0)):
+        assert said(False, previous, (), hidden, lost).startswith("!!! epoch 4 began, ")
+        assert ": END UNKNOWN: nothing says which was the last record of epoch 55555555.." in said(
+            False, previous, (), hidden, lost)
+
+
+def test_an_epoch_that_lost_thousands_of_records_here_and_there_is_still_one_line_that_fits_a_screen():
+    lost = tuple((seq, seq) for seq in range(2, 20000, 2))
+    line, = Screen(False, True).lines([EpochBegan("n", b"E" * 16, 2, True, b"P" * 16, lost, 0)], 0)
+    assert "record 2, record 4, " in line and "and {} more of it never came".format(len(lost) - 8) in line
+    assert len(line) < 300
 
 
 # ----------------------------------------------------------------------------------------------- several agreements
@@ -514,6 +545,21 @@ def with_line(city, key, line):
 def test_a_wrong_configuration_is_one_line(city, key, line, error, words):
     with pytest.raises(error, match=words) as caught:
         Subscriber(with_line(city, key, line).config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("table, error, words", [
+    ('alert_key = "alert-city.key"', ConfigError, r"subscriber.toml:1\d: former.alert_key_id: is missing"),
+    ('alert_key = "absent.key"\nalert_key_id = "{}"'.format("44" * 16), MissingInput, "absent.key: No such file"),
+    ('alert_key = "curve.key"\nalert_key_id = "{}"'.format("44" * 16), KeyRefused, "not a key of 16 or 32"),
+    ('alert_key = "alert-city.key"\nalert_key_id = "{}"\nname = "x"'.format("44" * 16), ConfigError,
+     "former.name: unknown key"),
+])
+def test_a_wrong_former_key_is_one_line(city, table, error, words):
+    path = city.folder / "subscriber.toml"
+    path.write_text("{}\n[[former]]\n{}\n".format(path.read_text(), table))
+    with pytest.raises(error, match=words) as caught:
+        Subscriber(city.config)
     assert "\n" not in str(caught.value)
 
 

@@ -8,22 +8,31 @@ from pathlib import Path
 
 import pytest
 
-from edged import cli, config
+from edged import cli, config, edgectl
 from edged.errors import ConfigError, UsageError
+from edged.keyserver.config import DAY_S, HOUR_S
 
 FOLDER = Path(__file__).resolve().parent.parent / "systemd"
 SERVICES = ["edged-enclave.service", "edged-bridge.service", "edged-outbox.service", "edged-camera@.service"]
+GRANTS = "edged-grants@.service"  # asks once after a start; the others serve
+LASTING = SERVICES + [GRANTS]
+REPORT, TIMER = "edged-report@.service", "edged-report@.timer"
+UNITS = LASTING + [REPORT]
+INSTANCES = {"edged-camera@.service": "gate", GRANTS: "owner", REPORT: "owner", TIMER: "owner"}
 
 # All that the units may say: known to systemd 245 (JetPack 5). Whoever adds a key looks up since when it is known.
 KNOWN = {
     "Unit": {"Description", "PartOf", "After", "Before", "Wants", "StartLimitIntervalSec", "ConditionPathExists",
              "DefaultDependencies", "Conflicts"},
     "Install": {"WantedBy"},
+    "Timer": {"OnActiveSec", "OnUnitActiveSec", "RandomizedDelaySec"},
     "Service": {
-        "Type", "NotifyAccess", "ExecStart", "KillMode", "Restart", "RestartSec", "RestartPreventExitStatus", "WatchdogSec",
-        "TimeoutStartSec", "TimeoutStopSec", "User", "Group", "SupplementaryGroups", "StateDirectory", "StateDirectoryMode",
-        "ReadWritePaths", "InaccessiblePaths", "UMask", "Environment", "PrivateNetwork", "PrivateDevices", "PrivateUsers",
-        "PrivateTmp", "MemoryDenyWriteExecute", "RestrictAddressFamilies", "IPAddressDeny", "DevicePolicy", "DeviceAllow",
+        "Type", "NotifyAccess", "ExecStart", "ExecReload", "KillMode", "Restart", "RestartSec",
+        "RestartPreventExitStatus", "WatchdogSec", "TimeoutStartSec", "TimeoutStopSec", "User", "Group",
+        "SupplementaryGroups", "StateDirectory", "StateDirectoryMode", "EnvironmentFile", "RemainAfterExit",
+        "ReadWritePaths", "InaccessiblePaths", "UMask", "Environment", "PrivateNetwork", "PrivateDevices",
+        "PrivateUsers", "PrivateTmp", "MemoryDenyWriteExecute", "RestrictAddressFamilies", "IPAddressDeny",
+        "DevicePolicy", "DeviceAllow",
         "SystemCallFilter", "SystemCallArchitectures", "SystemCallErrorNumber", "CapabilityBoundingSet",
         "AmbientCapabilities", "NoNewPrivileges", "LockPersonality", "ProtectSystem", "ProtectHome", "ProtectClock",
         "ProtectHostname", "ProtectControlGroups", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables",
@@ -33,7 +42,7 @@ SINCE = {247: {"ProtectProc"}, 254: {"RestartSec", "RestartSteps", "RestartMaxDe
 
 # systemd-analyze security: 0 is best, 10 worst. Most services of a distribution have 9.6.
 EXPOSURE = {"edged-enclave.service": 1.0, "edged-bridge.service": 1.2, "edged-outbox.service": 1.7,
-            "edged-camera@.service": 2.0}
+            "edged-camera@.service": 2.0, GRANTS: 2.0, REPORT: 2.0}
 
 
 def settings(path):
@@ -56,14 +65,15 @@ def last(name, key):
     return service(name)[key][-1]
 
 
-@pytest.mark.parametrize("name", SERVICES + ["edged.target"])
+@pytest.mark.parametrize("name", UNITS + [TIMER, "edged.target"])
 def test_a_unit_says_nothing_that_systemd_245_does_not_know(name):
     for section, keys in settings(FOLDER / name).items():
         assert sorted(set(keys) - KNOWN[section]) == []
 
 
 def test_all_units_are_looked_at_here():
-    assert sorted(path.name for path in FOLDER.glob("*.service")) == sorted(SERVICES)
+    assert sorted(path.name for path in FOLDER.glob("*.service")) == sorted(UNITS)
+    assert [path.name for path in FOLDER.glob("*.timer")] == [TIMER]
 
 
 @pytest.mark.parametrize("since", sorted(SINCE))
@@ -76,8 +86,15 @@ def test_what_newer_systemds_know_is_in_a_folder_of_their_version(since):
 
 
 @pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("key, value", [("Type", "notify"), ("KillMode", "mixed"), ("NotifyAccess", "main"),
+                                        ("WatchdogSec", "60")])
+def test_every_process_that_serves_says(name, key, value):
+    assert service(name)[key] == [value]
+
+
+@pytest.mark.parametrize("name", UNITS)
 @pytest.mark.parametrize("key, value", [
-    ("Type", "notify"), ("KillMode", "mixed"), ("NotifyAccess", "main"), ("Restart", "on-failure"), ("WatchdogSec", "60"), ("NoNewPrivileges", "yes"),
+    ("NoNewPrivileges", "yes"),
     ("ProtectSystem", "strict"), ("ProtectHome", "yes"), ("PrivateTmp", "yes"), ("PrivateUsers", "yes"),
     ("CapabilityBoundingSet", ""), ("AmbientCapabilities", ""), ("RestrictNamespaces", "yes"),
     ("SystemCallArchitectures", "native"), ("Group", "edged"), ("LockPersonality", "yes"), ("RestrictSUIDSGID", "yes"),
@@ -87,14 +104,15 @@ def test_every_service_says(name, key, value):
     assert service(name)[key] == [value]
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", LASTING)
 def test_a_bad_configuration_is_not_tried_again_and_all_else_is_for_ever(name):
+    assert service(name)["Restart"] == ["on-failure"]
     codes = {int(code) for code in last(name, "RestartPreventExitStatus").split()}
     assert codes == {ConfigError.exit_code, UsageError.exit_code}
     assert settings(FOLDER / name)["Unit"]["StartLimitIntervalSec"] == ["0"]
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", UNITS)
 def test_system_calls_are_those_of_a_service_without_the_privileged(name):
     allowed, denied = service(name)["SystemCallFilter"]
     assert allowed.split()[0] == "@system-service" and denied == "~@privileged", "and @resources, which ZeroMQ needs"
@@ -105,7 +123,7 @@ def test_the_bridge_and_the_enclave_have_no_network(name):
     assert last(name, "PrivateNetwork") == "yes" and last(name, "RestrictAddressFamilies") == "AF_UNIX"
 
 
-@pytest.mark.parametrize("name", ["edged-outbox.service", "edged-camera@.service"])
+@pytest.mark.parametrize("name", ["edged-outbox.service", "edged-camera@.service", GRANTS, REPORT])
 def test_the_others_have_ip_and_nothing_else(name):
     assert last(name, "RestrictAddressFamilies") == "AF_UNIX AF_INET AF_INET6"
 
@@ -117,6 +135,8 @@ def test_who_needs_no_device_has_none_and_no_memory_to_write_and_run(name):
 
 @pytest.mark.parametrize("name, devices", [
     ("edged-camera@.service", {"char-video4linux", "char-nvhost*", "char-nvidia*", "/dev/nvmap"}),
+    (GRANTS, {"/dev/trusty-ipc-dev0"}),
+    (REPORT, {"/dev/trusty-ipc-dev0"}),
     ("edged-bridge.service", {"/dev/trusty-ipc-dev0", "char-dma_heap", "char-nvhost*", "char-nvidia*", "/dev/nvmap"})])
 def test_who_needs_devices_has_those_alone(name, devices):
     assert last(name, "DevicePolicy") == "closed"
@@ -125,10 +145,10 @@ def test_who_needs_devices_has_those_alone(name, devices):
 
 
 def test_only_the_camera_reads_its_keys_and_only_bridge_and_outbox_the_spool():
-    users = {name: last(name, "User") for name in SERVICES}
-    assert users == {"edged-enclave.service": "edged-enclave", "edged-bridge.service": "edged",
-                     "edged-outbox.service": "edged", "edged-camera@.service": "edged-camera"}
-    for name in SERVICES:
+    users = {name: last(name, "User") for name in UNITS}
+    assert users == {"edged-enclave.service": "edged-enclave", "edged-bridge.service": "edged", GRANTS: "edged",
+                     REPORT: "edged", "edged-outbox.service": "edged", "edged-camera@.service": "edged-camera"}
+    for name in UNITS:
         hidden = set(last(name, "InaccessiblePaths").split())
         if "camera" not in name:
             assert "-/etc/edged/cameras" in hidden
@@ -142,7 +162,8 @@ def test_only_the_camera_reads_its_keys_and_only_bridge_and_outbox_the_spool():
 
 def test_each_key_is_open_to_its_user_alone_and_its_folder_is_roots():
     """systemd-tmpfiles refuses to touch a file in a folder of another user than root."""
-    rows = [line.split() for line in (FOLDER / "edged.tmpfiles.conf").read_text().splitlines() if not line.startswith("#")]
+    rows = [line.split() for line in (FOLDER / "edged.tmpfiles.conf").read_text().splitlines()
+            if not line.startswith("#")]
     by_path = {row[1]: row for row in rows}
     for folder, user in (("cameras", "edged-camera"), ("outbox", "edged"), ("slots", "edged-enclave")):
         assert by_path["/etc/edged/" + folder] == ["d", "/etc/edged/" + folder, "0750", "root", "edged", "-"]
@@ -154,7 +175,7 @@ def test_each_key_is_open_to_its_user_alone_and_its_folder_is_roots():
     users = {row[1] for row in (line.split() for line in (FOLDER / "edged.sysusers.conf").read_text().splitlines())
              if row[0] == "u"}
     assert {row[3] for row in rows} == users | {"root"}
-    assert {last(name, "User") for name in SERVICES} == users
+    assert {last(name, "User") for name in UNITS} == users
 
 
 def test_the_paths_of_the_units_are_those_of_the_example():
@@ -178,10 +199,51 @@ def test_a_service_runs_a_command_of_edged(name, capsys):
     assert capsys.readouterr().err == "edged: /nowhere/edged.toml: No such file or directory\n"
 
 
+def test_the_grants_unit_asks_a_key_server_with_what_its_file_says(capsys):
+    command = last(GRANTS, "ExecStart").replace("${SERVER}", "keys.example.org:7444").replace("${CA}", "/nowhere/ca")
+    program, *arguments = command.split()
+    assert program == "/opt/edged/bin/edgectl" and service(GRANTS)["Type"] == ["oneshot"]
+    text = (FOLDER / GRANTS).read_text(encoding="ascii")
+    assert last(GRANTS, "EnvironmentFile") == "/etc/edged/grants-%i.conf" and "grants-%i.conf has" in text
+    assert {"#   SERVER=keys.example.org:7444", "#   CA=/etc/edged/grants-owner.pem"} <= set(text.splitlines())
+    assert "edged-bridge.service" not in settings(FOLDER / GRANTS)["Unit"]["After"][0], "that one waits for it"
+    at = arguments.index("--config")
+    assert arguments[at + 1] == config.DEFAULT_PATH
+    arguments[at + 1] = "/nowhere/edged.toml"
+    assert edgectl.main(arguments) == 66
+    assert capsys.readouterr().err == "edgectl: /nowhere/edged.toml: No such file or directory\n"
+
+
+def test_the_report_unit_asks_with_the_same_file_and_its_timer_alone_has_it_ask_again(capsys):
+    assert service(REPORT)["EnvironmentFile"] == service(GRANTS)["EnvironmentFile"]
+    assert last(REPORT, "ExecStart") == last(GRANTS, "ExecStart").replace("fetch-grants", "report")
+    arguments = last(REPORT, "ExecStart").replace(config.DEFAULT_PATH, "/nowhere/edged.toml").split()[1:]
+    assert edgectl.main(arguments) == 66
+    assert capsys.readouterr().err == "edgectl: /nowhere/edged.toml: No such file or directory\n"
+    # At the end it is known again: a oneshot that stays active would be started once.
+    assert service(REPORT)["Restart"] == ["no"] and "RemainAfterExit" not in service(REPORT)
+
+
+def test_a_node_reports_before_what_it_proved_expires_and_no_oftener_than_it_may():
+    said = settings(FOLDER / TIMER)["Timer"]
+    hours = {key: int(re.fullmatch(r"(\d+)h", values[0]).group(1)) for key, values in said.items()}
+    longest = hours["OnUnitActiveSec"] + hours["RandomizedDelaySec"]
+    assert hours["OnActiveSec"] + hours["RandomizedDelaySec"] <= longest
+    assert 3 * longest * HOUR_S <= DAY_S, "two may fail"
+    assert hours["RandomizedDelaySec"] >= 1, "a hundred nodes behind one address: of its requests a minute"
+
+
+def test_a_reload_of_the_bridge_is_one_of_edgectl(capsys):
+    program, *arguments = last("edged-bridge.service", "ExecReload").split()
+    assert program == "/opt/edged/bin/edgectl" and arguments[-1] == config.DEFAULT_PATH
+    assert edgectl.main(arguments[:-1] + ["/nowhere/edged.toml"]) == 66
+    assert capsys.readouterr().err == "edgectl: /nowhere/edged.toml: No such file or directory\n"
+
+
 def test_the_target_wants_all_that_a_node_has_one_of():
     wanted = settings(FOLDER / "edged.target")["Unit"]["Wants"][0].split()
     assert sorted(wanted) == sorted(name for name in SERVICES if "@" not in name)
-    for name in SERVICES:
+    for name in UNITS + [TIMER]:
         assert settings(FOLDER / name)["Unit"]["PartOf"] == ["edged.target"]
 
 
@@ -198,8 +260,8 @@ def version():
 @pytest.fixture
 def installed(tmp_path):
     """The units, with a program that is there, and the drop-ins that this systemd knows."""
-    for name in SERVICES + ["edged.target"]:
-        (tmp_path / name).write_text((FOLDER / name).read_text().replace("/opt/edged/bin/edged", sys.executable))
+    for name in UNITS + [TIMER, "edged.target"]:
+        (tmp_path / name).write_text(re.sub(r"/opt/edged/bin/\w+", sys.executable, (FOLDER / name).read_text()))
     for since in SINCE:
         if version() >= since:
             for path in (FOLDER / "since-{}".format(since)).rglob("*.conf"):
@@ -209,7 +271,7 @@ def installed(tmp_path):
 
 
 def verify(folder):
-    units = [str(folder / name.replace("@", "@gate")) for name in SERVICES + ["edged.target"]]
+    units = [str(folder / name.replace("@", "@" + INSTANCES.get(name, ""))) for name in UNITS + [TIMER, "edged.target"]]
     done = subprocess.run(["systemd-analyze", "verify", "--man=no"] + units, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, universal_newlines=True, env={"PATH": "/usr/bin:/bin", "LANG": "C"})
     # Whether the machine's own units are in order is none of our business.
@@ -231,7 +293,7 @@ def test_systemd_would_have_found_an_unknown_key(installed):
 
 
 @analyze
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", UNITS)
 def test_systemd_finds_little_exposed(installed, name):
     done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager", str(installed / name)],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)

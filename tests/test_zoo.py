@@ -106,7 +106,8 @@ def test_a_bundled_one_that_was_altered_or_is_gone_is_refused(tmp_path, monkeypa
 
 
 def test_a_network_in_two_files_is_checked_whole(folder, monkeypatch):
-    pair = replace(zoo.MODELS["tiny"], name="pair", file="pair.xml", weights=("pair.bin", hashlib.sha256(b"w").hexdigest()))
+    pair = replace(zoo.MODELS["tiny"], name="pair", file="pair.xml",
+                   weights=("pair.bin", hashlib.sha256(b"w").hexdigest()))
     monkeypatch.setitem(zoo.MODELS, "pair", pair)
     (folder / "pair.xml").write_bytes(CONTENT)
     with pytest.raises(MissingInput, match="pair.bin"):

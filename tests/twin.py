@@ -4,16 +4,22 @@ The twin counts and seals as trusty_ta does; unlike it, it does whatever a test 
 """
 
 import os
+import signal
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import cbor2
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from edged.alerts import cityconfig, delivery, keys, nodes
+from edged import city as city_program
+from edged.alerts import adopt, cityconfig, delivery, keyfiles, keys, nodes
 from edged.alerts.record import RecordHeader, record_key
 from edged.alerts.spool import Caps
+from edged.alerts.subscriber import Subscriber
 from edged.bus import Dealer, Router, generate_keys
 from edged.enclave import wire
 from edged.enclave.wire import MessageStatus, MessageType, RecordKind
@@ -65,14 +71,39 @@ class City:
 
     def enclave(self, recipient=0, **more):
         one = self.public.recipients[recipient]
-        key = (self.folder / "alert-{}.key".format(one.name)).read_bytes()
-        return Enclave(key, one.rcpt, one.key_id, self.agreement.digest, **more)
+        return Enclave(*self.under(self.agreement, recipient), rcpt=one.rcpt, **more)
+
+    def under(self, agreement, recipient=0):
+        """(alert key, its id, digest) of an agreement, for one of its recipients."""
+        rcpt = self.public.recipients[recipient].rcpt
+        key_id = next(one.alert_key for one in agreement.recipients if one.rcpt == rcpt)
+        return keyfiles.read_all(str(self.folder))[key_id].read(), key_id, agreement.digest
+
+    def renew(self, **terms):
+        """New keys, and the agreement that names them, signed: it follows, where nobody has adopted it yet."""
+        keys.renew(str(self.folder))
+        signed = self.agree(**dict(dict(number=self.agreement.number + 1,
+                                        beacon_period_s=self.agreement.beacon_period_s), **terms))
+        return signed, open_agreement(signed)
+
+    def adopt(self, signed):
+        adopt.adopt(str(self.folder), signed)
+
+    @contextmanager
+    def hearing(self, curve):
+        """Its subscriber, and the end of a connection to it that has this key."""
+        with Subscriber(self.config) as subscriber:
+            peer = Peer(subscriber, curve, self.public.curve)
+            try:
+                yield subscriber, peer
+            finally:
+                peer.close()
 
 
 class Enclave:
     """Towards one recipient. ``begin`` an epoch first."""
 
-    def __init__(self, alert_key, rcpt, kid, digest, node=None, rules=len(RULES)):
+    def __init__(self, alert_key, kid, digest, rcpt, node=None, rules=len(RULES)):
         self.alert_key, self.rcpt, self.kid, self.digest, self.rules = alert_key, rcpt, kid, digest, rules
         self.node = node or os.urandom(16)
         self.epoch, self.salt, self.seq, self.counter = bytes(16), bytes(32), 0, 0
@@ -87,10 +118,29 @@ class Enclave:
         self.epoch, self.salt, self.seq = os.urandom(16), os.urandom(32), 0
         return self.begin_agreement()
 
+    def pass_by(self, remembered=True):
+        """An epoch in which this recipient is in no agreement. remembered : the next one that has records for him
+        names the last that had, as the enclave does it; else the one right before, as if his there had ended at 0"""
+        self.counter += 1
+        if not remembered:
+            self.epoch, self.seq = os.urandom(16), 0
+
     def begin_agreement(self):
         """The epoch record of the agreement whose digest is set now."""
         return self.seal(RecordKind.EPOCH, wire.EpochBody(
             version=2, kind=RecordKind.EPOCH, agreement=self.digest, **self.before).pack())
+
+    def use(self, alert_key, kid, digest):
+        """Seal under another agreement from now on, in the same sequence."""
+        self.alert_key, self.kid, self.digest = alert_key, kid, digest
+
+    def succession(self, agreement, next_key=None):
+        """The last record under the agreement in use: this one follows. next_key : other than it names"""
+        if next_key is None:
+            next_key = next(one.alert_key for one in agreement.recipients if one.rcpt == self.rcpt)
+        return self.seal(RecordKind.SUCCESSION, wire.SuccessionBody(
+            version=2, kind=RecordKind.SUCCESSION, number=agreement.number, next_key=next_key,
+            successor=agreement.digest).pack())
 
     def clip(self, alert=None, status=MessageStatus.ACTUAL, score=63570, claimed_ns=CITY_NS, time_ns=CITY_NS,
              camera=b"gate", message=MessageType.ALERT, tracks=(3,)):
@@ -223,6 +273,36 @@ class Peer:
 
     def close(self):
         self.dealer.close()
+
+
+def run(capsys, *arguments, program=city_program):
+    """(exit code, standard output, standard error)"""
+    code = program.main([str(one) for one in arguments])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+class Listening:
+    """`edged-city listen` of a city's folder as a process; the address that it said."""
+
+    def __init__(self, folder, *more):
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "edged.city", "listen", "--config",
+             str(folder / cityconfig.FILE)] + list(more),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+        said = self.process.stderr.readline()
+        assert said.startswith("edged-city: listening on tcp://127.0.0.1:"), said
+        self.address = said.split()[-1]
+
+    def poll(self, _):
+        """For Peer: it runs by itself."""
+        return []
+
+    def end(self, number=signal.SIGTERM):
+        """(exit code, lines of standard output, standard error)"""
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=20)
+        return self.process.returncode, out.splitlines(), err
 
 
 class Clock:

@@ -1,15 +1,18 @@
 """A subscriber's configuration: one TOML file, strict, frozen; `edged-city init` writes it.
 
-Paths are relative to its folder. The period of the beacons and what an alert is stand in the agreement.
+Paths are relative to its folder. `[[former]]` tables hold the alert keys of agreements before the one in force, of
+which records may still come; `edged-city adopt` adds them, `edged-city drop` takes them away. The period of the beacons
+and what an alert is stand in the agreement.
 """
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Tuple
+from typing import Dict, NamedTuple, Tuple
 
 from edged import strict
 from edged.alerts.record import ALERT_KEY_SIZES
 from edged.secret import read_secret
+from edged.trust.validity import NEAR_DAYS
 
 FILE = "subscriber.toml"
 SCHEMA = 1
@@ -18,11 +21,19 @@ BIND_MEANING = "tcp://ADDRESS:PORT, as tcp://0.0.0.0:7443"
 CURVE_SECRET_CHARACTERS = 40
 
 
+class FormerKey(NamedTuple):
+    """alert_key : file      alert_key_id : 16 bytes"""
+
+    alert_key: Path
+    alert_key_id: bytes
+
+
 @dataclass(frozen=True)
 class CityConfig:
     """bind : tcp://HOST:PORT (port 0: any)      curve_key, alert_key : files
     recipient, alert_key_id : 16 bytes      agreements : signed files, the one in force first; mo, qdo : the keys
-    that must have signed them      nodes : the allow-list      journal : database      keep_rows : of its log"""
+    that must have signed them      nodes : the allow-list      journal : database      keep_rows : of its log
+    warn_days : before the end of an agreement      former : alert keys of agreements that were in force before"""
 
     path: Path
     bind: str
@@ -36,20 +47,33 @@ class CityConfig:
     nodes: Path
     journal: Path
     keep_rows: int
+    warn_days: int
+    former: Tuple[FormerKey, ...]
 
-    def read_alert_key(self) -> bytes:
-        """Raises MissingInput or KeyRefused."""
-        return read_secret(str(self.alert_key), ALERT_KEY_SIZES)
+    def read_alert_keys(self) -> Dict[bytes, bytes]:
+        """{id: key}, the one in force first. Raises MissingInput or KeyRefused."""
+        return {key_id: read_secret(str(path), ALERT_KEY_SIZES)
+                for path, key_id in ((self.alert_key, self.alert_key_id),) + self.former}
 
     def read_curve_secret(self) -> bytes:
         """Likewise; 40 characters of Z85."""
         return read_secret(str(self.curve_key), (CURVE_SECRET_CHARACTERS,))
 
 
+_KNOWN = ["schema"] + [entry.name for entry in fields(CityConfig) if entry.name != "path"]
+
+
 def load(path: str) -> CityConfig:
     """Raises MissingInput, KeyRefused (not readable) or ConfigError (FILE:LINE: key: what is wrong)."""
-    known = ["schema"] + [entry.name for entry in fields(CityConfig) if entry.name != "path"]
-    root = strict.read(path, known)
+    return _judged(strict.read(path, _KNOWN))
+
+
+def parse(path: str, data: bytes) -> CityConfig:
+    """Likewise, of what is to be written there: an absolute path."""
+    return _judged(strict.parse(path, data, _KNOWN))
+
+
+def _judged(root: strict.Table) -> CityConfig:
     schema = root.integer("schema")
     if schema != SCHEMA:
         raise root.error("schema", "{}: this edged reads schema {}".format(schema, SCHEMA))
@@ -67,4 +91,7 @@ def load(path: str) -> CityConfig:
         journal=root.file("journal"),
         # About 2 KiB each: a record of 512 bytes, sealed and as JSON.
         keep_rows=root.integer("keep_rows", 1000000, 1),
+        warn_days=root.integer("warn_days", NEAR_DAYS, 0, 3650),
+        former=tuple(FormerKey(table.file("alert_key"), table.octets("alert_key_id", 16))
+                     for table in root.array("former", FormerKey._fields, optional=True)),
     )

@@ -18,8 +18,7 @@ Pure.
 
 from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-import cbor2
-
+from edged import canonical
 from edged.errors import PackageError
 
 HELLO, RECORD = b"hello", b"record"
@@ -72,7 +71,7 @@ def unpack_offer(frames: Sequence[bytes]) -> Offer:
 
 
 def pack_names(kind: bytes, names: Iterable[Name]) -> List[bytes]:
-    return [kind, cbor2.dumps([[epoch, seq] for epoch, seq in names], canonical=True)]
+    return [kind, canonical.encode([[epoch, seq] for epoch, seq in names])]
 
 
 def unpack_answer(frames: Sequence[bytes]) -> Answer:
@@ -83,10 +82,7 @@ def unpack_answer(frames: Sequence[bytes]) -> Answer:
     kind, data = frames
     if kind in _PLAIN:
         return Answer(kind, (), data)
-    try:
-        names = cbor2.loads(data)
-    except Exception as error:  # cbor2's own errors differ between its releases
-        raise PackageError("{}: not CBOR: {}".format(kind.decode(), error)) from error
+    names = canonical.decode(data, kind.decode(), "list")
     if not isinstance(names, list) or len(names) > 2 * WINDOW:
         raise PackageError("{}: no list of at most {} records".format(kind.decode(), 2 * WINDOW))
     for name in names:

@@ -11,20 +11,20 @@ that is killed at any moment passes on each event after its restart, and a recor
 """
 
 import json
-from dataclasses import asdict
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import cbor2
 
-from edged.alerts.sequence import EpochState, OpenGap
+from edged.alerts.sequence import EpochState, Follower, OpenGap, Under
 from edged.alerts.spool import Database
 
 _PRUNE_EVERY_ROWS = 1000
+_DIGEST_BYTES = 32
 
 
 class NodeRow(NamedTuple):
     """node : the enclave's name, 16 bytes. salt, epoch : of the current epoch's records. digests : of the agreements
-    that they are sealed under, 32 bytes each. beacon_ns : of the last beacon that it answered."""
+    that they are sealed under and that did not end, 32 bytes each. beacon_ns : of the last beacon that it answered."""
 
     name: str
     node: bytes
@@ -32,6 +32,9 @@ class NodeRow(NamedTuple):
     epoch: bytes
     digests: bytes
     beacon_ns: int
+
+    def agreements(self) -> List[bytes]:
+        return [self.digests[at:at + _DIGEST_BYTES] for at in range(0, len(self.digests), _DIGEST_BYTES)]
 
 
 class Entry(NamedTuple):
@@ -47,7 +50,11 @@ class Journal(Database):
     """Of one subscriber, which is one process."""
 
     application = 0x4544474A
-    version = 1
+    version = 3
+    upgrades = {
+        1: "ALTER TABLE epoch ADD COLUMN under BLOB NOT NULL DEFAULT x'a0'",  # the empty map of CBOR
+        2: "SELECT 1",  # its values have more in them since: shorter ones are read as before
+    }
     schema = """
         CREATE TABLE log (
             row INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -81,6 +88,7 @@ class Journal(Database):
             spoken INTEGER NOT NULL,
             rolled INTEGER NOT NULL,
             gaps TEXT NOT NULL,
+            under BLOB NOT NULL,
             PRIMARY KEY (node, epoch)
         )"""
 
@@ -99,9 +107,12 @@ class Journal(Database):
                     "INSERT INTO log (kind, content, line, sealed) VALUES (?, ?, ?, ?)",
                     (entry.kind, cbor2.dumps(entry.content), json.dumps(entry.line), entry.sealed)).lastrowid)
             for node, state in epochs:
-                base.execute("INSERT OR REPLACE INTO epoch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (
+                base.execute("INSERT OR REPLACE INTO epoch (node, epoch, counter, began, high, named, closed, "
+                             "spoken, rolled, gaps, under) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (
                     node, state.epoch, state.counter, state.began, state.high, state.named, state.closed,
-                    state.spoken, state.rolled, json.dumps([asdict(gap) for gap in state.gaps])))
+                    state.spoken, state.rolled, json.dumps([gap.__dict__ for gap in state.gaps]),
+                    cbor2.dumps({agreement: [one.high, one.end, one.clip, one.follower and list(one.follower)]
+                                 for agreement, one in state.under.items()})))
             base.executemany("INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?)", list(nodes))
             if taken is not None:
                 base.execute("UPDATE cursor SET row = max(row, ?)", (taken,))
@@ -135,9 +146,14 @@ class Journal(Database):
 
     def epochs(self, node: bytes) -> List[EpochState]:
         with self._explained():
-            found = self._base.execute("SELECT epoch, counter, began, high, named, closed, spoken, rolled, gaps "
-                                       "FROM epoch WHERE node = ?", (node,)).fetchall()
+            found = self._base.execute("SELECT epoch, counter, began, high, named, closed, spoken, rolled, gaps, "
+                                       "under FROM epoch WHERE node = ?", (node,)).fetchall()
         return [EpochState(epoch, counter, bool(began), high, bool(named), closed, spoken, bool(rolled),
                            [OpenGap(gap["first"], gap["last"], [(first, last) for first, last in gap["missing"]])
-                            for gap in json.loads(gaps)])
-                for epoch, counter, began, high, named, closed, spoken, rolled, gaps in found]
+                            for gap in json.loads(gaps)],
+                           {agreement: _under(*one) for agreement, one in cbor2.loads(under).items()})
+                for epoch, counter, began, high, named, closed, spoken, rolled, gaps, under in found]
+
+
+def _under(high: int, end: Optional[int], clip: int = 0, follower: Optional[List[Any]] = None) -> Under:
+    return Under(high, end, clip, follower and Follower(*follower))

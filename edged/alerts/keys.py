@@ -2,36 +2,44 @@
 
     make_keys  qdo.key       Ed25519 seed: signs agreements      data.key, data.id    camera keys come of it
                curve.key     of the subscriber's socket          alert-NAME.key, .id  one for each recipient
-               public.toml   what the model's owner and the nodes may know of all that
+               public.toml   what the model's owner and the nodes may know of all that, with the current ids
+    renew      the data key and the alert keys once more, beside the former ones (alerts/keyfiles.py); public.toml
+    retire     takes former keys of dropped agreements away
     init       subscriber.toml, nodes.toml, agreement-NUMBER.cose, and a bundle for a node (alerts/bundle.py)
 
-All files are readable by their user alone, all of a call are written or none, and nothing is written over.
+All files are readable by their user alone, all of a call are written or none, and no key is written over.
 """
 
 import os
 import re
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import Collection, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edged import strict
 from edged.alerts import bundle as bundles
-from edged.alerts import cityconfig
+from edged.alerts import cityconfig, keyfiles
 from edged.alerts.bundle import Bundle
+from edged.alerts.keyfiles import KeyFile
 from edged.alerts.nodes import FILE as NODES_FILE
 from edged.alerts.nodes import HEAD as NODES_HEAD
 from edged.alerts.record import ALERT_KEY_SIZES
+from edged.alerts.terms import named_key
 from edged.bus import generate_keys
 from edged.enclave import wire
 from edged.errors import ConfigError, KeyRefused, UsageError
-from edged.placing import SHARED, Placing
+from edged.placing import SHARED, Placing, replace_file, undo
 from edged.secret import read_secret
 from edged.trust.agreement import Agreement, ModelTerms, Recipient, Rule, open_agreement, sign
 
 PUBLIC_FILE = "public.toml"
+# Of former keys: why they stay, and what to do.
+KEPT = ("no agreement that was adopted and dropped here names them: `edged-city adopt` the one that does, and drop it "
+        "once it ended; where none was ever signed, delete them by hand")
 _OF_A_RULE = wire.EDGED_SEES_LABEL | wire.EDGED_SEES_SCORE
 
 
@@ -75,19 +83,73 @@ def make_keys(folder: str, recipients: Sequence[str] = ("city",), alert_key_byte
     add("qdo.key", qdo_key.private_bytes(
         serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()))
     add("curve.key", curve.secret)
-    add("data.key", os.urandom(32))
-    add("data.id", _line(public.data_key_id))
-    for one in public.recipients:
-        add("alert-{}.key".format(one.name), os.urandom(alert_key_bytes))
-        add("alert-{}.id".format(one.name), _line(one.key_id))
+    _draw(placing, folder, public, 1, [alert_key_bytes] * len(public.recipients))
     add(PUBLIC_FILE, _public_text(public))
     placing.commit()
     return public
 
 
+def renew(folder: str) -> Public:
+    """Draw a new data key and new alert keys, for the same recipients and of the same sizes. The former ones stay.
+
+    Raises what reading raises, KeyRefused, OSError; then nothing was changed.
+    """
+    public, files = read_public(folder), keyfiles.read_all(folder)
+    sizes = [len(keyfiles.choose(files, folder, one.key_id, one.name).read()) for one in public.recipients]
+    new = replace(public, data_key_id=os.urandom(16),
+                  recipients=tuple(one._replace(key_id=os.urandom(16)) for one in public.recipients))
+    placing = Placing()
+    _draw(placing, folder, new, 1 + keyfiles.last_drawn(folder), sizes)
+    placed = placing.commit()
+    path, text = Path(folder, PUBLIC_FILE), _public_text(new)
+    try:
+        replace_file(path, text, stat.S_IMODE(os.stat(str(path)).st_mode))
+    except BaseException:
+        undo(placed, path, text)
+        raise
+    return new
+
+
+def retire(folder: str, agreements: Iterable[Agreement], dropped: Collection[bytes],
+           owed: Iterable[bytes] = ()) -> Tuple[List[str], List[str]]:
+    """Take away the former keys that none of these agreements names and a dropped one did; (files that went, those
+    that stay because nobody knows of an agreement that named them).
+
+    dropped : key ids that dropped agreements named
+    owed : key ids of records that still have to be opened, though their agreement may not be among these
+    Raises what reading raises, KeyRefused where no former key may go, OSError.
+    """
+    public, files = read_public(folder), keyfiles.read_all(folder)
+    named = {key_id: agreement.number for agreement in agreements
+             for key_id in (agreement.data_key,) + tuple(one.alert_key for one in agreement.recipients)}
+    current = {public.data_key_id} | {one.key_id for one in public.recipients}
+    former = [one for key_id, one in files.items() if key_id not in current]
+    waiting = [one for one in former if one.key_id in set(owed) - set(named)]
+    if waiting:
+        raise KeyRefused("{}: opens records that were not passed on yet: list their agreement again and let "
+                         "`edged-city listen` run".format(os.path.join(folder, waiting[0].file)))
+    needed = [named[one.key_id] for one in former if one.key_id in named]
+    gone = [one for one in former if one.key_id not in named and one.key_id in dropped]
+    kept = [one.file for one in former if one.key_id not in named and one.key_id not in dropped]
+    stems = keyfiles.unfinished(folder) + [one.stem for one in gone]
+    if not stems and needed:
+        raise KeyRefused("agreement {} names former keys: once every node ended it, `edged-city drop {}`".format(
+            needed[0], needed[0]))
+    if not stems and kept:
+        raise KeyRefused("{}: {}".format(", ".join(kept), KEPT))
+    for stem in stems:
+        keyfiles.remove(folder, stem)
+    return [stem + ".key" for stem in stems], kept
+
+
 def read_public(folder: str) -> Public:
     """Raises MissingInput, KeyRefused, ConfigError."""
-    root = strict.read(os.path.join(folder, PUBLIC_FILE), ("schema", "qdo", "curve", "data_key_id", "recipient"))
+    return read_public_file(os.path.join(folder, PUBLIC_FILE))
+
+
+def read_public_file(path: str) -> Public:
+    """Likewise, where somebody else than the city has it."""
+    root = strict.read(path, ("schema", "qdo", "curve", "data_key_id", "recipient"))
     root.integer("schema", low=1, high=1)
     return Public(
         root.octets("qdo", 32), root.text("curve"), root.octets("data_key_id", 16),
@@ -134,21 +196,27 @@ def init(folder: str, signed: bytes, bind: str, address: str, cameras: Sequence[
     public = read_public(folder)
     agreement = open_agreement(signed, mo, public.qdo)
     chosen = _chosen(public, recipient)
-    _agreed(agreement, public, chosen)
+    files = keyfiles.read_all(folder)
+    mine = _agreed(folder, files, agreement, chosen)
     _check(cameras, bind, address)
     city = Path(folder)
-    data_key = read_secret(str(city / "data.key"), (32,))
+    data_key = keyfiles.choose(files, folder, agreement.data_key, None).read()
     slots: Tuple[bundles.SlotKey, ...] = ()
     if model_key is not None:
-        slots = _slots(city, agreement, public, data_key, model_key)
+        slots = _slots(folder, files, agreement, public, data_key, model_key)
     placing = Placing()
-    _add_subscriber(placing, city, chosen, agreement, signed, bind)
+    _add_subscriber(placing, city, chosen, mine, agreement, signed, bind)
     bundles.add(placing, bundle, Bundle(
         name=chosen.name, address=address, server_key=public.curve, recipient=chosen.rcpt, signed=signed,
         agreement=agreement, slots=slots,
         cameras=tuple((name, bundles.camera_key(data_key, name)) for name in cameras)))
     placing.commit()
     return str(city / cityconfig.FILE)
+
+
+def agreement_file(agreement: Agreement) -> str:
+    """Where it lies in the city's folder."""
+    return "agreement-{}.cose".format(agreement.number)
 
 
 def public_bytes(key: Ed25519PrivateKey) -> bytes:
@@ -164,13 +232,26 @@ def _chosen(public: Public, name: Optional[str]) -> PublicRecipient:
     return public.recipients[names.index(name)]
 
 
-def _agreed(agreement: Agreement, public: Public, chosen: PublicRecipient) -> None:
-    if agreement.data_key != public.data_key_id:
-        raise KeyRefused("agreement {}: names data key {}, this folder's is {}".format(
-            agreement.number, agreement.data_key.hex(), public.data_key_id.hex()))
-    if not any((one.rcpt, one.alert_key) == chosen[1:] for one in agreement.recipients):
-        raise KeyRefused("agreement {}: does not name recipient {} ({}) with alert key {}".format(
-            agreement.number, chosen.name, chosen.rcpt.hex(), chosen.key_id.hex()))
+def _draw(placing: Placing, folder: str, public: Public, drawn: int, sizes: Sequence[int]) -> None:
+    """sizes : of the recipients' alert keys, in their order"""
+    made = [(None, public.data_key_id, keyfiles.DATA_KEY_SIZES[0])] + [
+        (one.name, one.key_id, size) for one, size in zip(public.recipients, sizes)]
+    for recipient, key_id, size in made:
+        stem = os.path.join(folder, keyfiles.stem(recipient, drawn))
+        placing.add(stem + ".key", os.urandom(size))
+        placing.add(stem + ".id", keyfiles.id_line(key_id))
+
+
+def _agreed(folder: str, files: Mapping[bytes, KeyFile], agreement: Agreement, chosen: PublicRecipient) -> KeyFile:
+    """The chosen recipient's alert key under the agreement, which has to name keys of this folder alone."""
+    if agreement.data_key not in files:
+        raise KeyRefused("agreement {}: names data key {}, which is not in {}".format(
+            agreement.number, agreement.data_key.hex(), folder))
+    key_id = named_key(agreement, chosen.rcpt)
+    if key_id is None or key_id not in files:
+        raise KeyRefused("agreement {}: does not name recipient {} ({}) with an alert key in {}".format(
+            agreement.number, chosen.name, chosen.rcpt.hex(), folder))
+    return keyfiles.choose(files, folder, key_id, chosen.name)
 
 
 def _check(cameras: Sequence[str], bind: str, address: str) -> None:
@@ -185,26 +266,25 @@ def _check(cameras: Sequence[str], bind: str, address: str) -> None:
         raise UsageError("--address {}: {}".format(address, bundles.ADDRESS_MEANING))
 
 
-def _slots(city: Path, agreement: Agreement, public: Public, data_key: bytes,
+def _slots(folder: str, files: Mapping[bytes, KeyFile], agreement: Agreement, public: Public, data_key: bytes,
            model_key: bytes) -> Tuple[bundles.SlotKey, ...]:
     """Of the model, of the data, of each recipient in the agreement's order: as edged/offload expects them."""
     known = {one.rcpt: one for one in public.recipients}
     made = [bundles.SlotKey("model", "model.key", model_key, agreement.model.key_id, agreement.mo),
-            bundles.SlotKey("data", "data.key", data_key, public.data_key_id, public.qdo)]
+            bundles.SlotKey("data", "data.key", data_key, agreement.data_key, public.qdo)]
     for recipient in agreement.recipients:
         one = known.get(recipient.rcpt)
         if one is None:
             raise KeyRefused("agreement {}: recipient {} is none of this folder's: its key cannot be put into a "
                              "slot".format(agreement.number, recipient.rcpt.hex()))
-        file = "alert-{}.key".format(one.name)
-        key = read_secret(str(city / file), ALERT_KEY_SIZES)
-        made.append(bundles.SlotKey("alert", file, key, one.key_id, public.qdo))
+        key = keyfiles.choose(files, folder, recipient.alert_key, one.name).read()
+        made.append(bundles.SlotKey("alert", "alert-{}.key".format(one.name), key, recipient.alert_key, public.qdo))
     return tuple(made)
 
 
-def _add_subscriber(placing: Placing, city: Path, chosen: PublicRecipient, agreement: Agreement, signed: bytes,
-                    bind: str) -> None:
-    path, file = city / cityconfig.FILE, "agreement-{}.cose".format(agreement.number)
+def _add_subscriber(placing: Placing, city: Path, chosen: PublicRecipient, mine: KeyFile, agreement: Agreement,
+                    signed: bytes, bind: str) -> None:
+    path, file = city / cityconfig.FILE, agreement_file(agreement)
     placing.add(city / file, signed, SHARED)
     if path.exists():
         # Another node of the same city.
@@ -212,10 +292,10 @@ def _add_subscriber(placing: Placing, city: Path, chosen: PublicRecipient, agree
         if config.recipient != chosen.rcpt:
             raise ConfigError("{}: is for recipient {}, not {}".format(path, config.recipient.hex(), chosen.name))
         if not any(one.exists() and one.read_bytes() == signed for one in config.agreements):
-            raise ConfigError("{}: agreements does not list agreement {}: copy it to {} and put that first".format(
-                path, agreement.number, file))
+            raise ConfigError("{}: agreements does not list agreement {}: `edged-city adopt --agreement FILE` "
+                              "first".format(path, agreement.number))
         return
-    placing.add(path, _subscriber_text(chosen, agreement, bind, file))
+    placing.add(path, _subscriber_text(chosen, mine, agreement, bind, file))
     if not (city / NODES_FILE).exists():
         placing.add(city / NODES_FILE, NODES_HEAD.encode("ascii"), SHARED)
 
@@ -230,18 +310,14 @@ def _public_text(public: Public) -> bytes:
     return text.encode("ascii")
 
 
-def _subscriber_text(chosen: PublicRecipient, agreement: Agreement, bind: str, file: str) -> bytes:
+def _subscriber_text(chosen: PublicRecipient, mine: KeyFile, agreement: Agreement, bind: str, file: str) -> bytes:
     return ("# The city's subscriber: `edged-city listen --config` this file. Paths are relative to its folder.\n"
-            "schema = 1\nbind = \"{}\"\ncurve_key = \"curve.key\"\nrecipient = \"{}\"\nalert_key = \"alert-{}.key\"\n"
+            "schema = 1\nbind = \"{}\"\ncurve_key = \"curve.key\"\nrecipient = \"{}\"\nalert_key = \"{}\"\n"
             "alert_key_id = \"{}\"\nagreements = [\"{}\"]      # the one in force first, then those before it\n"
             "mo = \"{}\"\nqdo = \"{}\"\nnodes = \"{}\"\njournal = \"journal-{}.db\"\n".format(
-                bind, chosen.rcpt.hex(), chosen.name, chosen.key_id.hex(), file, agreement.mo.hex(),
+                bind, chosen.rcpt.hex(), mine.file, mine.key_id.hex(), file, agreement.mo.hex(),
                 agreement.qdo.hex(), NODES_FILE, chosen.name)).encode("ascii")
 
 
 def _is_name(name: str) -> bool:
     return re.fullmatch(strict.NAME, name) is not None
-
-
-def _line(octets: bytes) -> bytes:
-    return octets.hex().encode("ascii") + b"\n"

@@ -6,12 +6,13 @@
     node = "32 hex digits"   # optional: the enclave's own name; else learnt from its first record, and journalled
     revoked = true           # optional: listed for ever, so that whoever comes with it is known by name
 
-`edged-city allow` and `revoke` write it; a running subscriber reads it again when it changes.
+`edged-city allow`, `revoke` and `ca enrol` write it; a running subscriber reads it again when it changes.
 """
 
 import fcntl
 import os
 import re
+import stat
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
@@ -19,6 +20,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 from edged import strict
 from edged.config import is_z85_key
 from edged.errors import ConfigError, EdgedError, KeyRefused, UsageError
+from edged.placing import replace_file
 
 _KEYS = ("name", "key", "node", "revoked")
 FILE = "nodes.toml"
@@ -64,7 +66,7 @@ def read_nodes(path: str) -> Tuple[Listed, ...]:
 
 
 def write_nodes(path: str, nodes: Sequence[Listed]) -> None:
-    """Replace the file, at once."""
+    """Replace the file, at once; who may read it stays."""
     text = HEAD
     for one in nodes:
         text += "\n[[node]]\nname = \"{}\"\nkey = \"{}\"\n".format(one.name, one.key)
@@ -72,12 +74,7 @@ def write_nodes(path: str, nodes: Sequence[Listed]) -> None:
             text += "node = \"{}\"\n".format(one.node.hex())
         if one.revoked:
             text += "revoked = true\n"
-    new = "{}.new-{}".format(path, os.getpid())
-    with open(new, "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    replace_file(path, text.encode("ascii"), stat.S_IMODE(os.stat(path).st_mode))
 
 
 def allow(path: str, name: str, key: str, node: Optional[bytes] = None) -> None:
@@ -100,7 +97,25 @@ def allow(path: str, name: str, key: str, node: Optional[bytes] = None) -> None:
         if same:
             nodes[same[0]] = replace(nodes[same[0]], node=node or nodes[same[0]].node)
         else:
-            nodes.append(Listed(name, key, node, False))
+            # Another key of the same node: a key is of the disk, the node's own name of the board.
+            before = [one.node for one in nodes if one.name == name]
+            nodes.append(Listed(name, key, node or (before[-1] if before else None), False))
+
+
+def pin(path: str, name: str, node: bytes) -> bool:
+    """Have records of this enclave alone be taken under a name, which may have been another's (a broken board).
+
+    Whether it is listed. Raises UsageError where the enclave is listed under another name, and what read_nodes raises.
+    """
+    with _changing(path) as nodes:
+        for one in nodes:
+            if one.node == node and one.name != name and not one.revoked:
+                raise UsageError("node {} is listed already, as {}: `edged-city revoke {}` first".format(
+                    node.hex(), one.name, one.name))
+        places = [index for index, one in enumerate(nodes) if one.name == name]
+        if places:  # of a name all but the last are revoked
+            nodes[places[-1]] = replace(nodes[places[-1]], node=node)
+        return bool(places)
 
 
 def revoke(path: str, which: str) -> str:

@@ -7,21 +7,21 @@
 
 Every record of an agreement has one size. The header tells a clip's record from a heartbeat, never an alert from an
 observation. Pure: bytes in, values out; needs nothing but the base install, so the city's server can use it.
-Source: DESIGN sections 6 and 10; trusty_ta/include/edged_wire.h, struct edged_record to edged_beacon.
+Source: DESIGN sections 6 and 10; trusty_ta/include/edged_wire.h, struct edged_record to edged_succession.
 """
 
 import hashlib
 import hmac
 import struct
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, NamedTuple, Tuple, Union
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple, Union
 
-import cbor2
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from edged import canonical
 from edged.enclave import wire
 from edged.enclave.wire import RecordKind
 from edged.errors import EnclaveError, KeyRefused, PackageError, VerificationFailed
@@ -50,16 +50,13 @@ class RecordHeader:
     epoch: bytes
 
     def pack(self) -> bytes:
-        return cbor2.dumps({name: getattr(self, name) for name in _FORM}, canonical=True)
+        return canonical.encode({name: getattr(self, name) for name in _FORM})
 
     @classmethod
     def unpack(cls, data: bytes) -> "RecordHeader":
         """Raises PackageError unless data is the one canonical form of these fields."""
-        try:
-            fields = cbor2.loads(data)
-        except Exception as error:  # cbor2's own errors differ between its releases
-            raise PackageError("record header: not CBOR: {}".format(error)) from error
-        if not isinstance(fields, dict) or list(fields) != list(_FORM):
+        fields = canonical.decode(data, "record header")
+        if type(fields) is not dict or list(fields) != list(_FORM):
             raise PackageError("record header: not a map of {}".format(", ".join(_FORM)))
         for name, size in _FORM.items():
             value = fields[name]
@@ -70,8 +67,6 @@ class RecordHeader:
         header = cls(**fields)
         if header.v != RECORD_VERSION:
             raise PackageError("record header: version {}: this release reads {}".format(header.v, RECORD_VERSION))
-        if header.pack() != data:
-            raise PackageError("record header: not in canonical form")
         return header
 
 
@@ -155,7 +150,22 @@ class Claim:
     data: bytes
 
 
-Record = Union[Observation, Epoch, Heartbeat, Claim]
+@dataclass(frozen=True)
+class Succession:
+    """The recipient's last record under its agreement: another one of the same two owners follows.
+
+    number, successor : of the agreement that follows, and its digest, 32 bytes
+    next_key : id of the recipient's alert key there; None: it is none of its recipients
+    """
+
+    header: RecordHeader
+    kind: RecordKind
+    number: int
+    next_key: Optional[bytes]
+    successor: bytes
+
+
+Record = Union[Observation, Epoch, Heartbeat, Claim, Succession]
 
 
 def split_record(sealed: bytes) -> Tuple[RecordHeader, bytes, bytes]:
@@ -198,6 +208,8 @@ def open_record(sealed: bytes, alert_key: bytes, agreement_digest: bytes) -> Rec
         raise PackageError("record seq {}: {}".format(header.seq, error)) from error
     if isinstance(record, Epoch) and record.agreement != agreement_digest:
         raise PackageError("record seq {}: names another agreement than it is sealed under".format(header.seq))
+    if isinstance(record, Succession) and record.successor == agreement_digest:
+        raise PackageError("record seq {}: has its agreement follow itself".format(header.seq))
     return record
 
 
@@ -286,6 +298,14 @@ def _read_claim(header: RecordHeader, plain: bytes) -> Claim:
     return Claim(header, RecordKind(head.kind), plain[size:size + head.bytes])
 
 
+def _read_succession(header: RecordHeader, plain: bytes) -> Succession:
+    size = wire.SuccessionBody.size()
+    body = wire.SuccessionBody.unpack(plain[:size])
+    _end(header, plain, size)
+    return Succession(header, RecordKind.SUCCESSION, body.number, body.next_key if any(body.next_key) else None,
+                      body.successor)
+
+
 def _end(header: RecordHeader, plain: bytes, end: int) -> None:
     """The body ends there; what is left of its size is zeros."""
     if end > len(plain):
@@ -304,4 +324,5 @@ _READERS: Dict[int, Callable[[RecordHeader, bytes], Record]] = {
     RecordKind.HEALTH: _read_claim,
     RecordKind.STATISTICS: _read_claim,
     RecordKind.EVICTED: _read_claim,
+    RecordKind.SUCCESSION: _read_succession,
 }

@@ -1,10 +1,15 @@
 """What a subscriber reports: its events, each as a JSON line and as a line for people.
 
     Received                                      a record, opened: passed on once
-    Gap, GapClosed, Replay, EpochBegan, Rollback  alerts/sequence.py: what the enclave's numbers tell
-    Silence, Back, StaleHeartbeat                 alerts/liveness.py: what its heartbeats tell
+    Gap, GapClosed, Replay, EpochBegan, Rollback, AfterEnd
+                                                  alerts/sequence.py: what the enclave's numbers tell
+    Succeeded                                     an agreement ended on a node, and which one follows
+    Silence, Back, StaleHeartbeat, JudgesNothing, JudgesAgain
+                                                  alerts/liveness.py: what its heartbeats tell
     Altered, Foreign                              what was refused, and from whom
     Skew                                          the node's clock against the city's
+    Expired                                       a clip after the end of its agreement's time
+    AgreementEnd                                  an agreement's time is nearly over, or over
     Suppressed                                    more of the same, not reported one by one
 
 Pure. Whatever a node claims is escaped before it gets to a terminal.
@@ -16,12 +21,12 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple, Type
 
-import cbor2
-
-from edged.alerts.liveness import Back, Silence, StaleHeartbeat
-from edged.alerts.record import Alert, Claim, Epoch, Heartbeat, Observation, Record
-from edged.alerts.sequence import NO_EPOCH, EpochBegan, Gap, GapClosed, Replay, Rollback
+from edged import canonical
+from edged.alerts.liveness import Back, JudgesAgain, JudgesNothing, Silence, StaleHeartbeat
+from edged.alerts.record import Alert, Claim, Epoch, Heartbeat, Observation, Record, Succession
+from edged.alerts.sequence import NO_EPOCH, AfterEnd, EpochBegan, Gap, GapClosed, Replay, Rollback
 from edged.enclave.wire import MessageStatus, MessageType, RecordKind
+from edged.trust import validity
 
 ONE = 65536  # Q16
 RESEND = "resend"  # what Suppressed calls a Replay of that kind
@@ -38,6 +43,22 @@ class Received:
     labels: Tuple[str, ...]
     received_ns: int
     row: int = 0
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    """Agreement ``number`` ended on this node: what follows comes under ``next_number`` (its digest: successor).
+
+    next_key : id of this recipient's alert key there, None: it is none of its recipients
+    todo : what the operator has to do; "": nothing
+    """
+
+    node: str
+    number: int
+    next_number: int
+    successor: bytes
+    next_key: Optional[bytes]
+    todo: str
 
 
 @dataclass(frozen=True)
@@ -65,6 +86,30 @@ class Skew:
 
 
 @dataclass(frozen=True)
+class Expired:
+    """A clip's record under agreement ``number`` whose time by the city's beacons, or else its arrival, is so many
+    seconds after the end of the agreement's time. It was passed on."""
+
+    node: str
+    epoch: bytes
+    seq: int
+    number: int
+    late_s: float
+    arrived: bool
+
+
+@dataclass(frozen=True)
+class AgreementEnd:
+    """The time of agreement ``number`` ends at until_s (Unix), in left_s seconds; below 0: it is over, and nothing is
+    judged under it. nodes : that are under it, by what was heard of them"""
+
+    number: int
+    until_s: int
+    left_s: float
+    nodes: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Suppressed:
     """So many more events of this type, of this node, were not reported one by one."""
 
@@ -76,7 +121,8 @@ class Suppressed:
 NAMES: Dict[Type[Any], str] = {
     Received: "record", Gap: "gap", GapClosed: "gap_closed", Replay: "replay", EpochBegan: "epoch_began",
     Rollback: "rollback", Silence: "silence", Back: "back", StaleHeartbeat: "stale_heartbeat", Altered: "altered",
-    Foreign: "foreign", Skew: "skew", Suppressed: "suppressed",
+    Foreign: "foreign", Skew: "skew", Suppressed: "suppressed", AfterEnd: "after_end", Succeeded: "succeeded",
+    Expired: "expired", AgreementEnd: "agreement_end", JudgesNothing: "judges_nothing", JudgesAgain: "judges_again",
 }  # fmt: skip
 _TYPES = {name: kind for kind, name in NAMES.items()}
 
@@ -128,6 +174,9 @@ def _record_line(event: Received) -> Dict[str, Any]:
                          for count in record.cameras])
     elif isinstance(record, Claim):
         shown.update(time=iso(event.received_ns), claim=claimed(record.data))
+    elif isinstance(record, Succession):
+        shown.update(time=iso(event.received_ns), next_number=record.number, successor=record.successor.hex(),
+                     next_key=record.next_key.hex() if record.next_key else None)
     shown.update(epoch=header.epoch.hex(), seq=header.seq, late=event.late, received=iso(event.received_ns),
                  row=event.row)
     return shown
@@ -153,7 +202,7 @@ def camera_name(camera: bytes) -> str:
 def claimed(data: bytes) -> Any:
     """What the node claims: the map that it is in CBOR, or hex."""
     try:
-        value = cbor2.loads(data)
+        value = canonical.decode(data, "claim")
         json.dumps(value, default=_plain, allow_nan=False)
     except Exception:  # it may be anything at all, nested at will
         return data.hex()
@@ -181,7 +230,10 @@ def _tuples(value: Any) -> Any:
 
 # ------------------------------------------------------------------------------- for people
 
-_ROUTINE = (RecordKind.OBSERVATION, RecordKind.HEARTBEAT, RecordKind.EPOCH)  # EpochBegan says what EPOCH says
+# EpochBegan says what EPOCH says, Succeeded what SUCCESSION says.
+_ROUTINE = (RecordKind.OBSERVATION, RecordKind.HEARTBEAT, RecordKind.EPOCH, RecordKind.SUCCESSION)
+_RANGES_SHOWN = 8
+_UNJUDGED = ("lost", "refused", "waits")  # states that a node claims of a camera: nothing of it is judged
 
 
 def routine(event: Any) -> bool:
@@ -195,7 +247,7 @@ def text(event: Any, now_ns: int) -> str:
     """One line: time, node, what happened; what is wrong is loud."""
     if isinstance(event, Received):
         return _record_text(event)
-    who = event.who if isinstance(event, Foreign) else event.node
+    who = event.who if isinstance(event, Foreign) else "-" if isinstance(event, AgreementEnd) else event.node
     return _row(now_ns, who, "-", _SAID[type(event)](event))
 
 
@@ -203,8 +255,10 @@ def _record_text(event: Received) -> str:
     record = event.record
     late = "  late" if event.late else ""
     if not isinstance(record, Observation):
-        said = "claims {}".format(_quoted(claimed(record.data))) if isinstance(record, Claim) else ""
-        return _row(event.received_ns, event.node, "-", "{:<8} {}{}".format(record.kind.name, said, late))
+        claim = claimed(record.data) if isinstance(record, Claim) else None
+        said = "claims {}".format(_quoted(claim)) if isinstance(record, Claim) else ""
+        loud = "!!! " if isinstance(claim, dict) and claim.get("state") in _UNJUDGED else ""
+        return _row(event.received_ns, event.node, "-", "{}{:<8} {}{}".format(loud, record.kind.name, said, late))
     parts = ["{} {}{}".format(alert.message.name, event.labels[alert.rule],
                               " {:.2f}".format(alert.score / ONE) if alert.score else "")
              for alert in sorted(record.alerts, key=lambda alert: -alert.score) if alert.message]
@@ -226,20 +280,64 @@ def _quoted(value: Any) -> str:
 
 
 def _began(event: EpochBegan) -> str:
-    if event.previous == NO_EPOCH:
-        return "epoch {} began, the first that its enclave knows".format(event.counter)
-    said = "epoch {} began, after epoch {}..".format(event.counter, event.previous[:4].hex())
-    if event.unclean:
-        said = "!!! {}: UNCLEAN: what the enclave had not handed over is lost".format(said)
+    first = event.previous == NO_EPOCH
+    said = "epoch {} began, {}".format(
+        event.counter, "the first that its enclave knows" if first else "after epoch {}..".format(
+            event.previous[:4].hex()))
+    if event.unclean and not first:
+        said += ": UNCLEAN: what the enclave had not handed over is lost"
     if event.lost:
-        said += ": {} of it never came".format(", ".join(map(_range, event.lost)))
-    if event.hidden:
-        said += ": {} epochs in between are unknown".format(event.hidden)
-    return said
+        more = len(event.lost) - _RANGES_SHOWN
+        said += ": {}{} of it never came".format(", ".join(map(_range, event.lost[:_RANGES_SHOWN])),
+                                                 " and {} more".format(more) if more > 0 else "")
+    if event.untold is not None:
+        said += ": END UNKNOWN: nothing says which was the last record of epoch {}..{}".format(
+            event.untold[:4].hex(), ", with {} unknown between".format(event.hidden) if event.hidden else "")
+    elif event.hidden:
+        said += ": {} in between had no records for this recipient".format(event.hidden)
+    return "!!! " + said if event.untold is not None or event.unclean and not first else said
 
 
 def _range(part: Sequence[int]) -> str:
     return "record {}".format(part[0]) if part[0] == part[1] else "records {} to {}".format(*part)
+
+
+def _succeeded(event: Succeeded) -> str:
+    said = "agreement {} ends, {} follows: key {}".format(
+        event.number, event.next_number, event.next_key.hex() if event.next_key else "none")
+    return "!!! {}: {}".format(said, event.todo) if event.todo else said
+
+
+def _after_end(event: AfterEnd) -> str:
+    where = " of epoch {}..: after its end, in a new epoch".format(event.ended_in[:4].hex()) if event.ended_in else ""
+    return ("!!! AFTER ITS END: record {} of epoch {}.. is under agreement {}.., which ended with record {}{}: shown "
+            "all the same: check the node").format(event.seq, event.epoch[:4].hex(), event.agreement[:4].hex(),
+                                                   event.end, where)
+
+
+def _expired(event: Expired) -> str:
+    said = "came {:.0f} s after agreement {} expired: late, or judged in secret: shown all the same: if the node was " \
+           "not cut off, check it" if event.arrived else \
+           "was judged {:.0f} s after agreement {} expired: shown all the same: check the node"
+    return "!!! EXPIRED: record {} of epoch {}.. {}".format(
+        event.seq, event.epoch[:4].hex(), said.format(event.late_s, event.number))
+
+
+def _agreement_end(event: AgreementEnd) -> str:
+    said = validity.words(event.number, event.until_s, event.left_s)
+    nodes = ", ".join(event.nodes) if event.nodes else "no node that was heard"
+    if event.left_s <= 0:
+        return "!!! ENDED: {}: nothing is judged under it any more: {}: have the next one signed, `edged-city adopt` " \
+               "it, and `edgectl rotate` each node".format(said, nodes)
+    return "!!! ENDS SOON: {}, and nothing is judged under it then: {}: have the next one signed in time".format(
+        said, nodes)
+
+
+def _silence(event: Silence) -> str:
+    if event.agreement is None:
+        return "!!! SILENT: no answer to a beacon for {:.0f} s".format(event.since_s)
+    return ("!!! SILENT under agreement {}: no answer to a beacon for {:.0f} s, and it answers under another one: "
+            "check the node").format(event.agreement, event.since_s)
 
 
 def _stale(event: StaleHeartbeat) -> str:
@@ -257,8 +355,16 @@ _SAID: Dict[Type[Any], Callable[[Any], str]] = {
                            "!!! REPLAY: record {} of epoch {}.. again").format(event.seq, event.epoch[:4].hex()),
     EpochBegan: _began,
     Rollback: lambda event: "!!! ROLLBACK: the node's sealed state was set back: {}".format(event.reason),
-    Silence: lambda event: "!!! SILENT: no answer to a beacon for {:.0f} s".format(event.since_s),
-    Back: lambda event: "answers again",
+    Silence: _silence,
+    AfterEnd: _after_end,
+    Expired: _expired,
+    Succeeded: _succeeded,
+    AgreementEnd: _agreement_end,
+    Back: lambda event: "answers again{}".format(
+        "" if event.agreement is None else " under agreement {}".format(event.agreement)),
+    JudgesNothing: lambda event: "!!! JUDGES NOTHING: for {:.0f} s it answers under agreements alone that ended".format(
+        event.since_s),
+    JudgesAgain: lambda event: "judges again, under an agreement in force",
     StaleHeartbeat: _stale,
     Altered: lambda event: "!!! ALTERED: {}".format(event.reason),
     Foreign: lambda event: "!!! FOREIGN: {}".format(event.reason),

@@ -3,16 +3,18 @@
 Records come in order, late, twice, or never; the node may hide an epoch, or set its enclave's sealed state back.
 Only what opened under the alert key gets here, so every number is the enclave's own word.
 
-    an epoch begins with record 1, of kind `epoch`, which names the one before and its last confirmed record
+    an epoch begins with record 1, of kind `epoch`, which names the last one before that had records for this
+    recipient, however many epochs ago, and the last of those that was confirmed
     counters of epochs rise; one that does not, or that passes over the epoch known last, shows a state set back
     a record is passed on once: the second copy is a Replay, however long ago its epoch ended
+    an agreement that ended stays ended: no later epoch has clips under it
 
 Pure: the caller stores each EpochState that ``changed`` names, together with the record.
 Source: DESIGN section 6; trusty_ta/include/edged_wire.h, struct edged_epoch.
 """
 
 from dataclasses import dataclass, field
-from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from edged.alerts.delivery import WINDOW
 from edged.enclave import wire
@@ -24,7 +26,10 @@ NO_EPOCH = bytes(16)
 UNCONFIRMED_MAX = 2 * wire.EVAL_KEPT_MAX
 
 # Of one epoch. Beyond it the oldest gap is given up: its records are refused as replays, should they ever come.
-OPEN_GAPS_MAX = 256
+# While a node seals under two agreements of which this subscriber does not know one yet, every other record is a gap
+# until that one is adopted: an enclave says hardly two a second, and under an agreement that gets no beacons it is
+# soon still.
+OPEN_GAPS_MAX = 1 << 14
 
 Range = Tuple[int, int]  # first and last, both included
 
@@ -65,7 +70,10 @@ class EpochBegan:
 
     unclean      : the epoch before was not closed: what the enclave had not finished or handed over is lost
     lost         : records of the previous epoch that were confirmed and never came (reported as Gap, too)
-    hidden       : epochs in between whose epoch records did not come
+    hidden       : epochs between the one known last and this one. They had no records for this recipient where this
+                   one names that which is known last
+    untold       : else that which is known last, where nothing that came says how it ended: of its last records any
+                   may be withheld
     """
 
     node: str
@@ -75,6 +83,7 @@ class EpochBegan:
     previous: bytes
     lost: Tuple[Range, ...]
     hidden: int
+    untold: Optional[bytes] = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,20 @@ class Rollback:
     node: str
     epoch: bytes
     reason: str
+
+
+@dataclass(frozen=True)
+class AfterEnd:
+    """A record that an enclave should not have sealed: under an agreement (its digest) that ended with record ``end``
+    of this epoch, or of the epoch ``ended_in``, which was before. It was passed on: whatever is wrong with the node,
+    somebody may have fallen."""
+
+    node: str
+    epoch: bytes
+    seq: int
+    agreement: bytes
+    end: int
+    ended_in: Optional[bytes] = None
 
 
 class EpochRecord(NamedTuple):
@@ -111,11 +134,30 @@ class OpenGap:
         return False
 
 
+class Follower(NamedTuple):
+    """The agreement that an enclave said to follow. digest : 32 bytes; key : id of the recipient's alert key there"""
+
+    number: int
+    digest: bytes
+    key: Optional[bytes]
+
+
+@dataclass
+class Under:
+    """What came under one agreement. high : its highest record      end : its last one, where it said so
+    clip : its highest one of a clip, 0 where there is none      follower : as its last one said"""
+
+    high: int = 0
+    end: Optional[int] = None
+    clip: int = 0
+    follower: Optional[Follower] = None
+
+
 @dataclass
 class EpochState:
     """high: the highest record known to exist. began: its epoch record is in. named: a later one named it as the
     one before. closed: its last record where it was closed cleanly. rolled: it showed a state set back, and that was
-    told. spoken: records that came, but for epoch records."""
+    told. spoken: records that came, but for epoch records. under: by the agreements' digests."""
 
     epoch: bytes
     counter: Optional[int] = None
@@ -126,10 +168,22 @@ class EpochState:
     spoken: int = 0
     rolled: bool = False
     gaps: List[OpenGap] = field(default_factory=list)
+    under: Dict[bytes, Under] = field(default_factory=dict)
 
     def holds(self, seq: int) -> bool:
-        return seq <= self.high and not any(
-            first <= seq <= last for gap in self.gaps for first, last in gap.missing)
+        return seq <= self.high and self.gap_of(seq) is None
+
+    def gap_of(self, seq: int) -> Optional[OpenGap]:
+        """That in which this record is missing. Gaps lie in the order of their numbers, and there may be thousands."""
+        low, high = 0, len(self.gaps)
+        while low < high:
+            middle = (low + high) // 2
+            if self.gaps[middle].last < seq:
+                low = middle + 1
+            else:
+                high = middle
+        found = self.gaps[low] if low < len(self.gaps) else None
+        return found if found is not None and any(first <= seq <= last for first, last in found.missing) else None
 
     @property
     def established(self) -> bool:
@@ -154,17 +208,22 @@ class Sequence:
         self._epochs: Dict[bytes, EpochState] = {state.epoch: state for state in epochs}
         self._top: Optional[EpochState] = None  # established, of the highest counter
         self._last: Optional[EpochState] = None  # begun, of the highest counter
+        self._ends: Dict[bytes, List[EpochState]] = {}  # those in which an agreement ended
         for state in self._epochs.values():
             self._place(state)
+            for agreement, under in state.under.items():
+                if under.end is not None:
+                    self._ends.setdefault(agreement, []).append(state)
 
     @property
     def current(self) -> Optional[bytes]:
         """The epoch of the highest counter that began."""
         return self._last.epoch if self._last else None
 
-    def receive(self, epoch: bytes, seq: int, body: Optional[EpochRecord] = None,
-                counter: Optional[int] = None) -> Received:
-        """A record that opened. ``body`` of an epoch record, ``counter`` of a heartbeat.
+    def receive(self, epoch: bytes, seq: int, body: Optional[EpochRecord] = None, counter: Optional[int] = None,
+                agreement: bytes = b"", follower: Optional[Follower] = None, clip: bool = False) -> Received:
+        """A record that opened. ``body`` of an epoch record, ``counter`` of a heartbeat. agreement : digest of the one
+        that it is sealed under; follower : of one that says that it is the last one there; clip : it is of a clip.
 
         Each agreement that this recipient is in begins with an epoch record, the epoch with the first of them.
         Raises ValueError where no enclave would have sealed it: number 0, a first record that is no epoch record,
@@ -193,6 +252,10 @@ class Sequence:
         if first_sight:
             events += self._counted(state)
         events += self._number(state, seq, body is None)
+        events += self._ended(state, seq, agreement, follower, clip)
+        if first_sight:
+            events += [event for one, under in state.under.items() if under.clip
+                       for event in self._revived(state, one, under.clip)]
         self._place(state)
         return Received(True, late, events, changed)
 
@@ -203,9 +266,9 @@ class Sequence:
     def _number(self, state: EpochState, seq: int, spoke: bool) -> List[object]:
         events: List[object] = []
         if seq <= state.high:
-            gap = next(gap for gap in state.gaps if gap.take(seq))
-            if not gap.missing:
-                state.gaps.remove(gap)
+            gap = state.gap_of(seq)
+            if gap is not None and gap.take(seq) and not gap.missing:
+                state.gaps = [one for one in state.gaps if one is not gap]
                 events.append(GapClosed(self.node, state.epoch, gap.first, gap.last))
         else:
             if state.closed is not None:
@@ -219,6 +282,64 @@ class Sequence:
             events += self._establish(state)
         return events
 
+    def is_over(self, epoch: bytes, agreement: bytes) -> bool:
+        """Whether this agreement ended in this epoch."""
+        state = self._epochs.get(epoch)
+        return state is not None and agreement in state.under and state.under[agreement].end is not None
+
+    def unended(self) -> Set[bytes]:
+        """Agreements under which anything came, in whichever epochs, and that never ended in one."""
+        return {agreement for state in self._epochs.values() for agreement in state.under} - set(self._ends)
+
+    def beside(self, agreement: bytes) -> Set[bytes]:
+        """Agreements that never ended, of the epochs in which anything came under this one."""
+        unended = self.unended()
+        return {one for state in self._epochs.values() if agreement in state.under for one in state.under
+                if one in unended}
+
+    def unheard_followers(self) -> List[Follower]:
+        """Agreements that follow, as this node said, and of which nothing came."""
+        heard = {agreement for state in self._epochs.values() for agreement in state.under}
+        return [under.follower for states in self._epochs.values() for under in states.under.values()
+                if under.follower is not None and under.follower.digest not in heard]
+
+    def _ended(self, state: EpochState, seq: int, agreement: bytes, follower: Optional[Follower],
+               clip: bool) -> List[object]:
+        """Judge whether anything came under an agreement after its last record. The first end counts."""
+        under = state.under.setdefault(agreement, Under())
+        after = seq if under.end is not None and seq > under.end else 0
+        ends = follower is not None and under.end is None
+        if ends:
+            under.end, under.follower = seq, follower
+            after = under.high if under.high > seq else 0
+            self._ends.setdefault(agreement, []).append(state)
+        under.high = max(under.high, seq)
+        under.clip = max(under.clip, seq if clip else 0)
+        if after and under.end:
+            return [AfterEnd(self.node, state.epoch, after, agreement, under.end)]
+        if clip:
+            return self._revived(state, agreement, seq)
+        # What came after it before, in epochs that no other end had put in the wrong.
+        return [event for other in self._epochs.values() if ends and other is not state
+                and agreement in other.under and other.under[agreement].clip
+                and self._ends_before(other, agreement) == [state]
+                for event in self._revived(other, agreement, other.under[agreement].clip)]
+
+    def _revived(self, state: EpochState, agreement: bytes, clip: int) -> List[object]:
+        """Judge a clip under an agreement by the epochs before. That it begins and ends there once more is no harm: a
+        node was started anew before it knew that all was said."""
+        ended = self._ends_before(state, agreement)
+        return [AfterEnd(self.node, state.epoch, clip, agreement, ended[0].under[agreement].end or 0,
+                         ended[0].epoch)] if ended else []
+
+    def _ends_before(self, state: EpochState, agreement: bytes) -> List[EpochState]:
+        """Epochs before this one in which the agreement ended. One that shows a state set back is after all of them."""
+        if state.counter is None:
+            return []
+        back = state.rolled and not state.named
+        return [other for other in self._ends.get(agreement, ()) if other is not state and other.counter is not None
+                and (other.counter < state.counter or back)]
+
     def _owed(self, state: EpochState, last: int) -> List[object]:
         """Records up to ``last`` exist."""
         if last <= state.high:
@@ -231,6 +352,7 @@ class Sequence:
 
     def _begin(self, state: EpochState, body: EpochRecord, changed: List[EpochState]) -> List[object]:
         state.began = True
+        untold = self._untold(state, body)
         events = self._named(state, body)
         lost: Tuple[Range, ...] = ()
         if body.previous != NO_EPOCH:
@@ -247,7 +369,22 @@ class Sequence:
         hidden = 0
         if self._last is not None and not state.named:
             hidden = max(body.counter - (self._last.counter or 0) - 1, 0)
-        return [EpochBegan(self.node, state.epoch, body.counter, body.unclean, body.previous, lost, hidden)] + events
+        return [EpochBegan(self.node, state.epoch, body.counter, body.unclean, body.previous, lost, hidden,
+                           untold)] + events
+
+    def _untold(self, state: EpochState, body: EpochRecord) -> Optional[bytes]:
+        """The epoch known last, where this one does not say how it ended: it names another, which is owed that."""
+        if state.named:
+            return None  # it comes late
+        last = self._last
+        if last is None:
+            return next((other.epoch for other in self._epochs.values() if other.spoken and other is not state
+                         and not other.named and other.epoch != body.previous), None)
+        if last.named or body.previous == last.epoch:
+            return None
+        if body.previous != NO_EPOCH and body.counter <= (last.counter or 0):
+            return None  # one of both died before its state was stored, or a Rollback is told
+        return last.epoch
 
     def _counted(self, state: EpochState) -> List[object]:
         """The epoch's counter became known. An epoch that a later one named comes late, and is none the worse."""

@@ -57,10 +57,12 @@ class Database:
     Raises SpoolError where the file cannot be made or used, is damaged, or was written by another release.
     """
 
-    # "EDGD" and what of; subclasses set these.
+    # "EDGD" and what of; subclasses set these. upgrades : version -> the statements that make it the next one,
+    # separated as those of the schema
     application = 0
     version = 1
     schema = ""
+    upgrades: Dict[int, str] = {}
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -96,9 +98,12 @@ class Database:
         if self._marks() == (0, 0):  # else no writer need be waited for
             with self._writing():
                 self._make()
-        found = self._marks()
-        if found[0] != self.application:
+        if self._marks()[0] != self.application:
             raise SpoolError("{}: not made by edged: name another file, or move this one aside".format(self.path))
+        if self._marks()[1] in self.upgrades:
+            with self._writing():
+                self._upgrade()
+        found = self._marks()
         if found[1] != self.version:
             raise SpoolError("{}: schema {}, this release reads {}: use the release that wrote it, or move it "
                              "aside".format(self.path, found[1], self.version))
@@ -113,6 +118,14 @@ class Database:
             self._base.execute(statement)
         self._base.execute("PRAGMA application_id={}".format(self.application))
         self._base.execute("PRAGMA user_version={}".format(self.version))
+
+    def _upgrade(self) -> None:
+        version = self._marks()[1]  # another process may have been faster
+        while version in self.upgrades:
+            for statement in self.upgrades[version].split(";\n\n"):
+                self._base.execute(statement)
+            version += 1
+        self._base.execute("PRAGMA user_version={}".format(version))
 
     def _to_wal(self) -> None:
         # Two processes that make the file at once meet here, and SQLite does not wait for this lock by itself.
@@ -159,8 +172,8 @@ def _remedy(message: str, path: str) -> str:
     if "full" in message:
         return "disk full: make room; what is not stored is not confirmed and comes again"
     if "disk I/O" in message:
-        return "{}: check the disk and its space (df, dmesg); what is not stored is not confirmed and comes again".format(
-            message)
+        return ("{}: check the disk and its space (df, dmesg); what is not stored is not confirmed and comes "
+                "again".format(message))
     if "malformed" in message or "not a database" in message:
         return ("damaged ({}): stop edged, move it and what lies beside it aside (mkdir damaged; mv {}* damaged/) and "
                 "start again; what it alone held is lost and will be reported as a gap".format(message, path))
@@ -301,9 +314,10 @@ class Spool(Database):
         return self._unannounced()
 
     def announced(self, evicted: Evicted) -> None:
-        """``evict`` need not return these again."""
+        """``evict`` need not return these again. evicted : as that returned it, of some recipients or all"""
         with self._writing() as base:
-            base.execute("DELETE FROM evicted WHERE id <= ?", (evicted.last,))
+            base.executemany("DELETE FROM evicted WHERE id <= ? AND rcpt = ?",
+                             [(evicted.last, rcpt) for rcpt in evicted.records])
 
     def _bring_under_caps(self) -> None:
         with self._writing() as base:

@@ -11,6 +11,7 @@ Source: DESIGN section 6.
 
 import logging
 import os
+import shlex
 import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
@@ -21,28 +22,32 @@ from edged.alerts.journal import Entry, Journal, NodeRow
 from edged.alerts.liveness import Liveness
 from edged.alerts.nodes import AllowList
 from edged.alerts.record import (
-    Epoch, Heartbeat, Observation, Record, RecordHeader, open_record, seal_beacon, split_record,
+    Epoch, Heartbeat, Observation, Record, RecordHeader, Succession, open_record, seal_beacon, split_record,
 )  # fmt: skip
-from edged.alerts.reports import Altered, Foreign, Received, Skew
-from edged.alerts.sequence import EpochRecord, Sequence
+from edged.alerts.reports import AgreementEnd, Altered, Expired, Foreign, Received, Skew, Succeeded
+from edged.alerts.sequence import EpochRecord, Follower, Sequence
+from edged.alerts.terms import Held, Terms, labels
 from edged.alerts.throttle import Throttle
 from edged.alerts.turn import Node, Refused, Run, Turn
 from edged.bus import Message, Router
 from edged.errors import ConfigError, PackageError, VerificationFailed
 from edged.events import emit
-from edged.trust.agreement import Agreement, open_agreement
+from edged.trust import validity
+from edged.trust.agreement import Agreement
 
 log = logging.getLogger(__name__)
 
 # Messages of one turn, which are one transaction; a node has as many in flight.
 _BATCH = delivery.WINDOW
 _TICK_S = 0.2
-_DIGEST_BYTES = 32
 _PEERS_MAX = 8  # of one node: each start of its outbox is another
 _ALLOW_LIST_S = 0.5
 
 # A camera's clip ends before it is judged; a node that is further off than this has a wrong clock.
 SKEW_S = 60.0
+
+# A clip that was begun before the agreement's end is judged, a second time where it has to be, by then.
+FINISHED_S = 30.0
 
 # Numbers beyond are no enclave's: it would have to count a thousand million a second for centuries.
 _COUNT_MAX = 1 << 63
@@ -51,12 +56,14 @@ Event = Any  # one of alerts/reports.py
 
 
 class Status(NamedTuple):
-    """Of one node: connected is what the transport says, silent what the enclave's answers say."""
+    """Of one node: connected is what the transport says, silent what the enclave's answers say; idle: it answers, but
+    under agreements alone that ended."""
 
     name: str
     connected: bool
     silent: bool
     epoch: Optional[bytes]
+    idle: bool
 
 
 class Subscriber:
@@ -70,12 +77,12 @@ class Subscriber:
                  monotonic: Callable[[], float] = time.monotonic, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._config, self._on_record = config, on_record
         self._monotonic, self._clock_ns = monotonic, clock_ns
-        self._alert_key = config.read_alert_key()
+        self._terms = Terms(config)
         self._curve_secret = config.read_curve_secret()
-        self._agreements = _agreements(config)
         self._start = os.urandom(16)
         self._strangers: Deque[str] = deque(maxlen=_BATCH)  # filled by the thread that admits
         self._throttle = Throttle()
+        self._reminder = validity.Reminder(config.warn_days)
         self._allowed = AllowList(str(config.nodes))
         self._allowed_s = monotonic()
         self._nodes: Dict[str, Node] = {}
@@ -139,7 +146,8 @@ class Subscriber:
                 return events
 
     def status(self) -> List[Status]:
-        return [Status(name, one.peer is not None, one.liveness.silent, one.sequence.current if one.sequence else None)
+        return [Status(name, one.peer is not None, one.liveness.silent, one.sequence.current if one.sequence else None,
+                       one.liveness.idle)
                 for name, one in self._nodes.items()]
 
     # ------------------------------------------------------------------------ one turn
@@ -158,6 +166,7 @@ class Subscriber:
             turn.events.append(Foreign(self._strangers.popleft(), "key is not on the allow-list: not admitted"))
         for one in self._nodes.values():
             turn.events += one.liveness.tick(now)
+        turn.events += self._agreement_ends(now)
         self._store(turn, now)
         self._unsent += turn.answers
         self._unsent += [(peer, delivery.pack_names(delivery.ACK, names)) for peer, names in turn.acks.items()]
@@ -250,20 +259,22 @@ class Subscriber:
     def _take_opened(self, one: Node, sealed: bytes, turn: Turn) -> None:
         record, agreement = self._opened(one, sealed)
         header, name = record.header, one.listed.name
+        sequence = self._sequence(one, header.node)
         try:
-            seen = self._sequence(one, header.node).receive(header.epoch, header.seq, _epoch_record(record),
-                                                            _counter(record))
+            seen = sequence.receive(header.epoch, header.seq, _epoch_record(record), _counter(record),
+                                    agreement.digest, _follower(record), isinstance(record, Observation))
         except ValueError as error:
             raise Refused(Altered(name, "record seq {} of epoch {}: {}".format(
                 header.seq, header.epoch.hex(), error))) from None
         for state in seen.changed:
             turn.epochs[header.node, state.epoch] = state
         if seen.new:
-            if one.row is None or not seen.late:
-                self._keep(one, turn, _row(one, header, agreement.digest))
+            # Of the current epoch a late one counts, too: all of an agreement that was adopted late may be late.
+            if one.row is None or not seen.late or header.epoch == one.row.epoch:
+                self._keep(one, turn, _row(one, header, agreement.digest, sequence))
             turn.sealed[len(turn.events)] = sealed, agreement.digest
-            turn.events.append(Received(record, name, seen.late, _labels(agreement), self._clock_ns()))
-            turn.events += self._judged(one, record, turn)
+            turn.events.append(Received(record, name, seen.late, labels(agreement), self._clock_ns()))
+            turn.events += self._judged(one, record, agreement, turn)
         turn.events += seen.events
 
     def _opened(self, one: Node, sealed: bytes) -> Tuple[Record, Agreement]:
@@ -271,47 +282,91 @@ class Subscriber:
         header, name = split_record(sealed)[0], one.listed.name
         if header.rcpt != self._config.recipient:
             raise Refused(Foreign(name, "record seq {} is for recipient {}".format(header.seq, header.rcpt.hex())))
-        if header.kid != self._config.alert_key_id:
-            raise Refused(Foreign(name, "record seq {} is sealed under key {}, not ours".format(
-                header.seq, header.kid.hex())))
         pinned = one.listed.node or (one.row.node if one.row else None)
         if pinned is not None and header.node != pinned:
-            raise Refused(Foreign(name, "record seq {} is of node {}, pinned is {}".format(
-                header.seq, header.node.hex(), pinned.hex())))
+            raise Refused(self._other_board(one, header, pinned))
         for other in self._nodes.values() if pinned is None else ():
             if header.node in (other.listed.node, other.row.node if other.row else None):
                 raise Refused(Foreign(name, "record seq {} is of node {}, which is {}".format(
                     header.seq, header.node.hex(), other.listed.name)))
-        for agreement in self._agreements:
-            try:
-                record = open_record(sealed, self._alert_key, agreement.digest)
-                _labels_fit(record, agreement)
-                return record, agreement
-            except VerificationFailed:
-                continue  # under another of the agreements, then
-            except PackageError as error:
-                raise Refused(Altered(name, str(error))) from error
-        raise Refused(Altered(name, "record seq {} of epoch {} does not open: altered, or sealed under another key or "
-                                     "agreement".format(header.seq, header.epoch.hex())))
+        if not self._terms.knows(header.kid):
+            raise Refused(Foreign(name, "record seq {} is sealed under key {}, not ours: if the city agreed to that "
+                                        "key: `edged-city adopt --agreement FILE`; the node keeps the record until "
+                                        "then".format(header.seq, header.kid.hex())))
+        try:
+            return self._terms.open(sealed)
+        except VerificationFailed as error:
+            raise Refused(self._unopened(one, header, str(error))) from error
+        except PackageError as error:
+            raise Refused(Altered(name, str(error))) from error
+
+    def _other_board(self, one: Node, header: RecordHeader, pinned: bytes) -> Event:
+        reason = "record seq {} is of node {}, pinned is {}".format(header.seq, header.node.hex(), pinned.hex())
+        if any(header.node in (other.listed.node, other.row.node if other.row else None)
+               for other in self._nodes.values()):
+            return Foreign(one.listed.name, reason)
+        if self._journal.epochs(header.node):
+            return Foreign(one.listed.name, reason + ": that is the board of before")
+        return Foreign(one.listed.name, "{}: where that is its new board, `edged-city ca enrol` pins it, or "
+                       "`edged-city allow {} --key={} --node {}`".format(
+                           reason, one.listed.name, shlex.quote(one.listed.key), header.node.hex()))
+
+    def _unopened(self, one: Node, header: RecordHeader, reason: str) -> Event:
+        """Sealed under a key of ours: altered, unless the node said that an agreement with this key follows, of which
+        nothing is known here."""
+        if one.row is not None and one.row.node == header.node:
+            for follower in self._sequence(one, header.node).unheard_followers():
+                if follower.key == header.kid and self._terms.find(follower.digest) is None:
+                    return Foreign(one.listed.name, "record seq {} does not open: agreement {} follows on this node, "
+                                   "under the same key, and is not listed: `edged-city adopt --agreement FILE`; the "
+                                   "node keeps the record until then".format(header.seq, follower.number))
+        return Altered(one.listed.name, reason)
 
     def _sequence(self, one: Node, node: bytes) -> Sequence:
         if one.sequence is None or one.row is None:
             one.sequence = Sequence(one.listed.name, self._journal.epochs(node))
         return one.sequence
 
-    def _judged(self, one: Node, record: Record, turn: Turn) -> List[Event]:
-        """What its times tell."""
+    def _judged(self, one: Node, record: Record, agreement: Agreement, turn: Turn) -> List[Event]:
+        """What its times tell, and what follows."""
+        if isinstance(record, Succession):
+            return [Succeeded(one.listed.name, agreement.number, record.number, record.successor, record.next_key,
+                              self._terms.todo(record))]
         if isinstance(record, Heartbeat):
             if one.row is not None and one.row.beacon_ns < record.time_ns < _COUNT_MAX:
                 self._keep(one, turn, one.row._replace(beacon_ns=record.time_ns))
-            return one.liveness.heartbeat(record.nonce, self._monotonic())
-        if isinstance(record, Observation) and record.time_ns:
+            return one.liveness.heartbeat(record.nonce, self._monotonic(),
+                                          not validity.left(agreement, self._clock_ns() / 1e9).ended)
+        if not isinstance(record, Observation):
+            return []
+        events = self._expired(one, record, agreement)
+        if record.time_ns:
             off_s = (record.claimed_ns - record.time_ns) / 1e9
             skewed = abs(off_s) > SKEW_S
             if skewed != one.skewed:
                 one.skewed = skewed
-                return [Skew(one.listed.name, off_s if skewed else 0.0)]
-        return []
+                events.append(Skew(one.listed.name, off_s if skewed else 0.0))
+        return events
+
+    def _agreement_ends(self, now: float) -> List[Event]:
+        """By this machine's clock, of the agreement in force and of those that a node is under yet."""
+        under: Dict[bytes, List[str]] = {}
+        for name, one in sorted(self._nodes.items()):
+            for digest in one.row.agreements() if one.row is not None else ():
+                under.setdefault(digest, []).append(name)
+        return [AgreementEnd(left.agreement.number, left.agreement.until_s, left.seconds,
+                             tuple(under.get(left.agreement.digest, ())))
+                for left in self._reminder.due(self._terms.in_use(under), self._clock_ns() / 1e9, now)]
+
+    def _expired(self, one: Node, record: Observation, agreement: Agreement) -> List[Event]:
+        """Its time is as good as the beacons that the enclave was given: when it came counts, too."""
+        judged_s = record.time_ns / 1e9 - agreement.until_s
+        came_s = self._clock_ns() / 1e9 - agreement.until_s
+        arrived = judged_s <= FINISHED_S
+        if arrived and came_s <= agreement.beacon_limit_s:
+            return []
+        return [Expired(one.listed.name, record.header.epoch, record.header.seq, agreement.number,
+                        came_s if arrived else judged_s, arrived)]
 
     def _keep(self, one: Node, turn: Turn, row: NodeRow) -> None:
         if row == one.row:
@@ -326,15 +381,33 @@ class Subscriber:
     def _beacon(self, one: Node, now: float) -> None:
         if one.row is None or not one.liveness.beacon_due(now):
             return
-        for at in range(0, len(one.row.digests), _DIGEST_BYTES):
+        in_force = [held for held in map(self._terms.find, one.row.agreements()) if held is not None]
+        one.liveness.expect(self._answers_under(one, in_force), now)
+        if not in_force:
+            # Nothing can be asked that it could answer: it is silent, whatever the reason.
+            one.liveness.sent(os.urandom(16), now)
+        for held in in_force:
             # Rises whatever our clock does: the enclave takes no other.
             one.beacon_ns = max(self._clock_ns(), one.beacon_ns + 1, one.row.beacon_ns + 1)
             nonce = os.urandom(16)
-            beacon = seal_beacon(self._alert_key, one.row.salt, self._config.recipient,
-                                 one.row.digests[at:at + _DIGEST_BYTES], one.beacon_ns, nonce)
+            beacon = seal_beacon(held.key, one.row.salt, self._config.recipient, held.agreement.digest, one.beacon_ns,
+                                 nonce)
             if one.peer is not None and not self._router.send(one.peer, [delivery.BEACON, beacon]):
                 one.peer = None
-            one.liveness.sent(nonce, now)
+            one.liveness.sent(nonce, now, held.agreement.number)
+
+    def _answers_under(self, one: Node, in_force: List[Held]) -> Set[int]:
+        """The agreements of its epoch, and the latest that it was ever under, with those that it was under beside it: an
+        epoch in which one was left out, by whoever started the node, ended none. Nothing is judged under those whose
+        time is over."""
+        assert one.row is not None
+        sequence = self._sequence(one, one.row.node)
+        ever = [held for held in map(self._terms.find, sequence.unended()) if held is not None]
+        latest = sorted(ever, key=lambda held: held.agreement.number)[-1:]
+        beside = [held for last in latest for held in ever
+                  if held.agreement.digest in sequence.beside(last.agreement.digest)]
+        return {held.agreement.number for held in in_force + latest + beside
+                if not validity.left(held.agreement, self._clock_ns() / 1e9).ended}
 
     def _refresh(self, turn: Turn, now: float) -> None:
         if now - self._allowed_s < _ALLOW_LIST_S:
@@ -357,13 +430,15 @@ class Subscriber:
     def _list_nodes(self) -> None:
         """Bring the nodes in line with the allow-list."""
         rows = self._journal.nodes()
-        period_s = float(self._agreements[0].beacon_period_s)
+        period_s = self._terms.beacon_period_s
         present: Dict[str, Node] = {}
         for listed in self._allowed.present():
             one = self._nodes.get(listed.name)
             if one is None or one.listed.key != listed.key:
                 one = Node(listed, Liveness(listed.name, period_s, self._monotonic()))
                 one.row = rows.get(listed.name)
+            elif one.listed.node != listed.node:
+                self._start = os.urandom(16)  # as after a restart, what was refused comes again: it may be right now
             one.listed = listed
             present[listed.name] = one
         for one in present.values():
@@ -371,6 +446,7 @@ class Subscriber:
                 continue
             if one.listed.node is not None or any(one.row.node == other.listed.node for other in present.values()):
                 one.row = one.sequence = None  # the list says otherwise
+                one.liveness.replaced(self._monotonic())
         self._nodes = present
 
     def _cut_off(self, keys: Set[str], turn: Turn) -> None:
@@ -409,47 +485,22 @@ class Subscriber:
         if entry.sealed is None:
             return reports.rebuilt(entry.kind, entry.content)
         content = entry.content
-        agreement = next((one for one in self._agreements if one.digest == content["digest"]), None)
-        if agreement is None:
+        held = self._terms.find(content["digest"])
+        if held is None:
             raise ConfigError("{}: row {} was not passed on yet, and is sealed under agreement {}..: list it in "
                               "agreements".format(self._config.journal, row, content["digest"][:4].hex()))
-        record = open_record(entry.sealed, self._alert_key, agreement.digest)
-        return Received(record, content["node"], content["late"], _labels(agreement), content["received_ns"], row)
+        record = open_record(entry.sealed, held.key, held.agreement.digest)
+        return Received(record, content["node"], content["late"], labels(held.agreement), content["received_ns"], row)
 
 
-def _agreements(config: CityConfig) -> List[Agreement]:
-    made = []
-    for path in config.agreements:
-        try:
-            signed = path.read_bytes()
-        except OSError as error:
-            raise ConfigError("{}: agreements: {}: {}".format(config.path, path, error.strerror)) from error
-        agreement = open_agreement(signed, config.mo, config.qdo)
-        mine = [one for one in agreement.recipients if one.rcpt == config.recipient]
-        if not mine or mine[0].alert_key != config.alert_key_id:
-            raise ConfigError("{}: {} does not name recipient {} with alert key {}".format(
-                config.path, path, config.recipient.hex(), config.alert_key_id.hex()))
-        made.append(agreement)
-    return made
-
-
-def _row(one: Node, header: RecordHeader, digest: bytes) -> NodeRow:
-    """With a record of its current epoch: what its next beacons need, one for each agreement."""
+def _row(one: Node, header: RecordHeader, digest: bytes, sequence: Sequence) -> NodeRow:
+    """With a record of its current epoch: what its next beacons need, one for each agreement that did not end."""
     row = one.row
-    digests = row.digests if row is not None and row.epoch == header.epoch else b""
-    known = [digests[at:at + _DIGEST_BYTES] for at in range(0, len(digests), _DIGEST_BYTES)]
-    return NodeRow(one.listed.name, header.node, header.salt, header.epoch,
-                   digests if digest in known else digests + digest, row.beacon_ns if row is not None else 0)
-
-
-def _labels(agreement: Agreement) -> Tuple[str, ...]:
-    return tuple(rule.label for rule in agreement.rules)
-
-
-def _labels_fit(record: Record, agreement: Agreement) -> None:
-    if isinstance(record, Observation) and len(record.alerts) != len(agreement.rules):
-        raise PackageError("record seq {}: {} rules, the agreement has {}".format(
-            record.header.seq, len(record.alerts), len(agreement.rules)))
+    known = row.agreements() if row is not None and row.epoch == header.epoch else []
+    known += [] if digest in known else [digest]
+    digests = b"".join(digest for digest in known if not sequence.is_over(header.epoch, digest))
+    return NodeRow(one.listed.name, header.node, header.salt, header.epoch, digests,
+                   row.beacon_ns if row is not None else 0)
 
 
 def _epoch_record(record: Record) -> Optional[EpochRecord]:
@@ -460,6 +511,10 @@ def _epoch_record(record: Record) -> Optional[EpochRecord]:
     if max(record.counter, record.previous_seq) >= _COUNT_MAX:
         raise ValueError("no enclave counts so far")
     return EpochRecord(record.counter, record.unclean, record.previous, record.previous_seq)
+
+
+def _follower(record: Record) -> Optional[Follower]:
+    return Follower(record.number, record.successor, record.next_key) if isinstance(record, Succession) else None
 
 
 def _counter(record: Record) -> Optional[int]:

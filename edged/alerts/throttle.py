@@ -2,10 +2,11 @@
 
 from typing import Any, Dict, List, Tuple
 
-from edged.alerts.reports import NAMES, RESEND, Altered, Foreign, Replay, StaleHeartbeat, Suppressed
+from edged.alerts.reports import NAMES, RESEND, Altered, Expired, Foreign, Replay, StaleHeartbeat, Suppressed
 
-# What a peer can bring about at will; the rest costs it an enclave's record each.
-_CHEAP = (Altered, Foreign, Replay, StaleHeartbeat)
+# What a peer can bring about at will, be it by keeping thousands of records back; the rest costs it an enclave's record
+# each.
+_CHEAP = (Altered, Foreign, Replay, StaleHeartbeat, Expired)
 
 BURST = 20
 WINDOW_S = 60.0

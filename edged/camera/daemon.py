@@ -6,9 +6,11 @@ cannot be used.
 """
 
 import logging
+from contextlib import ExitStack
 from typing import Any, List, Optional, Tuple
 
 from edged import events
+from edged.beside import CameraKeys
 from edged.bus import Dealer
 from edged.camera.assemble import Assembler, Counts
 from edged.camera.clip import Clip
@@ -16,13 +18,10 @@ from edged.camera.link import BridgeLink, Session
 from edged.camera.pose import JOINTS
 from edged.camera.source import Scene, Source, open_source
 from edged.camera.track import Tracker
-from edged.command import read_file
 from edged.config import Config
 from edged.errors import PackageError
 from edged.notify import Notifier, Watchdog
 from edged.offload.messages import camera_id
-from edged.secret import read_secret
-from edged.trust.agreement import open_agreement
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +36,11 @@ def run(config: Config, name: str, stop: Any) -> None:
     names is not usable) and CameraError (OpenCV hangs).
     """
     camera = config.camera(name)
-    key = read_secret(str(camera.key), (32,))
-    agreement = b"" if camera.agreement is None else open_agreement(read_file(str(camera.agreement))).digest
     notifier = Notifier()
-    with open_source(camera) as source, Dealer(config.bridge_address, name.encode("utf-8")) as dealer:
-        link = BridgeLink(dealer, camera_id(name), key, agreement)
+    with ExitStack() as stack:
+        dealer = stack.enter_context(Dealer(config.bridge_address, name.encode("utf-8")))
+        link = BridgeLink(dealer, camera_id(name), CameraKeys(config, camera))  # before the source: it needs no device
+        source = stack.enter_context(open_source(camera))
         watch = Watch(name, source, link, camera.hop_s, Watchdog(notifier), notifier, camera.group == "near")
         log.info("camera %s: %s %s", name, camera.kind, camera.shown)
         notifier.ready("waits for the bridge")

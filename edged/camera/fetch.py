@@ -89,7 +89,7 @@ def _once(address: str, size: int, timeout_s: float) -> bytes:
         while len(content) <= size:
             if time.monotonic() > deadline_s:
                 raise TimeoutError("not whole within {:g} s".format(WHOLE_S))
-            chunk = answer.read(min(_CHUNK, size + 1 - len(content)))
+            chunk = answer.read1(min(_CHUNK, size + 1 - len(content)))  # what there is: one that drips is noticed
             if not chunk:
                 break
             content += chunk

@@ -3,7 +3,9 @@
     hello {camera, nonce, agreement}    -> session {session, nonce, epoch, persons, frames, joints} | wait {reason}
     clip {session, number, captured_ns} + sealed   -> done {number, failed} | refused {number, reason, reopen, retry}
     status {state, reason, skipped}     -> -
+    here {}                             <- here {}
                                         <- reopen {reason}
+                                        <- follow {agreement}
 
 A clip is held in clear, in memory, until the bridge says ``done`` or refuses it for good. At most two are
 outstanding; the others wait, and where many do a newer clip takes the place of the waiting one of the same people,
@@ -13,6 +15,11 @@ status: nobody is to think that what was not judged was quiet. Outstanding ones 
 Within a session the same clip is the same sealed bytes, however often it is sent. Under a new session (the bridge
 asks for one, or says nothing for ``LOST_S``) it is sealed again. Numbers rise for as long as the process lives, so an
 answer to an older session is never taken for one to a newer.
+
+Where the bridge names another agreement to follow, the camera goes over once all that it sent is answered, so that no
+clip is judged under both; until then nothing new is sent. Its key for that agreement it takes from the disk, never
+from a message; and after each `wait` and each loss of a session it looks there again, for while it waited one agreement
+may have followed another.
 """
 
 import logging
@@ -22,10 +29,11 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from edged import events
+from edged.beside import CameraKeys, Paired
 from edged.bus import Dealer, Message
 from edged.camera.clip import Clip, seal_clip, session_key
 from edged.enclave import wire
-from edged.errors import PackageError
+from edged.errors import EdgedError, PackageError
 from edged.offload import messages
 
 log = logging.getLogger(__name__)
@@ -38,6 +46,7 @@ AGAIN_S, AGAIN_MAX_S = 3.0, 24.0  # an unanswered clip: a bridge that started me
 # A bridge that lives answers in the end, but others have their turns first: too early a new session would cost ours.
 LOST_S = 600.0
 RETRY_S, RETRY_MAX_S = 0.5, 10.0  # after a refusal that passes
+WAIT_MAX_S = 10.0      # until hello is said again after ever more `wait`: a city's agreement may be away for days
 STATUS_S = 5.0         # each status becomes a record: a camera that flickers is not to fill the spool
 SKIPPED_S = 60.0       # ... nor one on a node that is too slow all day
 
@@ -91,21 +100,26 @@ class _Held:
 class BridgeLink:
     """Sends one camera's clips.
 
-    camera_id : 32 bytes, the camera's name      camera_key : 32 bytes, issued by the city
-    agreement : digest of the one to be judged under; b"" where the enclave holds only one
+    camera_id : 32 bytes, the camera's name      keys : its own, and the agreements that they are of, on the disk
     clock     : seconds that nobody sets
-    Not for use by two threads at once.
+    Not for use by two threads at once. Raises as ``keys.read`` does; later on what was read before serves.
     """
 
-    def __init__(self, dealer: Dealer, camera_id: bytes, camera_key: bytes, agreement: bytes = b"",
+    def __init__(self, dealer: Dealer, camera_id: bytes, keys: CameraKeys,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self._dealer = dealer
         self._name = camera_id.rstrip(b"\0").decode()
-        self._camera_id, self._camera_key, self._agreement = camera_id, camera_key, agreement
-        self._clock = clock
+        self._camera_id, self._keys, self._clock = camera_id, keys, clock
+        self._under = keys.read()
+        self._next: Optional[Paired] = None  # to go over to
+        self._follow_refused = ""
+        self._is_stale = False  # what ``_under`` is of may have been replaced
+        self._unread = ""  # why it was not read again, as was last said
         self.session: Optional[Session] = None
         self._nonce = os.urandom(32)
         self._hello_due_s, self._hello_s = clock(), HELLO_S
+        self._wait_s = 2 * RETRY_S  # after the next `wait`
+        self._is_to_wait = False  # the last hello was answered so
         self._outstanding: List[_Held] = []
         self._waiting: Deque[_Held] = deque()
         self._number = 0
@@ -179,6 +193,8 @@ class BridgeLink:
         now_s = self._clock()
         if self.session is not None and self._outstanding and now_s - self._heard_s > LOST_S:
             self._reopen("the bridge says nothing")
+        if self._next is not None and all(held.sent_s is None for held in self._outstanding):
+            self._reopen("another agreement follows")
         if self.session is None:
             if now_s >= self._hello_due_s:
                 self._say_hello(now_s)
@@ -186,12 +202,13 @@ class BridgeLink:
         self._tell_status(now_s)
         if now_s < self._retry_due_s:
             return
-        while self._waiting and len(self._outstanding) < OUTSTANDING_MAX:
+        while self._waiting and self._next is None and len(self._outstanding) < OUTSTANDING_MAX:
             if not self._outstanding:
                 self._heard_s = now_s  # silence counts from the question on
             self._outstanding.append(self._waiting.popleft())
         for held in self._outstanding:
-            due = now_s - held.sent_s >= held.again_s if held.sent_s is not None else not self._overtaken(held)
+            due = (now_s - held.sent_s >= held.again_s if held.sent_s is not None
+                   else self._next is None and not self._overtaken(held))
             if due and not self._send_clip(held, now_s):
                 return
 
@@ -201,13 +218,33 @@ class BridgeLink:
             other.sent_s is not None and other.number > held.number for other in self._outstanding)
 
     def _say_hello(self, now_s: float) -> None:
+        if self._is_stale:
+            self._read_again()
+        self._is_to_wait = False
         # The nonce stays until it is answered: whichever hello an answer is to, it is to this nonce.
-        fields = {"camera": self._camera_id, "nonce": self._nonce, "agreement": self._agreement}
+        fields = {"camera": self._camera_id, "nonce": self._nonce, "agreement": self._under.agreement}
         if self._send("hello", fields):
             self._hello_due_s = now_s + self._hello_s
             self._hello_s = min(2 * self._hello_s, HELLO_MAX_S)
         else:
             self._hello_due_s, self._hello_s = now_s + RETRY_S, HELLO_S
+
+    def _read_again(self) -> None:
+        try:
+            found = self._keys.read(self._under.agreement)
+        except (EdgedError, OSError) as error:  # half replaced, perhaps: the next hello looks again
+            if str(error) != self._unread:
+                self._unread = str(error)
+                events.emit(log, "keys_unread", camera=self._name, reason=str(error))
+            return
+        self._is_stale, self._unread = False, ""
+        self._go_over(found)
+
+    def _go_over(self, to: Paired) -> None:
+        if to.agreement != self._under.agreement:
+            self._follow_refused = ""
+            events.emit(log, "agreement_changed", camera=self._name, agreement=to.agreement)
+        self._under = to
 
     def _tell_status(self, now_s: float) -> None:
         if not self._status or now_s < self._status_due_s:
@@ -254,17 +291,19 @@ class BridgeLink:
     def _take(self, message: Message) -> None:
         takers: Dict[str, Callable[[Dict[str, Any]], None]] = {
             "session": self._take_session, "wait": self._take_wait, "done": self._take_done,
-            "refused": self._take_refused, "reopen": self._take_reopen}
+            "refused": self._take_refused, "here": self._take_here, "reopen": self._take_reopen,
+            "follow": self._take_follow}
         try:
             kind, fields = _opened(message.frames)
         except PackageError as error:
             log.warning("camera %s: passed over what the bridge says: %s", self._name, error)
             return
-        self._heard_s, self._hello_s = self._clock(), HELLO_S
+        if kind != "here":  # nothing of what was asked is answered by it
+            self._heard_s, self._hello_s = self._clock(), HELLO_S
         takers[kind](fields)
 
     def _take_session(self, fields: Dict[str, Any]) -> None:
-        key = session_key(self._camera_key, self._nonce, fields["nonce"])
+        key = session_key(self._under.key, self._nonce, fields["nonce"])
         session = self.session = Session(fields["session"], key, fields["epoch"], fields["persons"], fields["frames"],
                                          fields["joints"])
         for held in self._outstanding + list(self._waiting):
@@ -274,18 +313,37 @@ class BridgeLink:
         self._outstanding = [held for held in self._outstanding if session.takes(held.clip)]
         self._waiting = deque(held for held in self._waiting if session.takes(held.clip))
         self._retry_due_s, self._retry_s, self._wait_reason = 0.0, RETRY_S, ""
+        self._wait_s, self._is_to_wait = 2 * RETRY_S, False
         self._status_told = ""  # a bridge, or an enclave, that is new does not know
         self.counts = self.counts._replace(sessions=self.counts.sessions + 1)
         events.emit(log, "session_opened", camera=self._name, session=self.session.number, epoch=self.session.epoch,
                     again=len(self._outstanding))
 
     def _take_wait(self, fields: Dict[str, Any]) -> None:
-        self._hello_due_s = self._clock() + 2 * RETRY_S
+        self._hello_due_s = self._clock() + self._wait_s
+        self._wait_s = min(2 * self._wait_s, WAIT_MAX_S)
+        self._is_to_wait = self._is_stale = True
         self._say_why("session_waits", fields["reason"])
 
+    def _take_here(self, fields: Dict[str, Any]) -> None:
+        self._send("here", {})
+
     def _take_reopen(self, fields: Dict[str, Any]) -> None:
-        if self.session is not None:  # else hello is under way
+        if self.session is not None:
             self._reopen(fields["reason"])
+        elif self._is_to_wait:  # else hello is under way
+            self._hello_due_s = self._clock()
+
+    def _take_follow(self, fields: Dict[str, Any]) -> None:
+        digest = fields["agreement"]
+        if digest == self._under.agreement or self._next is not None and self._next.agreement == digest:
+            return
+        try:
+            self._next = Paired(digest, self._keys.under(digest))
+        except (EdgedError, OSError) as error:
+            if str(error) != self._follow_refused:
+                self._follow_refused = str(error)
+                events.emit(log, "agreement_refused", camera=self._name, agreement=digest, reason=str(error))
 
     def _take_done(self, fields: Dict[str, Any]) -> None:
         held = self._find(fields["number"])
@@ -320,6 +378,10 @@ class BridgeLink:
     def _reopen(self, reason: str) -> None:
         events.emit(log, "session_lost", camera=self._name, reason=reason)
         self.session = None
+        self._is_stale = True
+        if self._next is not None:
+            self._go_over(self._next)
+            self._next = None
         self._nonce = os.urandom(32)
         self._hello_due_s = self._heard_s = self._clock()
         for held in self._outstanding:
@@ -347,7 +409,9 @@ _ANSWERS: Dict[str, Dict[str, _Kind]] = {
     "wait": {"reason": str},
     "done": {"number": _U64, "failed": bool},
     "refused": {"number": _U64, "reason": str, "reopen": bool, "retry": bool},
+    "here": {},
     "reopen": {"reason": str},
+    "follow": {"agreement": 32},
 }
 
 

@@ -1,7 +1,8 @@
 """A pose network by ONNX Runtime, on the GPU where that was built in. The only file here that imports onnxruntime.
 
-JetPack's and PyPI's GPU builds (onnxruntime-gpu) offer CUDA; the plain build has the CPU alone. They offer TensorRT, too,
-which is faster once it has compiled for the chip, minutes long for each size of picture: a camera would be lost meanwhile.
+JetPack's and PyPI's GPU builds (onnxruntime-gpu) offer CUDA; the plain build has the CPU alone. They offer TensorRT,
+too, which is faster once it has compiled for the chip, minutes long for each size of picture: a camera would be lost
+meanwhile.
 """
 
 from typing import Dict, List, Optional

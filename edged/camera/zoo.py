@@ -163,8 +163,8 @@ def _checked(name: str, path: Path, sha256: str) -> bytes:
             raise MissingInput("{}: {}: install edged again".format(path, error.strerror)) from error
         fetch = "" if model(name).published is None else "fetch it (scripts/fetch-models), "
         raise MissingInput(
-            "{}: pose model {} cannot be read ({}): {}put the file there, or name its folder by {} or by `models` of the "
-            "camera".format(path, name, error.strerror, fetch, ENVIRONMENT)) from error
+            "{}: pose model {} cannot be read ({}): {}put the file there, or name its folder by {} or by `models` of "
+            "the camera".format(path, name, error.strerror, fetch, ENVIRONMENT)) from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise VerificationFailed("{}: this is not pose model {}: SHA-256 {} instead of {}".format(

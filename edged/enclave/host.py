@@ -188,8 +188,8 @@ def _refuse_start(program: Path, folder: str, code: int) -> NoReturn:
     """Raise what the exit code of an application that never was ready says."""
     if code == KeyRefused.exit_code:
         raise KeyRefused("{}: {} may not use what lies there, see its message above: device.key must be 32 bytes of "
-                         "mode 0600 (station.secret, where there is one, likewise), and both and every *.lock and socket "
-                         "must belong to user {}".format(
+                         "mode 0600 (station.secret, where there is one, likewise), and both and every *.lock and "
+                         "socket must belong to user {}".format(
                              folder, program.name, os.geteuid()))
     if code == ConfigError.exit_code:
         raise ConfigError("{}: refused by {}: see its message above".format(folder, program.name))

@@ -6,36 +6,42 @@
 The first two are sealed to the device: whoever takes them away has nothing. Each change is answered with a new state,
 which is durable here before the key application hears so (KEY_COMMIT); stopped anywhere in between, the next start has
 the state before the change or the one after it (trusty_ta/key/state.c), and ``bring_back`` ends what was begun.
-An older state is refused: a copy of these files is a backup only until the next change.
+An older state is refused: a copy of these files is a backup only until the next change. Whoever has lost the last one
+begins with another identity (``set_aside``, then ``draw``).
 """
 
 import logging
 import os
 import time
 from pathlib import Path
-from typing import Callable, Optional, Union
+from typing import Callable, List, Optional, Tuple, Union
 
 from edged.command import read_file
 from edged.enclave import tipc, wire
-from edged.enclave.client import KeyClient
+from edged.enclave.key import KeyClient
 from edged.enclave.wire import Status
-from edged.errors import EnclaveError, KeyRefused, MissingInput, PackageError
+from edged.errors import EnclaveError, KeyRefused, MissingInput
 from edged.events import emit
-from edged.placing import Owner, Placing, replace_file
+from edged.placing import Owner, Placing, replace_file, sync_folder
 
 log = logging.getLogger(__name__)
 
+# Of granted keys where the platform has no monotonic store, after each of its starts.
+LOCKED = ("granted keys are locked since the start: edgectl fetch-grants from both owners' key servers, or edgectl "
+          "install-grant with both owners' floors, made by the device's present evidence")
 IDENTITY_FILE, STATE_FILE, CHAIN_FILE = "identity.sealed", "key-state.sealed", "identity.chain"
+WAY_BACK = "put the last one back, else `edgectl identity new --again`, and enrol it again"
 WAIT_S = 10.0
 _RETRY_S = 0.02
 
 
-def connect(at: str, stopped: Callable[[], bool] = lambda: False) -> KeyClient:
+def connect(at: str, stopped: Callable[[], bool] = lambda: False,
+            wait_s: Optional[float] = None) -> KeyClient:
     """A client that is served. The port takes one at a time, and others (the bridge) come and go.
 
-    stopped : asked while it waits; once it says yes the last EnclaveError is raised
+    stopped : asked while it waits; once it says yes the last EnclaveError is raised, and so after wait_s seconds
     """
-    deadline_s = time.monotonic() + WAIT_S
+    deadline_s = time.monotonic() + (WAIT_S if wait_s is None else wait_s)
     while True:
         client: Optional[KeyClient] = None
         try:
@@ -60,40 +66,73 @@ class KeyStore:
     def bring_back(self, client: KeyClient) -> bool:
         """After a start, before anything else is asked of the key application; again it does nothing.
 
-        Whether an identity is open. Raises EnclaveError, PackageError or KeyRefused, with the file's name.
+        Whether an identity is open. Raises EnclaveError or KeyRefused, with the file's name.
         """
         flags = client.info().flags
+        known, pending = flags & wire.KEY_FLAG_STATE, flags & wire.KEY_FLAG_PENDING
         if not flags & wire.KEY_FLAG_IDENTITY:
             sealed = self._read(self.identity, wire.Identity.size())
             if sealed is None:
                 return False
             self._hand(client.identity_open, sealed, self.identity)
-        if not flags & wire.KEY_FLAG_STATE:
+        if not known:
             sealed = self._read(self.state, wire.KeyState.size())
             if sealed is not None:
                 self._hand(client.restore, sealed, self.state)
                 emit(log, "grants_restored", changes=wire.KeyState.unpack(sealed).counter)
-        if flags & wire.KEY_FLAG_PENDING:  # whoever made the change was stopped
+                if client.info().flags & wire.KEY_FLAG_LOCKED:
+                    emit(log, "grants_locked")
+            elif self.identity.exists():  # else it is being drawn, and was never without
+                self._asked(client.state)
+        # Whoever made the change was stopped; or the file went while the application ran, which still knows it.
+        if pending or (known and not os.path.lexists(str(self.state))):
             self._keep(client, client.state())
         return True
 
     def draw(self, client: KeyClient) -> None:
         """A new identity, which no grant knows yet. Raises KeyRefused where there is one."""
         if os.path.lexists(str(self.identity)):
-            raise KeyRefused("{}: is there already, and certificate and grants are for it: whoever wants another "
-                             "identity moves it aside first".format(self.identity))
+            raise KeyRefused("{}: is there already, and certificate and grants are for it: --again moves it aside, "
+                             "for who wants another".format(self.identity))
         if client.info().flags & wire.KEY_FLAG_IDENTITY:
-            raise KeyRefused("{}: is missing, and an identity is open: start the enclave again, which forgets "
-                             "it".format(self.identity))
+            raise KeyRefused("{}: is not there, and an identity is open: start the enclave again (a board: boot), "
+                             "which forgets it, then `edgectl identity new`".format(self.identity))
         identity = client.identity_new()
         state = client.state()
         self._replace(state)  # first: without its identity it is nothing, but the identity without it takes no grants
         self._owned(lambda owner: self._place(identity, owner))
         client.commit(state)
 
+    def set_aside(self) -> List[Tuple[Path, Path]]:
+        """Make room for ``draw``: (what was there, where it lies now). A copy that turns up is worth nothing else.
+
+        Raises KeyRefused, OSError.
+        """
+        suffix = time.strftime(".%Y-%m-%dT%H%M%SZ", time.gmtime())
+        moved = []
+        # The identity first: a start finds none, or all that belongs to it.
+        for path in (self.identity, self.state, self.chain):
+            aside = Path(str(path) + suffix)
+            if not os.path.lexists(str(path)):
+                continue
+            if os.path.lexists(str(aside)):
+                raise KeyRefused("{}: is there already: call it again in a second".format(aside))
+            try:
+                os.rename(str(path), str(aside))
+            except PermissionError as error:
+                raise self._not_ours(error) from error
+            moved.append((path, aside))
+        if moved:
+            sync_folder(str(self.folder))
+        return moved
+
     def install(self, client: KeyClient, grant: bytes) -> None:
         """Have a grant taken, and keep it. Raises EnclaveError."""
         self._keep(client, self._changed(lambda: client.grant(grant)))
+
+    def floor(self, client: KeyClient, floor: bytes) -> None:
+        """Have a floor taken, and keep what it changes. Raises EnclaveError."""
+        self._keep(client, self._changed(lambda: client.floor(floor)))
 
     def clear(self, client: KeyClient, slot: int) -> None:
         state = self._changed(lambda: client.clear_slot(slot))
@@ -101,14 +140,17 @@ class KeyStore:
             self._keep(client, state)
 
     def _changed(self, change: Callable[[], bytes]) -> bytes:
+        return change() if self.state.exists() else self._asked(change)
+
+    def _asked(self, ask: Callable[[], bytes]) -> bytes:
+        """Where there is no state's file: it is refused by whoever counted one."""
         try:
-            return change()
+            return ask()
         except EnclaveError as error:
-            if error.status == Status.ORDER and not self.state.exists():
-                raise EnclaveError("{}: is missing, and without it the device would take old grants once more: put it "
-                                   "back, or draw a new identity (edgectl identity new)".format(self.state),
-                                   error.status) from error
-            raise
+            if error.status != Status.ORDER:
+                raise
+            raise EnclaveError("{}: is missing, and without it the device would take old grants once more: {}".format(
+                self.state, WAY_BACK), error.status) from error
 
     def _keep(self, client: KeyClient, state: bytes) -> None:
         self._replace(state)
@@ -128,8 +170,10 @@ class KeyStore:
         try:
             write(None if os.geteuid() else (found.st_uid, found.st_gid))
         except PermissionError as error:
-            raise KeyRefused("{}: {}: run as the user to whom it belongs, or as root".format(
-                self.folder, error.strerror)) from error
+            raise self._not_ours(error) from error
+
+    def _not_ours(self, error: OSError) -> KeyRefused:
+        return KeyRefused("{}: {}: run as the user to whom it belongs, or as root".format(self.folder, error.strerror))
 
     @staticmethod
     def _read(path: Path, size: int) -> Optional[bytes]:
@@ -141,8 +185,8 @@ class KeyStore:
                 raise
             return None
         if len(content) != size:
-            raise PackageError("{}: has {} bytes, not {}: not what the key application of this release sealed".format(
-                path, len(content), size))
+            raise EnclaveError("{}: refused: it has {} bytes, not {}, which the key application of this release seals: "
+                               "{}".format(path, len(content), size, WAY_BACK), Status.STATE)
         return content
 
     @staticmethod
@@ -153,5 +197,4 @@ class KeyStore:
             if error.status != Status.STATE:
                 raise
             raise EnclaveError("{}: refused: it is another device's, altered, older than the last one, or of a newer "
-                               "release: put the last one back, or move it and {} aside and draw a new identity".format(
-                                   path, IDENTITY_FILE), error.status) from error
+                               "release: {}".format(path, WAY_BACK), error.status) from error

@@ -14,7 +14,7 @@ from edged.enclave.wire import KEY_SLOTS, KeyKind
 from edged.secret import read_secret
 
 if TYPE_CHECKING:
-    from edged.enclave.client import KeyClient
+    from edged.enclave.key import KeyClient
 
 FILE = "slots.toml"
 # Bytes of a key of each kind; an alert key's length chooses AES-128 or AES-256.

@@ -38,6 +38,7 @@ EVAL_KEPT_MAX = 48
 
 EVAL_AGREEMENTS_MAX = 4
 EDGED_RECIPIENTS_MAX = 4
+EVAL_RECIPIENTS_MAX = 32
 EDGED_RULES_MAX = 8
 EDGED_LABEL_MAX = 32
 EDGED_SEES_LABEL = 1
@@ -66,12 +67,16 @@ KEY_FLAG_IDENTITY = 4
 KEY_FLAG_STATE = 8
 KEY_FLAG_PENDING = 16
 KEY_FLAG_LOCKED = 32
+KEY_LISTED_GRANTED = 1
+KEY_LISTED_LOCKED = 2
 KEY_IDENTITY_FORM = 1
 KEY_PRIVATE_BYTES = 1232
 EDGED_EVIDENCE_PROFILE = "urn:uuid:8f1c1d0a-5b0e-4f0b-9d3e-2c60ad1f7e51"
 KEY_NONCE_MIN = 16
 KEY_NONCE_MAX = 64
-KEY_NUMBERS = 48
+KEY_NUMBERS = 40
+KEY_FLOORS = 8
+KEY_FLOOR_TIME_MAX = (1 << 40) - 1
 KEY_STATE_FORM = 1
 
 
@@ -101,6 +106,7 @@ class Status(IntEnum):
     STATE = 20
     GRANT = 21
     REPLAY = 22
+    RECIPIENT = 23
 
 
 class EvalCommand(IntEnum):
@@ -138,6 +144,7 @@ class EvalCommand(IntEnum):
     EXERCISE = 60
     CLAIM = 62
     CLOSE = 64
+    SUCCEED = 66
 
 
 class KeyCommand(IntEnum):
@@ -155,8 +162,11 @@ class KeyCommand(IntEnum):
     STATE = 20
     RESTORE = 22
     COMMIT = 24
+    FLOOR = 26
+    LIST = 28
     HELLO = 32
     DERIVE = 34
+    CONFIRM = 36
 
 
 class Placement(IntEnum):
@@ -179,6 +189,7 @@ class RecordKind(IntEnum):
     HEALTH = 6
     STATISTICS = 7
     EVICTED = 8
+    SUCCESSION = 9
 
 
 class MessageStatus(IntEnum):
@@ -577,6 +588,22 @@ class ClaimHead(Message):
     reserved: int = _reserved("I")
 
 
+@_message("edged_succession")
+class SuccessionBody(Message):
+    version: int = _u32()
+    kind: int = _u32()
+    number: int = _u32()
+    reserved: int = _reserved("I")
+    next_key: bytes = _bytes(16)
+    successor: bytes = _bytes(32)
+
+
+@_message("eval_succeed")
+class Succeed(Message):
+    agreement: int = _u32()
+    successor: int = _u32()
+
+
 @_message("eval_claim")
 class ClaimPut(Message):
     agreement: int = _u32()
@@ -616,7 +643,7 @@ class Emission(Message):
 class State(Message):
     epoch: bytes = _bytes(16)
     count: int = _u64()
-    sealed: bytes = _bytes(16 + 16 * 24 + EVAL_TAG_BYTES)
+    sealed: bytes = _bytes(16 + EVAL_RECIPIENTS_MAX * 96 + EVAL_TAG_BYTES)
 
 
 @_message("key_info")
@@ -626,6 +653,15 @@ class KeyInfo(Message):
     node: bytes = _bytes(16)
     kinds: bytes = _bytes(KEY_SLOTS)
     device: bytes = _bytes(32)
+
+
+@_message("key_listed")
+class Listed(Message):
+    kind: int = _u32()
+    flags: int = _u32()
+    key_id: bytes = _bytes(16)
+    verifier: bytes = _bytes(32)
+    agreement: bytes = _bytes(32)
 
 
 @_message("key_slot_put")
@@ -658,7 +694,7 @@ class KeyState(Message):
     security_version: int = _u32()
     salt: bytes = _bytes(32)
     counter: int = _u64()
-    sealed: bytes = _bytes(3 * 32 + KEY_SLOTS * 120 + KEY_NUMBERS * 40 + EVAL_TAG_BYTES)
+    sealed: bytes = _bytes(3 * 32 + KEY_SLOTS * 120 + KEY_NUMBERS * 40 + KEY_FLOORS * 48 + EVAL_TAG_BYTES)
 
 
 @_message("key_commit")
@@ -674,6 +710,11 @@ class Hello(Message):
     signature_bytes: int = _u32()
     security_version: int = _u32()
     signature: bytes = _bytes(384)
+
+
+@_message("key_confirm")
+class Confirm(Message):
+    tag: bytes = _bytes(32)
 
 
 @_message("key_derive")
@@ -695,6 +736,9 @@ class Material(Message):
     verifier: bytes = _bytes(32)
     agreement: bytes = _bytes(32)
     node: bytes = _bytes(16)
+    least_agreement: int = _u32()
+    least_model: int = _u32()
+    time_s: int = _u64()
 
 
 @_message("key_sealed")

@@ -1,14 +1,19 @@
 """A key server's configuration: one TOML file, strict, frozen. Paths are relative to its folder.
 
-What stands in files that are public (agreement, certificates, lists, reference values) is read anew for each evidence:
-a revocation or a new agreement is in force as soon as its file is in place.
+What stands in files that are public (agreement, certificates, lists, reference values, devices) is read anew for each
+evidence: a revocation, a new agreement or device is in force as soon as its file is in place.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Tuple
+from typing import FrozenSet, Mapping, Optional, Tuple
 
 from edged import strict
+from edged.canonical import UINT32
+from edged.command import read_file
+from edged.enclave import wire
+from edged.errors import MissingInput
+from edged.trust import devices
 from edged.trust.evidence import NONCE_S, Policy
 from edged.trust.request import UEID_BYTES
 
@@ -18,8 +23,12 @@ BIND = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}"
 DAY_S = 86400
 HOUR_S = 3600
 
-_KEYS = ("schema", "bind", "certificate", "private_key", "ledger", "agreement", "mo", "qdo", "root", "crls",
-         "references", "signers", "policy", "limits", "node")
+# The highest: the keys of an agreement of EDGED_RECIPIENTS_MAX recipients lie in six slots.
+FIRST_SLOT_MAX = wire.KEY_SLOTS - 2 - wire.EDGED_RECIPIENTS_MAX
+
+_KEYS = ("schema", "bind", "certificate", "private_key", "ledger", "agreement", "least_agreement", "least_model",
+         "first_slot", "mo", "qdo", "root", "crls", "references", "signers", "devices", "trust_authority", "policy",
+         "limits", "node")
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,10 @@ class Limits:
 @dataclass(frozen=True)
 class ServerConfig:
     """bind : (host, port)      certificate, private_key : of TLS      mo, qdo : who must have signed the agreement
-    signers : of reference values      expires_s : how long evidence that passed counts      silent_s : after which
+    least_agreement, least_model : the numbers of agreements and the versions of models below which devices shall use
+    none, of all that are this party's      first_slot : None: as the agreement's number says
+    signers : of reference values      devices : that this party has seen for itself (trust/devices.py); None: whatever
+    the root certifies is a device      expires_s : how long evidence that passed counts      silent_s : after which
     a node is silent      nodes : {ueid: name}; empty: any device that the city certified"""
 
     path: Path
@@ -46,22 +58,34 @@ class ServerConfig:
     private_key: Path
     ledger: Path
     agreement: Path
+    least_agreement: int
+    least_model: int
+    first_slot: Optional[int]
     mo: bytes
     qdo: bytes
     root: Path
     crls: Tuple[Path, ...]
     references: Tuple[Path, ...]
     signers: Tuple[bytes, ...]
+    devices: Optional[Path]
     policy: Policy
     expires_s: int
     silent_s: int
     limits: Limits
     nodes: Mapping[bytes, str]
 
+    def read_devices(self) -> Optional[FrozenSet[bytes]]:
+        """Those that are listed now; None: the authority is trusted. Raises MissingInput, KeyRefused, ConfigError."""
+        return None if self.devices is None else devices.read(read_file(str(self.devices)), str(self.devices))
+
 
 def load(path: str) -> ServerConfig:
     """Raises MissingInput, KeyRefused (not readable) or ConfigError (FILE:LINE: key: what is wrong)."""
-    root = strict.read(path, _KEYS)
+    try:
+        root = strict.read(path, _KEYS)
+    except MissingInput as error:
+        raise MissingInput("{}: write one, systemd/keyserver.toml.example explains each key, or name it by "
+                           "--config".format(error)) from error
     root.integer("schema", low=SCHEMA, high=SCHEMA)
     policy = root.table("policy", ("allow_emulated", "allow_debug", "allow_unfused", "nonce_s", "expires_s",
                                    "silent_s"), optional=True)
@@ -73,8 +97,11 @@ def load(path: str) -> ServerConfig:
     return ServerConfig(
         path=Path(root.path), bind=_bind(root), certificate=root.file("certificate"),
         private_key=root.file("private_key"), ledger=root.file("ledger"), agreement=root.file("agreement"),
+        least_agreement=root.integer("least_agreement", 0, 0, UINT32),
+        least_model=root.integer("least_model", 0, 0, UINT32),
+        first_slot=root.integer("first_slot", None, 0, FIRST_SLOT_MAX),
         mo=root.octets("mo", 32), qdo=root.octets("qdo", 32), root=root.file("root"), crls=root.files("crls"),
-        references=root.files("references"), signers=_signers(root),
+        references=root.files("references"), signers=_signers(root), devices=_devices(root),
         policy=Policy(*(policy.flag("allow_" + what, False) for what in ("emulated", "debug", "unfused")),
                       nonce_s=policy.integer("nonce_s", NONCE_S, 10, HOUR_S)),
         expires_s=expires_s, silent_s=silent_s, limits=_limits(root), nodes=_nodes(root))
@@ -95,6 +122,16 @@ def _signers(root: strict.Table) -> Tuple[bytes, ...]:
         if len(text) != 64 or any(digit not in "0123456789abcdef" for digit in text):
             raise root.error("signers", "\"{}\": 64 digits of 0-9, a-f".format(text))
     return tuple(bytes.fromhex(text) for text in found)
+
+
+def _devices(root: strict.Table) -> Optional[Path]:
+    """Nobody believes the authority without having said so."""
+    found = root.file("devices", None)
+    if root.flag("trust_authority", False) == (found is not None):
+        raise root.error("devices", "{}: name a file of the devices that you have seen for yourself (README: Trust), "
+                                    "or say trust_authority = true: whatever the root certifies gets keys".format(
+                                        "is missing" if found is None else "with trust_authority, one of both"))
+    return found
 
 
 def _limits(root: strict.Table) -> Limits:

@@ -29,12 +29,22 @@ class Buckets:
 
 def network_of(address: Optional[str]) -> str:
     """Whom an address stands for: of IPv6 its /64, which one customer has to himself."""
+    return _network(address, 64, 32)
+
+
+def neighbourhood_of(address: Optional[str]) -> str:
+    """What one customer may have in all: of IPv6 a /48, of IPv4 a /24."""
+    return _network(address, 48, 24)
+
+
+def _network(address: Optional[str], bits_6: int, bits_4: int) -> str:
     try:
         found = ipaddress.ip_address((address or "").partition("%")[0])
     except ValueError:
         return ""
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
-    return str(found)
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    bits = bits_6 if isinstance(found, ipaddress.IPv6Address) else bits_4
+    if bits == found.max_prefixlen:
+        return str(found)
+    return str(ipaddress.ip_network((int(found), bits), strict=False))

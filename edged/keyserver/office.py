@@ -10,7 +10,8 @@ import hashlib
 import logging
 import os
 import time
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+from dataclasses import replace
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from cryptography import x509
 
@@ -22,11 +23,13 @@ from edged.keyserver.ledger import SLOT, Ledger, Node
 from edged.keyserver.limits import Buckets
 from edged.trust import agreement_text, certificates, chain, evidence, keyprotocol, reference
 from edged.trust.agreement import Agreement, open_agreement
-from edged.trust.evidence import Evidence, Expected, Verified
+from edged.trust.evidence import Evidence, Expected, Policy, Verified
+from edged.trust.grant import thumbprint
 from edged.trust.keyprotocol import Status
 from edged.trust.reference import References
-from edged.trust.request import check_rsa
+from edged.trust.request import check_rsa, fingerprint, spki_of
 
+_AHEAD_S = 60  # of floors in the same second, or the next ones: a device asks a few times an hour
 log = logging.getLogger(__name__)
 
 
@@ -46,6 +49,7 @@ class Terms(NamedTuple):
     root: x509.Certificate
     crls: Sequence[x509.CertificateRevocationList]
     references: Sequence[References]
+    policy: Policy
 
 
 class _OutOfOrder(EdgedError):
@@ -59,6 +63,7 @@ class Office:
         """Raises what reading the configured files raises, SpoolError, KeyRefused."""
         self._config, self._holder, self._clock = config, holder, clock
         now_s = self._now()
+        self._warned_s = 0
         terms = self._read_terms(now_s)  # whoever starts it hears what is wrong
         self._ledger = Ledger(str(config.ledger))
         self._devices = Buckets(config.limits.per_device, HOUR_S)
@@ -75,7 +80,15 @@ class Office:
         return self._answered(self._challenge, body)
 
     def evidence(self, body: bytes) -> Answer:
-        return self._answered(self._evidence, body)
+        return self._answered(lambda body: self._evidence(body, self._granted), body)
+
+    def withdraw(self, body: bytes) -> Answer:
+        """For the same evidence no grants, but the bare floor that withdraws those of before under this agreement."""
+        return self._answered(lambda body: self._evidence(body, self._withdrawn), body)
+
+    def report(self, body: bytes) -> Answer:
+        """For the same evidence nothing but to be known as one that passed now: no grant, no number, no floor."""
+        return self._answered(lambda body: self._evidence(body, self._reported), body)
 
     def _answered(self, decide: Callable[[bytes], Answer], body: bytes) -> Answer:
         try:
@@ -100,18 +113,16 @@ class Office:
             self._ledger.put_nonce(nonce, ueid, self._now(), 2 * self._config.policy.nonce_s)
         return Answer(Status.OK, keyprotocol.challenge(nonce))
 
-    def _evidence(self, body: bytes) -> Answer:
+    def _evidence(self, body: bytes, passed: Callable[[Verified, Sequence[bytes], Terms, int], Answer]) -> Answer:
         now_s = self._now()
+        found = evidence.parse(body)
+        asked = self._ledger.asked(found.claims.nonce)  # before all that takes long: for a stranger's none does
         try:
             terms = self._read_terms(now_s)
         except EdgedError as error:
             raise _OutOfOrder(str(error)) from error
-        found = evidence.parse(body)
         with self._ledger.changing():
-            asked = self._ledger.use_nonce(found.claims.nonce)
-        if asked is None:
-            raise VerificationFailed("nonce {} is not out: each is good once, and not for long: ask for another "
-                                     "challenge".format(found.claims.nonce.hex()))
+            self._ledger.use_nonce(found.claims.nonce)
         author = self._author(found, terms, now_s)
         wait_s = self._devices.take(author, time.monotonic()) if author is not None else 0.0
         if author is not None and wait_s:
@@ -120,12 +131,12 @@ class Office:
                 author.hex(), wait_s + 1)), wait_s)
         try:
             verified = evidence.verify(body, Expected(found.claims.nonce, asked[1], asked[0]), terms.root, terms.crls,
-                                       terms.references, now_s, self._config.policy)
+                                       terms.references, now_s, terms.policy)
         except (VerificationFailed, PackageError) as error:
             if author is not None:
                 self._refused(author, now_s, keyprotocol.shown(str(error)))
             raise
-        return self._granted(verified, found.chain[0], terms, now_s)
+        return passed(verified, found.chain, terms, now_s)
 
     def _author(self, found: Evidence, terms: Terms, now_s: int) -> Optional[bytes]:
         """The ueid of the node whose evidence this surely is, whatever else is wrong with it."""
@@ -140,6 +151,10 @@ class Office:
                 device = chain.check(found.chain, terms.root, terms.crls, now_s)
                 if device.ueid != claimed:
                     return None
+                listed = terms.policy.devices
+                if known is not None and known.certificate is not None and listed is not None and (
+                        fingerprint(spki_of(device.key)) not in listed):
+                    return None  # the authority alone says that this is the node that passed
                 key = device.key
             found.message.verify_rsa(key, "evidence")
         except (VerificationFailed, PackageError):
@@ -148,24 +163,74 @@ class Office:
 
     def _refused(self, ueid: bytes, now_s: int, reason: str) -> None:
         known = self._ledger.node(ueid)
-        before = (known.certificate, known.class_, known.until_s) if known else (None, None, None)
+        before = known if known is not None else Node(ueid, now_s, False, reason, None, None, None)
         with self._ledger.changing():
-            self._ledger.put_node(Node(ueid, now_s, False, reason, *before))
+            self._ledger.put_node(before._replace(heard_s=now_s, passed=False, reason=reason))
             self._ledger.append(now_s, "refused", ueid, {"reason": reason})
 
-    def _granted(self, verified: Verified, certificate: bytes, terms: Terms, now_s: int) -> Answer:
+    def _granted(self, verified: Verified, certificates: Sequence[bytes], terms: Terms, now_s: int) -> Answer:
+        device = thumbprint(verified.grant)
         with self._ledger.changing():
             numbers = [(due, self._ledger.next_number(due.slot, now_s)) for due in terms.due]
             made = self._holder.grants(terms.agreement, numbers, verified.grant)
-            self._ledger.put_node(Node(verified.ueid, now_s, True, "", _digest(certificate), verified.class_,
-                                       verified.until_s))
-            details: Any = {"{}{}".format(SLOT, due.slot): number for due, number in numbers}
-            details.update({"agreement": terms.agreement.digest.hex(), "class": verified.class_,
-                            "device": _digest(verified.grant).hex()})
-            self._ledger.append(now_s, "granted", verified.ueid, details)
+            for due, number in numbers:
+                self._ledger.put_standing(device, due.slot, number, terms.agreement)
+            said_s = self._floor_s(verified, now_s)
+            said = self._floor(verified, {due.slot: number for due, number in numbers}, now_s, said_s)
+            self._put_passed(verified, certificates, now_s, withdrawn=False, said_s=said_s)
+            self._ledger.append(now_s, "granted", verified.ueid, dict(
+                self._details(verified, terms), **{"{}{}".format(SLOT, due.slot): number for due, number in numbers}))
         log.info("device %s (%s): %d grant(s) under agreement %d", verified.ueid.hex(), verified.class_, len(made),
                  terms.agreement.number)
-        return Answer(Status.OK, keyprotocol.grants(made))
+        return Answer(Status.OK, keyprotocol.grants(made, said))
+
+    def _withdrawn(self, verified: Verified, certificates: Sequence[bytes], terms: Terms, now_s: int) -> Answer:
+        with self._ledger.changing():
+            device = thumbprint(verified.grant)
+            # Wherever this device has grants, and where it would have them, for the ledger may be a new one.
+            slots = {due.slot for due in terms.due}.union(self._ledger.slots_of(device))
+            numbers = {slot: self._ledger.next_number(slot, now_s) for slot in sorted(slots)}
+            self._ledger.withdraw(device, slots)
+            said_s = self._floor_s(verified, now_s)
+            said = self._floor(verified, numbers, now_s, said_s)
+            self._put_passed(verified, certificates, now_s, withdrawn=True, said_s=said_s)
+            self._ledger.append(now_s, "withdrawn", verified.ueid, dict(
+                self._details(verified, terms),
+                **{"{}{}".format(SLOT, slot): number for slot, number in numbers.items()}))
+        log.info("device %s (%s): all grants are withdrawn", verified.ueid.hex(), verified.class_)
+        return Answer(Status.OK, said)
+
+    def _reported(self, verified: Verified, certificates: Sequence[bytes], terms: Terms, now_s: int) -> Answer:
+        known = self._ledger.node(verified.ueid)
+        with self._ledger.changing():
+            self._put_passed(verified, certificates, now_s, withdrawn=known is not None and known.withdrawn,
+                             said_s=known.said_s if known is not None else 0)
+        log.info("device %s (%s): reported", verified.ueid.hex(), verified.class_)
+        return Answer(Status.OK, keyprotocol.reported())
+
+    def _floor_s(self, verified: Verified, now_s: int) -> int:
+        """Later than that of the last floor of this device, which would not take another one of the same time."""
+        known = self._ledger.node(verified.ueid)
+        last_s = known.said_s if known is not None else 0
+        # A last one far ahead is of a clock that was wrong: the device may not have had it, and is not told it again.
+        return last_s + 1 if now_s <= last_s < now_s + _AHEAD_S else now_s
+
+    def _floor(self, verified: Verified, numbers: Mapping[int, int], now_s: int, said_s: int) -> bytes:
+        # And what goes on under an agreement beside this one: what a floor leaves out, nobody vouches for.
+        others = self._ledger.standing(thumbprint(verified.grant), now_s, self._config.least_agreement)
+        return self._holder.floor({**others, **numbers}, self._config.least_agreement, self._config.least_model,
+                                  verified.bootseed, verified.grant, said_s)
+
+    def _put_passed(self, verified: Verified, certificates: Sequence[bytes], now_s: int, withdrawn: bool,
+                    said_s: int) -> None:
+        leaf, issuing = certificates
+        self._ledger.put_node(Node(verified.ueid, now_s, True, "", _digest(leaf), verified.class_, verified.until_s,
+                                   leaf, issuing, withdrawn, said_s))
+
+    @staticmethod
+    def _details(verified: Verified, terms: Terms) -> Dict[str, Any]:
+        return {"agreement": terms.agreement.digest.hex(), "class": verified.class_,
+                "device": thumbprint(verified.grant).hex()}
 
     def _read_terms(self, now_s: int) -> Terms:
         config = self._config
@@ -174,13 +239,21 @@ class Office:
             raise KeyRefused("{}: agreement {} is for {} to {}: put the one in force there".format(
                 config.agreement, agreement.number, agreement_text.moment(agreement.from_s),
                 agreement_text.moment(agreement.until_s)))
+        if agreement.number < config.least_agreement:
+            raise KeyRefused("{}: agreement {} is below least_agreement, {}: devices would not use its keys".format(
+                config.agreement, agreement.number, config.least_agreement))
         roots = certificates.read_certificates(str(config.root))
         if len(roots) != 1:
             raise PackageError("{}: {} certificates, not the root's alone".format(config.root, len(roots)))
+        crls = [chain.read_crl(read_file(str(path)), str(path)) for path in config.crls]
+        if now_s - self._warned_s >= HOUR_S:
+            self._warned_s = now_s
+            for line in chain.aging(crls, now_s):
+                log.warning("%s", line)
         return Terms(
-            agreement, self._holder.due(agreement), roots[0],
-            [chain.read_crl(read_file(str(path)), str(path)) for path in config.crls],
-            [reference.open_references(read_file(str(path)), config.signers) for path in config.references])
+            agreement, self._holder.due(agreement, config.first_slot), roots[0], crls,
+            [reference.open_references(read_file(str(path)), config.signers) for path in config.references],
+            replace(config.policy, devices=config.read_devices()))
 
     def _now(self) -> int:
         return int(self._clock())

@@ -8,5 +8,5 @@
     quantise, calibrate <- report, rivals                              what quantising costs
 
 Arrows point from what imports to what is imported. Nothing here touches a device; only ``package`` imports
-cryptography, only it and ``manifest`` cbor2, only ``onnx_export`` onnx, only ``report`` matplotlib.
+cryptography, only ``onnx_export`` onnx, only ``report`` matplotlib.
 """

@@ -15,13 +15,13 @@ import os
 import struct
 from typing import Any, Dict, Tuple
 
-import cbor2
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from edged import canonical
 from edged.errors import KeyRefused, PackageError, VerificationFailed
 from edged.model.bounds import check_bounds
 from edged.model.layers import Model
@@ -50,7 +50,7 @@ def _chunk_count(stream_bytes: int) -> int:
 
 
 def _signed_bytes(manifest: bytes) -> bytes:
-    return cbor2.dumps(["Signature1", _PROTECTED, _SIGNED_CONTEXT, manifest], canonical=True)
+    return canonical.encode(["Signature1", _PROTECTED, _SIGNED_CONTEXT, manifest])
 
 
 def _cipher(model_key: bytes, salt: bytes) -> AESGCM:
@@ -72,7 +72,7 @@ def seal_encoded(manifest: bytes, salt: bytes, stream: bytes, model_key: bytes, 
     """
     cipher, total = _cipher(model_key, salt), _chunk_count(len(stream))
     signature = owner_key.sign(_signed_bytes(manifest))
-    envelope = _ENVELOPE_START + cbor2.dumps(manifest) + _SIGNATURE_START + signature
+    envelope = _ENVELOPE_START + canonical.encode(manifest) + _SIGNATURE_START + signature
     parts = [_HEADER.pack(MAGIC, FORMAT, len(envelope)), envelope]
     for index in range(total):
         nonce, associated = _chunk_binding(manifest, index, total)
@@ -83,7 +83,7 @@ def seal_encoded(manifest: bytes, salt: bytes, stream: bytes, model_key: bytes, 
 def seal(fields: Dict[str, Any], stream: bytes, model_key: bytes, owner_key: Ed25519PrivateKey) -> bytes:
     """As ``seal_encoded``, from a manifest's fields; ``chunks`` and ``digest`` follow from the stream unless given."""
     derived = {"chunks": _chunk_count(len(stream)), "digest": hashlib.sha256(stream).digest()}
-    manifest = cbor2.dumps(dict(derived, **fields), canonical=True)
+    manifest = canonical.encode(dict(derived, **fields))
     return seal_encoded(manifest, fields["salt"], stream, model_key, owner_key)
 
 
@@ -136,7 +136,7 @@ def _open_envelope(envelope: bytes) -> Tuple[bytes, bytes]:
     for head in (1, 2, 3):  # bytes of the manifest's CBOR length: below 24, 256, 65536
         manifest = envelope[len(_ENVELOPE_START) + head : -tail]
         signature = envelope[-SIGNATURE_BYTES:]
-        if envelope == _ENVELOPE_START + cbor2.dumps(manifest) + _SIGNATURE_START + signature:
+        if envelope == _ENVELOPE_START + canonical.encode(manifest) + _SIGNATURE_START + signature:
             return manifest, signature
     raise PackageError("package: the envelope is not a COSE_Sign1 of this kind")
 

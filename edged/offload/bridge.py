@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 # The clip itself was refused: no invocation was used up by it.
 _NOT_TAKEN = frozenset((Status.ORDER, Status.LENGTH, Status.PLACEMENT, Status.CLIP, Status.AGREEMENT, Status.RATE,
                         Status.LOCKED, Status.FULL))
+_LAST_NUMBER = (1 << 64) - 1  # of a session's clips: above all of them
 
 TRANSPORTS: Dict[str, Type[Transport]] = {kind.name: kind for kind in (WindowTransport, MessageTransport)}
 
@@ -151,6 +152,13 @@ class Bridge:
                 return Outcome(records, emission, failed, attempt, self._cost(meter))
         raise EnclaveError("session {} clip {}: refused {} times without a record".format(
             session, number, wire.EVAL_ATTEMPTS_MAX))
+
+    def probe(self, session: int) -> None:
+        """Have the enclave say whether it would take a clip of this session now: one is announced, and given up before
+        any of it is sent. It counts for nothing. Raises EnclaveError: why it would not."""
+        head = self._loaded().model.head
+        self._client.open_clip(session, 0, _LAST_NUMBER, 0, wire.sealed_clip_bytes(0, head.frames, head.joints))
+        self._client.abort_clip(session)
 
     def give_up(self, session: int) -> Progress:
         """End the session's unfinished clip: its records `failed`, which are to be delivered like any other.

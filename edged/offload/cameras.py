@@ -1,12 +1,17 @@
-"""What the bridge remembers of each camera: its session, which of its clips are over, what it claims to be."""
+"""What the bridge remembers of each camera: its session, which of its clips are over, what is to be said of it."""
 
 from collections import OrderedDict
 from typing import NamedTuple, Optional, Set, Tuple
 
 from edged.offload.messages import CameraStatus
 
+# What the bridge claims of a camera: its clips do not open, or none of them is taken. The others it says itself.
+REFUSED, WAITS = "refused", "waits"
+
 # Clips that a camera has sent and that are not answered, at most.
 OUTSTANDING = 2
+# So many may stay without an answer: while a process starts, or a network is loaded.
+CALLS_MAX = 4
 # The answers to the last few may be asked for again.
 _REMEMBERED = 4 * OUTSTANDING
 
@@ -20,41 +25,58 @@ class Tally(NamedTuple):
     postponed: int = 0
 
 
+class Wait(NamedTuple):
+    """The enclave takes no clip. since_s, told_s : monotonic, of the first refusal; from when on the city is told"""
+
+    reason: str
+    since_s: float
+    told_s: float
+
+
 class Camera:
-    """session   : in this epoch, None where it has none      opened : counts them
+    """place     : of its agreement in enclave.agreements
+    session   : in this epoch, None where it has none      opened : counts them
     agreement : index of the one that it is judged under, None while that is not known
     resumed   : so many clips may be over without our knowing: a bridge before this one judged them
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, place: int = 0) -> None:
+        self.name, self.place = name, place
         self.session: Optional[int] = None
         self.agreement: Optional[int] = None
         self.opened = 0
         self.resumed = 0
         self.tally = Tally()
         self.unopened = False  # the last clip did not open: a session with a mistaken key takes none
-        self.postponed = ""  # why its clips have to wait at present, as was last logged
+        self.wait: Optional[Wait] = None  # since the last that was taken, or would have been
+        self.told_to_wait = False  # instead of getting a session
+        self.refusal = ""  # why its clips are refused for good, until one is over
         self.next: Optional[int] = None  # a clip that had to wait, and comes again before a later one is taken
         self.given_up: Optional[Tuple[int, int]] = None  # (clip for which room was made, emission of what went)
         self.unpaid: Set[int] = set()  # clips that are over, but whose records are not in the spool yet
-        self.claimed: Optional[CameraStatus] = None  # as it was last sealed
-        self.claim: Optional[CameraStatus] = None  # to be sealed
+        self.said: Optional[CameraStatus] = None  # by its process
+        self.claimed: Optional[CameraStatus] = None  # as it was last sealed, in this epoch and under this agreement
         self.claim_due_s = 0.0
+        self.unanswered = 0  # calls, since its process said anything
+        self.probe_due_s = 0.0  # when the enclave is to be asked whether it would take a clip
+        self.follow_due_s = 0.0  # when it is to be told again which agreement follows its own
+        self.unreached_s: Optional[float] = None  # since when that could not be told
         self._over: "OrderedDict[int, bool]" = OrderedDict()
 
     def open(self, session: int, agreement: int, resumed: bool = False) -> None:
         """A session whose clips are counted anew, or that the bridge before this one left behind."""
+        if self.agreement not in (None, agreement):
+            self.claimed = None
         self._close()
+        self.told_to_wait = False
         self.session, self.agreement = session, agreement
         self.resumed = OUTSTANDING if resumed else 0
         self.opened += 1
 
     def leave(self) -> None:
-        """The epoch of its session is over."""
+        """The epoch of its session is over: the next one's records have not said yet how the camera is."""
         self._close()
-        # The records of a new epoch have not said yet how the camera is.
-        self.claim, self.claimed = self.claim or self.claimed, None
+        self.claimed = self.wait = None
 
     def _close(self) -> None:
         self.session = self.agreement = None
@@ -73,14 +95,40 @@ class Camera:
         """Of a clip that is over: whether it failed. None of every other."""
         return self._over.get(number)
 
-    def claims(self, said: CameraStatus) -> None:
-        """Something to be sealed, unless it was, and is so still."""
-        self.claim = None if said == self.claimed else said
+    def says(self, said: CameraStatus) -> None:
+        """Its process's own word."""
+        self.said = said
 
-    def claims_state(self, state: str, reason: str = "") -> None:
-        """As ``claims``, of what the bridge knows by itself; how many clips were skipped only the camera knows."""
-        last = self.claim or self.claimed
-        self.claims(CameraStatus(state, reason, 0 if last is None else last.skipped))
+    def waits(self, reason: str, patience_s: float, now_s: float) -> bool:
+        """A clip was not taken, for a reason that may pass: whether it is another one than before."""
+        before = self.wait
+        since_s = now_s if before is None else before.since_s
+        self.wait = Wait(reason, since_s, since_s + patience_s)
+        return before is None or before.reason != reason
+
+    def taken(self) -> None:
+        """A clip was, or would have been."""
+        self.wait = None
+
+    def status(self, now_s: float) -> Optional[CameraStatus]:
+        """How it is, by itself and by what became of its clips; None while nobody knows. Lost before anything else:
+        then there are no pictures to be judged."""
+        last = self.said or self.claimed
+        skipped = 0 if last is None else last.skipped  # only the camera knows how many
+        if self.unanswered > CALLS_MAX:
+            return CameraStatus("lost", "its process does not answer", skipped)
+        if self.said is not None and self.said.state == "lost":
+            return self.said
+        if self.refusal:
+            return CameraStatus(REFUSED, self.refusal, skipped)
+        if self.wait is not None and now_s >= self.wait.told_s:
+            return CameraStatus(WAITS, self.wait.reason, skipped)
+        return self.said or last and CameraStatus("live", "", skipped)
+
+    def claim(self, now_s: float) -> Optional[CameraStatus]:
+        """What is to be sealed; None where that was, and is so still."""
+        status = self.status(now_s)
+        return None if status == self.claimed else status
 
     def count(self, **more: int) -> None:
         self.tally = self.tally._replace(**{name: getattr(self.tally, name) + n for name, n in more.items()})

@@ -25,7 +25,10 @@ class Choices:
         self._fastest = {} if path is None else _read(path, of)
 
     def of(self, product: Tuple[int, ...]) -> Optional[str]:
-        """A kernel's name; None where none was measured. product : the kernels' nine numbers, taps at 6, channels at 4"""
+        """A kernel's name; None where none was measured.
+
+        product : the kernels' nine numbers, taps at 6, channels at 4
+        """
         name = self._fastest.get(_key(product))
         return name if name in cubins.able(product[6], product[4], self._capability) else None
 

@@ -1,8 +1,8 @@
 """The compiled kernels: one file for each architecture, and what it was made of.
 
-``kernels.sm_87.cubin`` lies beside ``kernels.sm_87.json``: {"arch", "source", "cubin", "compiler", "kernels"}, source and
-cubin being SHA-256, and of each kernel its registers, shared memory and spills. What was made of another source than
-the one beside this file is refused: it would compute something else.
+``kernels.sm_87.cubin`` lies beside ``kernels.sm_87.json``: {"arch", "source", "cubin", "compiler", "kernels"}, source
+and cubin being SHA-256, and of each kernel its registers, shared memory and spills. What was made of another source
+than the one beside this file is refused: it would compute something else.
 """
 
 import hashlib

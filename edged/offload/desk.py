@@ -8,8 +8,9 @@ way comes first once there is another.
 """
 
 import logging
+import time
 from collections import Counter, deque
-from typing import Any, Deque, Dict, Iterable, NamedTuple, Optional
+from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional
 
 from edged.bus import Router
 from edged.enclave import wire
@@ -19,17 +20,22 @@ from edged.errors import EnclaveError, PackageError
 from edged.events import emit
 from edged.offload import messages
 from edged.offload.bridge import Outcome
-from edged.offload.cameras import Camera
+from edged.offload.cameras import CALLS_MAX, Camera
 from edged.offload.ledger import Ledger
-from edged.offload.link import Link
+from edged.offload.link import InForce, Link
 from edged.offload.messages import Hello, Offer
 from edged.offload.queue import FairQueue
 from edged.offload.sessions import Granted, Sessions
+from edged.trust import validity
 
 log = logging.getLogger(__name__)
 
-# What the bridge claims of a camera whose clips do not open; the others a camera says itself.
-REFUSED = "refused"
+# Of refusals, until the city is told that the camera waits: a clip comes again within 10 s, a burst of them passes.
+PATIENCE_S, BURST_S = 10.0, 60.0
+PROBE_S = 5.0  # a camera before which nobody walks has no clips that could be refused: then the enclave is asked
+CALL_S = 10.0  # between two questions whether a camera's process is there
+FOLLOW_S = 5.0  # until a camera is told again that another agreement follows its own
+ABSENT_S = 30.0  # a camera that is not even connected for so long does not keep its old agreement in force
 PREPARED_MAX = 2
 RECENT_CLIPS = 32  # whose numbers of persons tell what to prepare for
 
@@ -38,10 +44,11 @@ _PASSING = {
     Status.LOCKED: "locked: no beacon of the city came in time",
     Status.RATE: "rate: the agreement's clips of this hour are used up",
     Status.FULL: "full: the spool does not take the records of earlier clips",
-    Status.AGREEMENT: "agreement: it does not cover this now",
+    Status.AGREEMENT: "agreement: it does not cover this now: its time (by beacons and floors), or the package",
     Status.PLACEMENT: "agreement: it does not permit this placement",
     Status.UNAVAILABLE: "unavailable: the key application or the random source is away",
 }
+_BURSTS = (Status.RATE, Status.FULL)
 
 
 class Totals(NamedTuple):
@@ -54,10 +61,11 @@ class Totals(NamedTuple):
 
 
 class Desk:
-    """names : of the cameras that the configuration has      sessions : as the process before left them"""
+    """places : in enclave.agreements, of the one that each camera of the configuration is judged under, by its name
+    sessions : as the process before left them"""
 
-    def __init__(self, names: Iterable[str], router: Router, sessions: Sessions) -> None:
-        self.cameras = {name.encode("utf-8"): Camera(name) for name in names}
+    def __init__(self, places: Mapping[str, int], router: Router, sessions: Sessions) -> None:
+        self.cameras = {name.encode("utf-8"): Camera(name, place) for name, place in places.items()}
         self.totals = Totals()
         self.ledger = Ledger(self._done)
         self._router = router
@@ -67,6 +75,7 @@ class Desk:
         self._begun: Optional[Offer] = None  # the clip that the enclave may have had when the connection broke
         self._epoch: Optional[bytes] = None
         self._persons: Deque[int] = deque(maxlen=RECENT_CLIPS)
+        self._call_due_s = time.monotonic() + CALL_S
 
     def __len__(self) -> int:
         """Clips that wait."""
@@ -83,7 +92,7 @@ class Desk:
             self._queue.drop(camera.name)
             camera.leave()
             known = granted.get(camera.name)
-            index = None if known is None else link.by_digest.get(known.agreement)
+            index = None if known is None else link.agreement(known.agreement)
             if known is not None and index is not None:
                 camera.open(known.session, index, resumed=True)
             else:
@@ -96,11 +105,29 @@ class Desk:
             if self._router.send(name, messages.pack("reopen", {"reason": reason})):
                 del self._to_reopen[name]
 
+    def invite(self) -> None:
+        """Something is in force that was not: those who were told to wait need not until they ask by themselves."""
+        for name, camera in self.cameras.items():
+            if camera.told_to_wait:
+                self._to_reopen.setdefault(name, "its agreement may be in force")
+
+    def call(self) -> None:
+        """Have each camera's process say that it is there: a claim `live` is not to outlive it."""
+        now_s = time.monotonic()
+        if now_s < self._call_due_s:
+            return
+        self._call_due_s = now_s + CALL_S
+        for name, camera in self.cameras.items():
+            camera.unanswered += 1
+            if camera.unanswered == CALLS_MAX + 1:
+                emit(log, "camera_silent", camera=camera.name)
+            self._router.send(name, messages.pack("here", {}))
+
     def shown(self) -> Dict[str, Dict[str, Any]]:
         """For a status, by camera."""
         return {camera.name: dict(
             camera.tally._asdict(), session=camera.session, waiting=len(self._queue.waiting(camera.name)),
-            state=None if camera.claimed is None else camera.claimed.state, postponed_for=camera.postponed or None)
+            postponed_for=camera.wait.reason if camera.wait else None, **_state(camera))
             for camera in self.cameras.values()}
 
     def _say(self, camera: Camera, kind: str, **fields: Any) -> None:
@@ -112,12 +139,19 @@ class Desk:
     def hello(self, link: Optional[Link], camera: Camera, hello: Hello) -> None:
         self._to_reopen.pop(camera.name.encode("utf-8"), None)
         if link is None:
-            self._say(camera, "wait", reason=messages.AWAY)
+            self._have_wait(camera, messages.AWAY)
             return
-        index = link.agreement(hello.agreement)
+        index, place = link.agreement(hello.agreement), link.place(hello.agreement)
+        if place is None:  # where it was followed, and the files replaced since, the camera finds what followed there
+            self._refuse_session(camera, "no agreement of this digest is in force")
+            return
+        if index is None and place in link.left_out:
+            self._refuse_session(camera, str(link.left_out[place].error))
+            return
         if index is None:
-            self._refuse_session(camera, "no agreement of this digest is in force" if hello.agreement else
-                                 "several agreements are in force: name one")
+            self._refuse_session(camera, "its agreement is not in force: agreement {} is".format(
+                link.current(place).agreement.number))
+            self._direct(camera, link.current(place))
             return
         self._queue.drop(camera.name)
         if camera.session is not None:
@@ -129,11 +163,11 @@ class Desk:
                 raise
             self._refuse_session(camera, str(error))
             return
+        if camera.session not in (None, session.session) and camera.agreement != index:
+            _close_session(link, camera.session)  # what was under way went over with the new one's opening
         camera.open(session.session, index)
-        digests = {index: digest for digest, index in link.by_digest.items()}
-        self._sessions.write(link.epoch, {other.name: Granted(other.session, digests[other.agreement])
-                                          for other in self.cameras.values()
-                                          if other.session is not None and other.agreement is not None})
+        camera.probe_due_s = time.monotonic() + PROBE_S
+        self._remember(link)
         head = link.model.head
         self._say(camera, "session", session=session.session, nonce=session.nonce, epoch=link.epoch,
                   persons=head.persons, frames=head.frames, joints=head.joints)
@@ -146,15 +180,70 @@ class Desk:
             if error.status not in (Status.ORDER, Status.MEMORY):
                 raise
             # Sessions of before this process: the camera's own has an unfinished clip, or there is no room for more.
-            known = {other.session for other in self.cameras.values()}
-            for session in set(range(wire.EVAL_SESSIONS_MAX)) - known:
-                self._give_up(link, session)
-                if error.status == Status.MEMORY:
-                    _close_session(link, session)
-        return link.client.open_session(index, identity, nonce)
+            self.clear(link, error.status == Status.MEMORY)
+        try:
+            return link.client.open_session(index, identity, nonce)
+        except EnclaveError as error:
+            if error.status != Status.MEMORY or camera.session is None:
+                raise
+            _close_session(link, camera.session)  # as many cameras as there are sessions: its events begin anew
+            return link.client.open_session(index, identity, nonce)
+
+    def clear(self, link: Link, close: bool) -> None:
+        """Give up what is unfinished in sessions of before this process, and close them or not."""
+        known = {camera.session for camera in self.cameras.values()}
+        for session in set(range(wire.EVAL_SESSIONS_MAX)) - known:
+            self._give_up(link, session)
+            if close:
+                _close_session(link, session)
+
+    def _remember(self, link: Link) -> None:
+        self._sessions.write(link.epoch, {camera.name: Granted(camera.session, link.digest(camera.agreement))
+                                          for camera in self.cameras.values()
+                                          if camera.session is not None and camera.agreement is not None})
+
+    # From one agreement to the next.
+
+    def stay(self, index: int) -> List[str]:
+        """Names of the cameras that are judged under the agreement of this index."""
+        return [camera.name for camera in self.cameras.values() if camera.agreement == index]
+
+    def move_on(self, link: Link, may: Callable[[InForce], bool]) -> None:
+        """Tell cameras whose agreement another follows to go over to that, where it may be used, until they do.
+
+        One that is not there for a while holds up nobody: when it is back, its hello is the first thing it says.
+        """
+        now_s = time.monotonic()
+        for camera in self.cameras.values():
+            if camera.session is None or camera.agreement is None or now_s < camera.follow_due_s:
+                continue
+            place = next(one.place for one in link.in_force if one.index == camera.agreement)
+            if link.current(place).index == camera.agreement or not may(link.current(place)):
+                continue
+            camera.follow_due_s = now_s + FOLLOW_S
+            if self._direct(camera, link.current(place)):
+                camera.unreached_s = None
+                continue
+            camera.unreached_s = camera.unreached_s or now_s
+            if now_s - camera.unreached_s > ABSENT_S:
+                camera.unreached_s = None
+                self._queue.drop(camera.name)
+                self._give_up(link, camera.session)
+                _close_session(link, camera.session)
+                camera.leave()
+                self._remember(link)
+
+    def _direct(self, camera: Camera, to: InForce) -> bool:
+        return self._router.send(camera.name.encode("utf-8"),
+                                 messages.pack("follow", {"agreement": to.agreement.digest}))
 
     def _refuse_session(self, camera: Camera, reason: str) -> None:
-        emit(log, "session_refused", camera=camera.name, reason=reason)
+        if camera.waits(reason, PATIENCE_S, time.monotonic()):
+            emit(log, "session_refused", camera=camera.name, reason=reason)
+        self._have_wait(camera, reason)
+
+    def _have_wait(self, camera: Camera, reason: str) -> None:
+        camera.told_to_wait = True
         self._say(camera, "wait", reason=reason)
 
     def _give_up(self, link: Link, session: int) -> Optional[int]:
@@ -182,7 +271,8 @@ class Desk:
             return
         failed, expected, camera.next = camera.verdict(offer.number), camera.next, None
         if expected is not None and offer.number > expected:
-            self._say(camera, "refused", number=offer.number, reason=camera.postponed, reopen=False, retry=True)
+            reason = camera.wait.reason if camera.wait else "an earlier clip comes first"
+            self._say(camera, "refused", number=offer.number, reason=reason, reopen=False, retry=True)
         elif failed is not None:
             self._say(camera, "done", number=offer.number, failed=failed)
         elif offer.number in camera.unpaid or offer in self._queue.waiting(camera.name):
@@ -220,7 +310,8 @@ class Desk:
                        if wire.sealed_clip_bytes(persons, head.frames, head.joints) == len(offer.sealed))
         self._persons.append(persons)
         self._count(clips=1, failed=int(outcome.failed), bytes=outcome.cost.bytes, seconds=outcome.cost.wall_s)
-        camera.postponed, camera.unopened, camera.resumed = "", False, 0
+        camera.taken()
+        camera.unopened, camera.resumed = False, 0
         self.ledger.owe(camera, offer.number, outcome.failed, outcome.emission)
         self.ledger.keep(Emitted(0, outcome.records, outcome.emission))
         emit(log, "clip_failed" if outcome.failed else "clip_evaluated", camera=camera.name, session=offer.session,
@@ -229,12 +320,12 @@ class Desk:
     def _not_taken(self, link: Link, camera: Camera, offer: Offer, error: EnclaveError, again: bool) -> None:
         """The enclave refused the clip itself. again : it had it before, when the connection broke."""
         if error.status in _PASSING:
-            self._postpone(camera, offer, _PASSING[Status(error.status)])
+            self._postpone(link, camera, offer, error)
         elif error.status == Status.ORDER:
             # The session has an unfinished clip: one that its camera dropped, or this one, tried too often.
             emission = self._give_up(link, offer.session)
             if emission is None:
-                self._postpone(camera, offer, str(error))
+                self._postpone(link, camera, offer, error)
             else:
                 camera.given_up = offer.number, emission
                 self._queue.put_back(camera.name, offer)
@@ -250,11 +341,45 @@ class Desk:
         else:
             self._refuse(camera, offer, str(error))
 
-    def _postpone(self, camera: Camera, offer: Offer, reason: str) -> None:
-        camera.count(postponed=1)
-        if reason != camera.postponed:
-            camera.postponed = reason
+    def probe(self, link: Link) -> bool:
+        """Ask the enclave whether it would take a clip of a camera of which none came lately; False where none is due.
+
+        What keeps clips back - no beacons, an agreement that ended, a package that it does not cover - is known so
+        before somebody falls.
+        """
+        now_s = time.monotonic()
+        for camera in self.cameras.values():
+            if camera.session is None or now_s < camera.probe_due_s:
+                continue
+            camera.probe_due_s = now_s + PROBE_S
+            try:
+                link.bridge.probe(camera.session)
+            except EnclaveError as error:
+                if error.status is None:
+                    raise
+                if error.status in _PASSING:
+                    self._not_now(link, camera, error)
+            else:
+                camera.taken()
+            return True
+        return False
+
+    def _not_now(self, link: Link, camera: Camera, error: EnclaveError) -> str:
+        """No clip of the camera is taken at present; the reason."""
+        now_s, patience_s = time.monotonic(), BURST_S if error.status in _BURSTS else PATIENCE_S
+        reason = str(error) if error.status not in _PASSING else _PASSING[Status(error.status)]
+        judged = next((one.agreement for one in link.in_force if one.index == camera.agreement), None)
+        if error.status == Status.AGREEMENT and judged is not None:
+            left = validity.left(judged, time.time())  # by this clock: the enclave does not say why
+            reason = validity.words(judged.number, judged.until_s, left.seconds) if left.ended else reason
+        camera.probe_due_s = now_s + PROBE_S
+        if camera.waits(reason, patience_s, now_s):
             emit(log, "clips_postponed", camera=camera.name, reason=reason)
+        return reason
+
+    def _postpone(self, link: Link, camera: Camera, offer: Offer, error: EnclaveError) -> None:
+        camera.count(postponed=1)
+        reason = self._not_now(link, camera, error)
         self._say(camera, "refused", number=offer.number, reason=reason, reopen=False, retry=True)
         # The other outstanding clip, too, or it would overtake this one: the enclave takes rising numbers only.
         behind = self._queue.drop(camera.name)
@@ -264,16 +389,14 @@ class Desk:
 
     def _refuse(self, camera: Camera, offer: Offer, reason: str) -> None:
         camera.count(refused=1)
-        camera.claims_state(REFUSED, reason)  # nothing of it is judged: the city has to know
+        camera.refusal = reason  # nothing of it is judged: the city has to know
         emit(log, "clip_refused", camera=camera.name, number=offer.number, reason=reason)
         self._say(camera, "refused", number=offer.number, reason=reason, reopen=False, retry=False)
 
     def _done(self, camera: Camera, number: int, failed: bool) -> None:
         camera.over(number, failed)
         camera.count(done=1, failed=int(failed))
-        said = camera.claim or camera.claimed
-        if said is not None and said.state == REFUSED:
-            camera.claims_state("live")
+        camera.refusal = ""
         self._say(camera, "done", number=number, failed=failed)
 
     def prepare(self, link: Link) -> bool:
@@ -293,6 +416,11 @@ class Desk:
 
     def _count(self, **more: Any) -> None:
         self.totals = self.totals._replace(**{name: getattr(self.totals, name) + n for name, n in more.items()})
+
+
+def _state(camera: Camera) -> Dict[str, Optional[str]]:
+    status = camera.status(time.monotonic())
+    return {"state": status and status.state, "reason": status and (status.reason or None)}
 
 
 def _close_session(link: Link, session: int) -> None:

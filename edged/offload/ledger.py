@@ -46,6 +46,10 @@ class Ledger:
         """The spool failed, and may be tried again now."""
         return self.failing and self._retry.due
 
+    def has_stored(self, emission: int) -> bool:
+        """Whether all records up to this one are in the spool."""
+        return self.keeper is not None and emission <= self.keeper.stored
+
     def owe(self, camera: Camera, number: int, failed: bool, emission: int) -> None:
         """`done` of this clip, once all records up to this one are stored."""
         camera.unpaid.add(number)

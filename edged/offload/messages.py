@@ -6,18 +6,22 @@
                                                             -> done {number, failed}
                                                                | refused {number, reason, reopen, retry}
                   status  {state: live | lost, reason, skipped}   -> nothing: it is sealed as a claim of the node
+                  here    {}: its answer to that word       -> nothing
     outbox        beacon  {} + struct edged_beacon          -> nothing: its heartbeat goes to the spool
     edgectl       exercise {rule | label [, agreement]}     -> ok {records} | refused {reason}
+                  reload  {}: read the agreements again     -> ok {} | missing {reason}: keys | refused {reason}
+                  keys    {}: there may be more of them     -> ok {}: what is left out is tried again now
                   status  {}                                -> status {...} | refused {reason}
     to a camera   reopen  {reason}: say hello again, then seal and send again whatever has no `done`
+                  here    {}: say so; one that says nothing any more is lost
+                  follow  {agreement}: once what was sent is answered, say hello under the agreement of this digest
 
 A message is two or three frames: its type in ASCII, a canonical CBOR map of exactly these fields, and the blob.
 """
 
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-import cbor2
-
+from edged import canonical
 from edged.enclave import wire
 from edged.errors import EnclaveError, PackageError
 
@@ -30,7 +34,7 @@ _REASON_BYTES_MAX = 200  # it is sealed in a claim of at most 384
 
 
 class Hello(NamedTuple):
-    """nonce : 32 bytes      agreement : digest, or b"" where there is but one"""
+    """nonce : 32 bytes      agreement : digest of the one that the camera's key is of"""
 
     nonce: bytes
     agreement: bytes
@@ -53,6 +57,10 @@ class CameraStatus(NamedTuple):
     skipped: int
 
 
+class Here(NamedTuple):
+    pass
+
+
 class Beacon(NamedTuple):
     """raw : struct edged_beacon, its form checked"""
 
@@ -72,7 +80,18 @@ class StatusRequest(NamedTuple):
     pass
 
 
-Request = Union[Hello, Offer, CameraStatus, Beacon, ExerciseRequest, StatusRequest]
+class KeysCame(NamedTuple):
+    pass
+
+
+class ReloadRequest(NamedTuple):
+    """agreement : as above: whether that one waits for anything is asked, and not of the others"""
+
+    agreement: Optional[int]
+
+
+Request = Union[Hello, Offer, CameraStatus, Here, Beacon, ExerciseRequest, StatusRequest, KeysCame,
+                ReloadRequest]
 
 
 def camera_id(name: str) -> bytes:
@@ -81,7 +100,7 @@ def camera_id(name: str) -> bytes:
 
 
 def pack(kind: str, body: Dict[str, Any], blob: Optional[bytes] = None) -> List[bytes]:
-    frames = [kind.encode("ascii"), cbor2.dumps(body, canonical=True)]
+    frames = [kind.encode("ascii"), canonical.encode(body)]
     return frames if blob is None else frames + [blob]
 
 
@@ -93,11 +112,10 @@ def unpack(frames: Sequence[bytes]) -> Tuple[str, Dict[str, Any], Optional[bytes
         raise PackageError("a map of {} bytes".format(len(frames[1])))
     try:
         kind = frames[0].decode("ascii")
-        body = cbor2.loads(frames[1])
-        again = cbor2.dumps(body, canonical=True)
-    except Exception as error:  # cbor2's own errors differ between its releases
-        raise PackageError("not a message: {}".format(type(error).__name__)) from error
-    if type(body) is not dict or again != frames[1]:
+    except UnicodeDecodeError:
+        raise PackageError("{!r}: no type in ASCII".format(bytes(frames[0][:20]))) from None
+    body = canonical.decode(frames[1], "message")
+    if type(body) is not dict:
         raise PackageError("{!r}: not a canonical map".format(kind[:20]))
     return kind, body, frames[2] if len(frames) == 3 else None
 
@@ -107,7 +125,7 @@ def from_camera(name: str, frames: Sequence[bytes]) -> Request:
     kind, body, blob = unpack(frames)
     if kind == "hello":
         _require(kind, body, blob, {"camera": _octets(CAMERA_ID_BYTES), "nonce": _octets(32),
-                                    "agreement": _octets(0, 32)})
+                                    "agreement": _octets(32)})
         if body["camera"] != camera_id(name):
             raise PackageError("hello: in the name of another camera")
         return Hello(body["nonce"], body["agreement"])
@@ -120,6 +138,9 @@ def from_camera(name: str, frames: Sequence[bytes]) -> Request:
                                     "skipped": _uint(64)})
         reason = body["reason"].encode("utf-8")[:_REASON_BYTES_MAX].decode("utf-8", "ignore")
         return CameraStatus(body["state"], reason, body["skipped"])
+    if kind == "here":
+        _require(kind, body, blob, {})
+        return Here()
     raise PackageError("{!r}: nothing that a camera says".format(kind[:20]))
 
 
@@ -139,14 +160,19 @@ def from_outbox(frames: Sequence[bytes]) -> Request:
 def from_edgectl(frames: Sequence[bytes]) -> Request:
     """Raises PackageError."""
     kind, body, blob = unpack(frames)
+    fields: Dict[str, _Check] = {"agreement": _uint(32)} if "agreement" in body else {}
     if kind == "status":
         _require(kind, body, blob, {})
         return StatusRequest()
+    if kind == "keys":
+        _require(kind, body, blob, {})
+        return KeysCame()
+    if kind == "reload":
+        _require(kind, body, blob, fields)
+        return ReloadRequest(body.get("agreement"))
     if kind != "exercise":
         raise PackageError("{!r}: nothing that edgectl says".format(kind[:20]))
-    fields: Dict[str, _Check] = {"label": _is_text} if "label" in body else {"rule": _uint(32)}
-    if "agreement" in body:
-        fields["agreement"] = _uint(32)
+    fields.update({"label": _is_text} if "label" in body else {"rule": _uint(32)})
     _require(kind, body, blob, fields)
     return ExerciseRequest(body.get("rule"), body.get("label"), body.get("agreement"))
 
@@ -158,14 +184,15 @@ def _require(kind: str, body: Dict[str, Any], blob: Optional[bytes], fields: Dic
              with_blob: bool = False) -> None:
     if set(body) != set(fields) or (blob is not None) != with_blob:
         raise PackageError("{}: of fields {}{}".format(
-            kind, ", ".join(sorted(str(name)[:20] for name in body)) or "none", "" if blob is None else " and a blob"))
+            kind, ", ".join(sorted(canonical.one_line(name)[:20] for name in body)) or "none",
+            "" if blob is None else " and a blob"))
     for name, holds in fields.items():
         if not holds(body[name]):
             raise PackageError("{}: {} is out of its range".format(kind, name))
 
 
-def _octets(*sizes: int) -> _Check:
-    return lambda value: type(value) is bytes and len(value) in sizes
+def _octets(size: int) -> _Check:
+    return lambda value: type(value) is bytes and len(value) == size
 
 
 def _uint(bits: int) -> _Check:

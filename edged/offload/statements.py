@@ -2,10 +2,12 @@
 
 A claim is the node's own word, and says so; it is CBOR:
 
-    camera    {camera, state: live | lost | refused, reason, skipped: clips unjudged since its process started, time}
+    camera    {camera, state: live | lost | refused | waits, reason, skipped: clips unjudged since its process
+              started, time}
     evicted   {rcpt, time, evicted: [[epoch, first seq, last seq], ...], more: records beyond those}
 
-Times are Unix seconds.
+Times are Unix seconds. live: pictures come, and nothing is known that keeps clips back. lost: no pictures. refused: its
+clips do not open. waits: the enclave takes none, for the reason named (desk.py).
 """
 
 import logging
@@ -17,12 +19,13 @@ import cbor2
 from edged.alerts.record import split_record
 from edged.alerts.spool import Spool
 from edged.enclave import wire
+from edged.enclave.client import Emitted
 from edged.enclave.wire import RecordKind
 from edged.errors import EnclaveError, SpoolError
 from edged.events import emit
 from edged.offload.cameras import Camera
 from edged.offload.ledger import Ledger
-from edged.offload.link import Link, is_passing
+from edged.offload.link import InForce, Link, is_passing
 from edged.offload.messages import Beacon, ExerciseRequest
 
 log = logging.getLogger(__name__)
@@ -34,12 +37,21 @@ ANNOUNCE_MAX_S = 3600.0
 # Named in one announcement: [epoch, first, last] is at most 1 + 17 + 9 + 9 bytes, the rest of the claim less than 96.
 _RANGES_MAX = (wire.EDGED_CLAIM_MAX - 96) // 36
 
+_REFUSED_MAX = wire.EVAL_AGREEMENTS_MAX * wire.EDGED_RECIPIENTS_MAX
+
 
 class Drill(NamedTuple):
     """What came of an exercise: its records (epoch, recipient, seq), or why there are none to count on."""
 
     records: Tuple[Dict[str, Any], ...]
     refused: Optional[str]
+
+
+class _Refused(NamedTuple):
+    """Of a recipient's beacons, why the last one was, and how many were answered since."""
+
+    reason: str
+    answered: int = 0
 
 
 class Statements:
@@ -49,35 +61,55 @@ class Statements:
         self._ledger = ledger
         self._spool = spool
         self._config = config
+        self._refused: Dict[bytes, _Refused] = {}  # by recipient, the oldest first
         self._evict_due_s = 0.0
         self._announce_due_s, self._announce_s = 0.0, EVICT_S
 
-    def answer(self, link: Link, beacon: Beacon) -> None:
-        """A beacon's heartbeat."""
+    def answer(self, link: Link, beacon: Beacon) -> Optional[Emitted]:
+        """A beacon's heartbeat; None where it is refused."""
         try:
             emitted = link.client.beacon(beacon.raw, self._config)
         except EnclaveError as error:
             if error.status is None:
                 raise
-            emit(log, "beacon_refused", recipient=beacon.rcpt, reason=str(error))
-            return
+            self._tell_refused(beacon.rcpt, str(error))
+            return None
+        told = self._refused.get(beacon.rcpt)
+        if told is not None:
+            # He sends one under each agreement: that others are answered does not end the refusal of one.
+            told = self._refused[beacon.rcpt] = told._replace(answered=told.answered + 1)
+            if told.answered > wire.EVAL_AGREEMENTS_MAX:
+                del self._refused[beacon.rcpt]
         self._ledger.keep(emitted)
+        return emitted
+
+    def _tell_refused(self, rcpt: bytes, reason: str) -> None:
+        """Once, until the reason is another one or his beacons were answered: he sends them for as long as he lives."""
+        told = self._refused.pop(rcpt, None)
+        self._refused[rcpt] = _Refused(reason)
+        if told is None or told.reason != reason:
+            emit(log, "beacon_refused", recipient=rcpt, reason=reason)
+        if len(self._refused) > _REFUSED_MAX:
+            del self._refused[next(iter(self._refused))]
 
     def claim_of(self, link: Link, cameras: Iterable[Camera]) -> bool:
         """Seal one camera's word about itself; False where none is due."""
         now_s = time.monotonic()
         for camera in cameras:
-            if camera.claim is None or now_s < camera.claim_due_s:
+            said = camera.claim(now_s)
+            if said is None or now_s < camera.claim_due_s:
                 continue
-            agreement = link.agreement(b"") if camera.agreement is None else camera.agreement
+            agreement = camera.agreement
             if agreement is None:
-                continue  # whose business the camera is, its hello will say
+                if camera.place in link.left_out:
+                    continue  # nothing can be sealed for those whose business it is
+                # The one that follows is read once the city has adopted it; the one before, for as long as it lasts.
+                agreement = (link.former(camera.place) or link.current(camera.place)).index
             camera.claim_due_s = now_s + CLAIM_S
-            said = camera.claim
             if self._seal(link, agreement, RecordKind.CAMERA, {"camera": camera.name, "state": said.state,
                                                                "reason": said.reason, "skipped": said.skipped,
                                                                "time": int(time.time())}):
-                camera.claimed, camera.claim = said, None
+                camera.claimed = said
             return True
         return False
 
@@ -89,17 +121,20 @@ class Statements:
         self._evict_due_s = now_s + EVICT_S
         try:
             evicted = self._spool.evict()
-            if evicted is None:
+            # Whom an agreement that is left out names hears of it once he can read: it stays until then.
+            due = {} if evicted is None else {rcpt: ranges for rcpt, ranges in evicted.records.items()
+                                              if _readers(link, rcpt) or not link.is_awaited(rcpt)}
+            if evicted is None or not due:
                 self._announce_s = EVICT_S
                 return False
             if now_s < self._announce_due_s:
                 return False
             self._announce_due_s = now_s + self._announce_s
             self._announce_s = min(2 * self._announce_s, ANNOUNCE_MAX_S)
-            if all([self._announce(link, rcpt, ranges) for rcpt, ranges in evicted.records.items()]):
-                self._spool.announced(evicted)
-                for rcpt, ranges in evicted.records.items():
-                    emit(log, "records_evicted", recipient=rcpt, records=_records(ranges))
+            told = {rcpt: ranges for rcpt, ranges in due.items() if self._announce(link, rcpt, ranges)}
+            self._spool.announced(evicted._replace(records=told))
+            for rcpt, ranges in told.items():
+                emit(log, "records_evicted", recipient=rcpt, records=_records(ranges))
         except SpoolError as error:
             self._ledger.spool_failed(error)
         return True
@@ -107,14 +142,15 @@ class Statements:
     def exercise(self, link: Link, asked: ExerciseRequest) -> Drill:
         """An alert of status Exercise, of the agreement at this place of the configuration, or of each."""
         records: List[bytes] = []
-        reason = "no agreement has this rule"
-        for number, (paper, index) in enumerate(zip(link.papers.agreements, link.indices)):
-            labels = [rule.label for rule in paper.agreement.rules]
+        left = link.left_out.get(asked.agreement) if asked.agreement is not None else None
+        reason = "no agreement has this rule" if left is None else str(left.error)
+        for one in link.in_force:
+            labels = [rule.label for rule in one.agreement.rules]
             rule = asked.rule if asked.label is None else labels.index(asked.label) if asked.label in labels else None
-            if asked.agreement not in (None, number) or rule is None or rule >= len(labels):
+            if asked.agreement not in (None, one.place) or rule is None or rule >= len(labels):
                 continue
             try:
-                emitted = link.client.exercise(index, rule)
+                emitted = link.client.exercise(one.index, rule)
             except EnclaveError as error:
                 if error.status is None:
                     raise
@@ -133,12 +169,13 @@ class Statements:
 
     def _announce(self, link: Link, rcpt: bytes, ranges: Sequence[Tuple[bytes, int, int]]) -> bool:
         """True where it is done, or nobody is left to be told."""
-        for paper, index in zip(link.papers.agreements, link.indices):
-            if all(one.rcpt != rcpt for one in paper.agreement.recipients):
-                continue
+        readers = _readers(link, rcpt)
+        for one in readers:
+            if any(other.place == one.place for other in readers[:readers.index(one)]):
+                continue  # he reads under the one before it, for sure
             body = {"rcpt": rcpt, "time": int(time.time()), "more": _records(ranges[_RANGES_MAX:]),
-                    "evicted": [list(one) for one in ranges[:_RANGES_MAX]]}
-            if not self._seal(link, index, RecordKind.EVICTED, body):
+                    "evicted": [list(part) for part in ranges[:_RANGES_MAX]]}
+            if not self._seal(link, one.index, RecordKind.EVICTED, body):
                 return False
         return True
 
@@ -152,6 +189,11 @@ class Statements:
             return False
         self._ledger.keep(emitted)
         return True
+
+
+def _readers(link: Link, rcpt: bytes) -> List[InForce]:
+    """The agreements in force that name this recipient."""
+    return [one for one in link.in_force if any(to.rcpt == rcpt for to in one.agreement.recipients)]
 
 
 def _records(ranges: Sequence[Tuple[bytes, int, int]]) -> int:

@@ -1,7 +1,7 @@
 """How bulk data of one model crosses the boundary: in messages of 4096 bytes, or through a window.
 
 Both offer the same five moves to bridge.py. What crosses in messages is counted by
-client.Connection; what crosses through the window is counted here (once, though both sides see it).
+connection.Connection; what crosses through the window is counted here (once, though both sides see it).
 """
 
 from abc import ABC, abstractmethod

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn import functional
 
 HEAT, PAF = 19, 38
-MULTIPLE = 16  # of both sides
 MEAN, SCALE = 127.5, 1 / 127.5
 
 

@@ -13,14 +13,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
-import cbor2
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from edged import canonical
+from edged.canonical import Fields
 from edged.enclave import wire
 from edged.errors import PackageError, VerificationFailed
-from edged.trust import canonical
-from edged.trust.canonical import Fields
 
 VERSION = 1
 BODY_STEP = 512
@@ -94,7 +93,7 @@ class Agreement:
 
     def encode(self) -> bytes:
         """The payload. Nothing is checked: what a party may not sign, a test may."""
-        return cbor2.dumps({
+        return canonical.encode({
             "v": VERSION,
             "mo": self.mo,
             "qdo": self.qdo,
@@ -111,11 +110,15 @@ class Agreement:
             "recipients": [[one.rcpt, one.alert_key, one.sees, list(one.rules)] for one in self.recipients],
             "score_bits": self.score_bits,
             "clips_per_hour": self.clips_per_hour,
-        }, canonical=True)
+        })
 
     @property
     def digest(self) -> bytes:
         return hashlib.sha256(self.encode()).digest()
+
+    def may_follow(self, before: "Agreement") -> bool:
+        """Whether the enclave takes it as the one that follows: the same two owners, a higher number."""
+        return (self.mo, self.qdo) == (before.mo, before.qdo) and self.number > before.number
 
 
 def body_for(labels: int, rules: int) -> int:
@@ -238,12 +241,12 @@ def _recipient(row: Any, rules: int) -> Recipient:
 
 
 def _signed_bytes(payload: bytes) -> bytes:
-    return cbor2.dumps(["Signature", b"", _PROTECTED, _CONTEXT, payload], canonical=True)
+    return canonical.encode(["Signature", b"", _PROTECTED, _CONTEXT, payload])
 
 
 def join(payload: bytes, signatures: Sequence[bytes]) -> bytes:
     """The envelope: with both signatures the agreement, with one what the other party has still to sign."""
-    return (_START + cbor2.dumps(payload) + bytes([_LIST + len(signatures)])
+    return (_START + canonical.encode(payload) + bytes([_LIST + len(signatures)])
             + b"".join(_SIGNATURE + signature for signature in signatures))
 
 
@@ -255,8 +258,8 @@ def split(signed: bytes, count: int) -> Tuple[bytes, Tuple[bytes, ...]]:
     one = len(_SIGNATURE) + _SIGNATURE_BYTES
     end = len(signed) - count * one
     try:
-        payload = cbor2.loads(signed[len(_START):end - 1])
-    except Exception as error:  # cbor2's own errors differ between its releases
+        payload = canonical.decode(signed[len(_START):end - 1], "its payload")
+    except PackageError as error:
         raise PackageError("agreement of {} bytes: not a COSE_Sign of two signatures: {}".format(
             len(signed), error)) from error
     signatures = tuple(signed[end + place * one + len(_SIGNATURE):end + (place + 1) * one] for place in range(count))

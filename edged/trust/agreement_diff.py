@@ -75,6 +75,13 @@ def diff(old: Agreement, new: Agreement) -> Tuple[Change, ...]:
     return tuple(_changes(old, new))
 
 
+def rotated(old: Agreement, new: Agreement) -> Tuple[str, ...]:
+    """Which keys of the city are others: the data key, and those of the recipients that stand in both, by name."""
+    was, now = ({one.rcpt: one.alert_key for one in agreement.recipients} for agreement in (old, new))
+    return (("data key",) if old.data_key != new.data_key else ()) + tuple(
+        "alert key of {}".format(rcpt.hex()) for rcpt in was if rcpt in now and was[rcpt] != now[rcpt])
+
+
 def _changes(old: Agreement, new: Agreement) -> Iterator[Change]:
     yield from _fields(_FIELDS, "", old, new)
     had, has = text.placements(old), text.placements(new)

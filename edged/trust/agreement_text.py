@@ -12,15 +12,15 @@ import calendar
 import json
 import re
 import time
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from edged import strict
+from edged.canonical import UINT32
 from edged.enclave import wire
 from edged.errors import PackageError
 from edged.trust.agreement import (
     BODY_STEP, CLIPS_PER_HOUR_MAX, DAY_S, LIMIT_MAX_S, MODEL_ID_MAX, SCORE_BITS_MAX, THRESHOLD_ONE,
     VERSION, Agreement, ModelTerms, Recipient, Rule, read_payload)
-from edged.trust.canonical import UINT32
 
 SIZE_MAX = 1 << 16
 DECIMALS = 5
@@ -108,8 +108,8 @@ def read(path: str, text: bytes) -> Agreement:
         raise root.error(None, str(error)) from error
 
 
-def moment(seconds: int) -> str:
-    return time.strftime(_TIME, time.gmtime(seconds))
+def moment(unix_s: int) -> str:
+    return time.strftime(_TIME, time.gmtime(unix_s))
 
 
 def threshold(q16: int) -> str:
@@ -139,17 +139,25 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def seconds(text: str) -> Optional[int]:
+    """Unix seconds of what ``moment`` writes; None: it is none of these times."""
+    if not re.fullmatch(_TIME_FORM, text):
+        return None
+    try:
+        found = calendar.timegm(time.strptime(text, _TIME))
+    except ValueError:
+        return None
+    # 23:59:60 is a time to Python, and another text
+    return found if 0 <= found <= UINT32 and moment(found) == text else None
+
+
 def _time(root: strict.Table, key: str) -> int:
     meaning = "a time in UTC, as 2026-01-31T00:00:00Z"
     text = root.text(key, pattern=_TIME_FORM, meaning=meaning)
-    try:
-        seconds = calendar.timegm(time.strptime(text, _TIME))
-    except ValueError:
-        raise root.error(key, "{}: {}".format(text, meaning)) from None
-    # 23:59:60 is a time to Python, and another text
-    if not 0 <= seconds <= UINT32 or moment(seconds) != text:
+    found = seconds(text)
+    if found is None:
         raise root.error(key, "{}: {}, from {} to {}".format(text, meaning, moment(0), moment(UINT32)))
-    return seconds
+    return found
 
 
 def _placements(root: strict.Table) -> int:

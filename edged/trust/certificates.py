@@ -1,6 +1,7 @@
 """The certification authority of one city, in a folder: who may call itself one of its boards.
 
     root.pem, hardware.pem, emulated.pem      certificates: what verifiers get
+    hardware.crl, emulated.crl                revocation lists, likewise; each is good for a week (chain.CRL_DAYS)
     root.key, hardware.key, emulated.key      their keys, and boards.key, which seals the station secrets in the index;
     boards.key                                each under the passphrase (trust/sealed.py). The root's signs nothing
                                               more: it may be kept elsewhere
@@ -23,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edged import strict
 from edged.command import read_file
-from edged.errors import KeyRefused, PackageError, UsageError, VerificationFailed
-from edged.placing import SHARED, Placing
+from edged.errors import KeyRefused, UsageError, VerificationFailed
+from edged.placing import SHARED, Placing, new_folder
 from edged.trust import boards, chain, request, sealed
 from edged.trust.boards import Board, Issued
 from edged.trust.chain import CLASSES, EMULATED, HARDWARE
@@ -60,7 +61,10 @@ class Authority:
     cost: int = sealed.COST
 
     def create(self, city: str, passphrase: bytes, now_s: int) -> None:
-        """Draw all keys into a folder that is new or empty. Raises UsageError, KeyRefused, OSError."""
+        """Draw all keys into a folder that is new or empty; whenever this is killed, the folder is whole or still so.
+
+        Raises UsageError, KeyRefused, OSError.
+        """
         if not re.fullmatch(CITY, city):
             raise UsageError("--city {}: 1 to 32 letters, digits, points, spaces and -".format(city))
         if os.path.isdir(self.folder) and os.listdir(self.folder):
@@ -70,13 +74,20 @@ class Authority:
         certificates = {class_: chain.make_issuing(root, keys[ROOT], keys[class_].public_key(), city, class_, now_s)
                         for class_ in CLASSES}
         certificates[ROOT] = root
-        placing = Placing()
-        for name, key in keys.items():
-            placing.add(self._path(name + ".key"), self._sealed(name, _private(key), passphrase))
-            placing.add(self._path(name + ".pem"), chain.pem([certificates[name]]), SHARED)
-        placing.add(self._path(SECRETS + ".key"), self._sealed(SECRETS, os.urandom(_SECRETS_KEY), passphrase))
-        placing.commit()
-        boards.create(self._path(INDEX))
+        with new_folder(self.folder) as folder:
+            placing = Placing()
+            for name, key in keys.items():
+                placing.add(os.path.join(folder, name + ".key"), self._sealed(name, _private(key), passphrase))
+                placing.add(os.path.join(folder, name + ".pem"), chain.pem([certificates[name]]), SHARED)
+            placing.add(os.path.join(folder, SECRETS + ".key"),
+                        self._sealed(SECRETS, os.urandom(_SECRETS_KEY), passphrase))
+            index = os.path.join(folder, INDEX)
+            boards.create(index)
+            with boards.changing(index) as lists:
+                for class_ in CLASSES:  # who verifies takes nobody without one, so the first are there from the start
+                    made = chain.make_crl(certificates[class_], keys[class_], {}, lists.next_list(class_), now_s)
+                    placing.add(os.path.join(folder, list_name(class_)), chain.pem([made]), SHARED)
+            placing.commit()
 
     def certificate(self, name: str) -> x509.Certificate:
         """The root's, or an issuing CA's. Raises MissingInput, KeyRefused, PackageError."""
@@ -219,17 +230,14 @@ class Authority:
         return key
 
 
+def list_name(class_: str) -> str:
+    """Of the file with this class's newest revocation list, in an authority's folder."""
+    return class_ + ".crl"
+
+
 def read_certificates(path: str) -> List[x509.Certificate]:
     """Of a PEM file. Raises MissingInput, KeyRefused, PackageError."""
     return chain.read_pem(read_file(path), path)
-
-
-def read_chain(path: str) -> Tuple[bytes, bytes]:
-    """A device's certificate and its issuing CA's in DER, as ``enrol`` gave them in PEM. Raises likewise."""
-    found = [chain.der(one) for one in read_certificates(path)]
-    if len(found) != 2:
-        raise PackageError("{}: {} certificates, not two: the device's and its issuing CA's".format(path, len(found)))
-    return found[0], found[1]
 
 
 def _private(key: ec.EllipticCurvePrivateKey) -> bytes:

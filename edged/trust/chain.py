@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
 
+from edged import canonical
 from edged.errors import EdgedError, PackageError, VerificationFailed
-from edged.trust import canonical
 from edged.trust.request import UEID_BYTES, check_rsa
 
 HARDWARE, EMULATED = "hardware", "emulated"
@@ -311,25 +311,53 @@ def _check_time(found: x509.Certificate, what: str, now_s: int) -> None:
 
 def _check_not_revoked(leaf: x509.Certificate, issuing: x509.Certificate, class_: str,
                        crls: Sequence[x509.CertificateRevocationList], now_s: int) -> None:
-    what = "revocation list of the {} class".format(class_)
+    what = _list_of(class_)
+    when_s = revoked_s(leaf.serial_number, issuing, class_, crls)
+    if when_s is not None:
+        raise VerificationFailed("device certificate: was revoked on {}".format(day(when_s)))
     with _reading(what):
         own = [crl for crl in crls if crl.issuer == issuing.subject]
-        fresh = False
-        for crl in own:
+        fresh = any(seconds(crl, "last_update") <= now_s < seconds(crl, "next_update") for crl in own)
+    if not fresh:
+        raise VerificationFailed("{} {}: take the city's newest (`edged-city ca crl`)".format(
+            what, "is stale or not yet valid" if own else "is missing"))
+
+
+def revoked_s(serial: int, issuing: x509.Certificate, class_: str,
+              crls: Sequence[x509.CertificateRevocationList]) -> Optional[int]:
+    """When the certificate of this number was revoked, by lists fresh or old: those tell it as well.
+
+    issuing : of a chain that was checked. Raises PackageError (form), VerificationFailed (a list that is not its own).
+    """
+    what = _list_of(class_)
+    with _reading(what):
+        for crl in crls:
+            if crl.issuer != issuing.subject:
+                continue
             _check_signature(crl, issuing, what)
             extra = {entry.oid for entry in crl.extensions} - {
                 ExtensionOID.CRL_NUMBER, ExtensionOID.AUTHORITY_KEY_IDENTIFIER}
             if extra:
                 raise VerificationFailed("{}: unknown extensions: {}".format(
                     what, ", ".join(sorted(oid.dotted_string for oid in extra))))
-            entry = crl.get_revoked_certificate_by_serial_number(leaf.serial_number)
-            if entry is not None:  # an old list tells that as well as a fresh one
-                raise VerificationFailed("device certificate: was revoked on {}".format(
-                    day(seconds(entry, "revocation_date"))))
-            fresh = fresh or seconds(crl, "last_update") <= now_s < seconds(crl, "next_update")
-    if not fresh:
-        raise VerificationFailed("{} {}: take the city's newest (`edged-city ca crl`)".format(
-            what, "is stale or not yet valid" if own else "is missing"))
+            entry = crl.get_revoked_certificate_by_serial_number(serial)
+            if entry is not None:
+                return seconds(entry, "revocation_date")
+    return None
+
+
+def _list_of(class_: str) -> str:
+    return "revocation list of the {} class".format(class_)
+
+
+def aging(crls: Sequence[x509.CertificateRevocationList], now_s: int) -> List[str]:
+    """A line for each class whose newest list has lived half of its life: what is to come may be late."""
+    newest: Dict[str, Tuple[int, int]] = {}
+    for crl in crls:
+        issuer = canonical.one_line(crl.issuer.rfc4514_string())
+        newest[issuer] = max(newest.get(issuer, (0, 0)), (seconds(crl, "next_update"), seconds(crl, "last_update")))
+    return ["revocation list of {}: good until {}: take the city's newest (`edged-city ca crl`)".format(
+                issuer, day(until)) for issuer, (until, since) in sorted(newest.items()) if 2 * now_s >= since + until]
 
 
 def day(seconds_: int) -> str:

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
+from edged import canonical
 from edged.errors import PackageError, VerificationFailed
-from edged.trust import canonical
 
 EDDSA, PS256, HMAC_256 = -8, -37, 5
 SIGN1, MAC0 = 18, 17

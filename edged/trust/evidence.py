@@ -1,8 +1,8 @@
 """Evidence: what a key application says of itself and its peer, and whether a verifier may believe it.
 
 A CBOR Web Token with the claims of an Entity Attestation Token, signed by the device's attestation key; the device's
-certificate and that of its issuing CA travel beside it. Strict by default: emulated, debug, unfused, unknown or older
-measurement, wrong nonce, stale, revoked, altered in any byte: refused, each with its own reason.
+certificate and that of its issuing CA travel beside it. Strict by default: not listed, emulated, debug, unfused,
+unknown or older measurement, wrong nonce, stale, revoked, altered in any byte: refused, each with its own reason.
 
     COSE_Sign1, PS256, unprotected {33 (x5chain): [device, issuing CA]}, payload = canonical CBOR map of the claims
 
@@ -12,18 +12,19 @@ Source: RFC 8392 (CWT), RFC 9711 (EAT), RFC 8747 (cnf), RFC 9360 (x5chain); DESI
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Collection, Dict, Optional, Sequence, Tuple
 from uuid import UUID
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 
+from edged import canonical
+from edged.canonical import Fields
 from edged.enclave import wire
 from edged.errors import PackageError, VerificationFailed
-from edged.trust import canonical, chain, cose
-from edged.trust.canonical import Fields
+from edged.trust import chain, cose
 from edged.trust.reference import APPLICATIONS, References, Version
-from edged.trust.request import UEID_BYTES, check_rsa, spki_of
+from edged.trust.request import UEID_BYTES, check_rsa, fingerprint, spki_of
 
 PROFILE = wire.EDGED_EVIDENCE_PROFILE
 EVIDENCE_MAX = 16384
@@ -85,21 +86,28 @@ class Expected:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a verifier lets pass that nobody should in earnest, and how old a nonce may be."""
+    """What a verifier lets pass that nobody should in earnest, and how old a nonce may be.
+
+    devices : fingerprints (trust/request.py) of the attestation keys that it has seen for itself; None: whatever the
+    authority certifies is a device, for who trusts that not to certify a key of its own
+    """
 
     allow_emulated: bool = False
     allow_debug: bool = False
     allow_unfused: bool = False
     nonce_s: int = NONCE_S
+    devices: Optional[Collection[bytes]] = ()
 
 
 @dataclass(frozen=True)
 class Verified:
-    """class_ : the issuing CA's      grant : DER SubjectPublicKeyInfo, to which alone keys may go
+    """class_ : the issuing CA's      attest : fingerprint of the attestation key
+    grant : DER SubjectPublicKeyInfo, to which alone keys may go
     serial, until_s : of the device's certificate"""
 
     ueid: bytes
     class_: str
+    attest: bytes
     grant: bytes
     applications: Dict[str, Application]
     oemboot: bool
@@ -113,6 +121,7 @@ class Verified:
         return {
             "ueid": self.ueid.hex(),
             "class": self.class_,
+            "attestation_key": self.attest.hex(),
             "grant_sha256": hashlib.sha256(self.grant).hexdigest(),
             "applications": {name: {"measurement": one.measurement.hex(), "version": one.version,
                                     "uuid": one.uuid.hex()} for name, one in self.applications.items()},
@@ -157,14 +166,15 @@ def verify(encoded: bytes, expected: Expected, root: x509.Certificate,
     device = chain.check(evidence.chain, root, crls, now_s)
     evidence.message.verify_rsa(device.key, _WHAT)
     claims = evidence.claims
+    _check_listed(device, policy)
     _check_nonce(claims, expected, now_s, policy)
     _check_identity(claims, device, expected)
     _check_class(claims, device, policy)
     _check_state(claims, policy)
     _check_applications(claims, device.class_, references)
-    return Verified(ueid=claims.ueid, class_=device.class_, grant=claims.grant, applications=claims.applications,
-                    oemboot=claims.oemboot, debug=claims.debug, bootseed=claims.bootseed, serial=device.serial,
-                    until_s=device.until_s)
+    return Verified(ueid=claims.ueid, class_=device.class_, attest=fingerprint(spki_of(device.key)), grant=claims.grant,
+                    applications=claims.applications, oemboot=claims.oemboot, debug=claims.debug,
+                    bootseed=claims.bootseed, serial=device.serial, until_s=device.until_s)
 
 
 def _claims(payload: bytes) -> Claims:
@@ -204,14 +214,13 @@ def _grant(cnf: Fields) -> bytes:
     return spki_of(made)
 
 
-def cose_key(key: RSAPublicKey) -> Dict[int, Any]:
-    """The other way round."""
-    numbers = key.public_numbers()
-    return {1: _KTY_RSA, -1: _minimal(numbers.n), -2: _minimal(numbers.e)}
-
-
-def _minimal(number: int) -> bytes:
-    return number.to_bytes(-(-number.bit_length() // 8), "big")
+def _check_listed(device: chain.Device, policy: Policy) -> None:
+    """A certificate is its authority's word alone, who could have made the key itself."""
+    seen = fingerprint(spki_of(device.key))
+    if policy.devices is not None and seen not in policy.devices:
+        raise VerificationFailed("attestation key {} is not listed: where that is what `edgectl identity show` prints "
+                                 "on the board itself, list it (`devices` of keyserver.toml, --device)".format(
+                                     seen.hex()))
 
 
 def _check_nonce(claims: Claims, expected: Expected, now_s: int, policy: Policy) -> None:

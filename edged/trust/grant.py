@@ -18,16 +18,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edged import canonical
 from edged.enclave import wire
 from edged.enclave.slots import KEY_SIZES
 from edged.enclave.wire import KeyKind
 from edged.errors import KeyRefused, PackageError, UsageError
-from edged.trust import canonical, cose
-from edged.trust.request import RSA_BITS, read_rsa
+from edged.trust import cose
+from edged.trust.request import read_rsa
 
 FORM = "edged grant 1"
 EXTERNAL = FORM.encode("ascii")
 GRANT_MAX = 1024
+WRAPPED_BYTES = 256  # trusty_ta/lib/crypto.h, CRYPTO_RSA_BYTES: the key application's own keys are RSA-2048
 NUMBER_MAX = canonical.UINT32
 _WHAT = "grant"
 _NAMES = ("form", "kind", "slot", "device", "key_id", "number", "verifier", "agreement")
@@ -75,7 +77,7 @@ def make(kind: KeyKind, slot: int, key: bytes, key_id: bytes, number: int, agree
     verifier = signing_key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     header = Grant(kind, slot, thumbprint(receiver), key_id, number, verifier, agreement).encode()
     try:
-        _header(header)
+        read_header(header)
     except PackageError as error:
         raise UsageError(str(error)) from error
     return seal(header, wrap(header, key, receiver), signing_key)
@@ -83,7 +85,11 @@ def make(kind: KeyKind, slot: int, key: bytes, key_id: bytes, number: int, agree
 
 def wrap(header: bytes, key: bytes, receiver: bytes) -> bytes:
     """The key for this header alone. Raises PackageError."""
-    return read_rsa(receiver, "grant key").encrypt(key, _oaep(header))
+    public = read_rsa(receiver, "grant key")
+    if public.key_size != 8 * WRAPPED_BYTES:
+        raise PackageError("grant key has {} bits, must have {}: no key application draws another".format(
+            public.key_size, 8 * WRAPPED_BYTES))
+    return public.encrypt(key, _oaep(header))
 
 
 def seal(header: bytes, wrapped: bytes, signing_key: Ed25519PrivateKey) -> bytes:
@@ -103,15 +109,15 @@ def open_grant(encoded: bytes) -> Grant:
     if type(parts) is not list or [type(part) for part in parts] != [bytes, bytes]:
         raise PackageError("{} is not a header and a wrapped key".format(_WHAT))
     header, wrapped = parts
-    if 8 * len(wrapped) not in RSA_BITS:
-        raise PackageError("{}: its wrapped key has {} bytes, must have {}".format(
-            _WHAT, len(wrapped), " or ".join(str(bits // 8) for bits in RSA_BITS)))
-    found = _header(header)
+    if len(wrapped) != WRAPPED_BYTES:
+        raise PackageError("{}: its wrapped key has {} bytes, must have {}".format(_WHAT, len(wrapped), WRAPPED_BYTES))
+    found = read_header(header)
     message.verify_ed25519(found.verifier, _WHAT, EXTERNAL)
     return found
 
 
-def _header(encoded: bytes) -> Grant:
+def read_header(encoded: bytes) -> Grant:
+    """What it says; nobody's signature is looked at. Raises PackageError."""
     fields = canonical.fields(canonical.decode(encoded, _WHAT), _NAMES, _WHAT)
     fields.form(FORM)
     found = Grant(

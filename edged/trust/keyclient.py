@@ -1,4 +1,4 @@
-"""The node's side of a key server: ask for a challenge, hand evidence in, get grants. Standard library only.
+"""The node's side of a key server: ask for a challenge, hand evidence in, get grants or report. Standard library only.
 
 Only the authorities in the one file that is given are believed for the server's certificate, whatever else this system
 trusts. What the server says is bounded in size, and each exchange in time, whole.
@@ -9,19 +9,25 @@ import re
 import socket
 import ssl
 import threading
-from typing import Callable, Tuple
+from typing import Callable
 
 from edged.errors import KeyRefused, MissingInput, PackageError, ServerError, UsageError, VerificationFailed
 from edged.trust import keyprotocol
-from edged.trust.keyprotocol import Status
+from edged.trust.keyprotocol import Given, Status
 
 ADDRESS = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}"
 TIMEOUT_S = 20.0
 
+# By OpenSSL's X509_V_ERR_...: not yet valid, expired, another host name, another IP address.
+_REMEDIES = {
+    9: "check this machine's clock", 10: "its operator puts a new one there, or this machine's clock is wrong",
+    62: "--server has to name it as the certificate does", 64: "--server has to name it as the certificate does"}
+_UNKNOWN = "--ca (CA of a unit) has to hold this certificate, or its issuer's, as the server's operator gives it"
+
 
 def fetch_grants(address: str, ca_file: str, ueid: bytes, attest: Callable[[bytes], bytes],
-                 timeout_s: float = TIMEOUT_S) -> Tuple[bytes, ...]:
-    """The grants that a party's key server gives this device; the key application judges each.
+                 timeout_s: float = TIMEOUT_S) -> Given:
+    """The grants that a party's key server gives this device, and its floor; the key application judges each.
 
     address : HOST:PORT      ueid : 17 bytes      attest : evidence, with certificates, for a nonce of 32 bytes
     timeout_s : of each of both exchanges
@@ -30,6 +36,13 @@ def fetch_grants(address: str, ca_file: str, ueid: bytes, attest: Callable[[byte
     """
     server = KeyServer(address, ca_file, timeout_s)
     return server.grants(attest(server.challenge(ueid)))
+
+
+def report(address: str, ca_file: str, ueid: bytes, attest: Callable[[bytes], bytes],
+           timeout_s: float = TIMEOUT_S) -> None:
+    """Fresh evidence without new grants: the party knows that the node is what it was. Likewise."""
+    server = KeyServer(address, ca_file, timeout_s)
+    server.report(attest(server.challenge(ueid)))
 
 
 class KeyServer:
@@ -44,8 +57,11 @@ class KeyServer:
     def challenge(self, ueid: bytes) -> bytes:
         return keyprotocol.read_challenge(self._post(keyprotocol.CHALLENGE, keyprotocol.ask(ueid)))
 
-    def grants(self, evidence: bytes) -> Tuple[bytes, ...]:
+    def grants(self, evidence: bytes) -> Given:
         return keyprotocol.read_grants(self._post(keyprotocol.EVIDENCE, evidence))
+
+    def report(self, evidence: bytes) -> None:
+        keyprotocol.read_reported(self._post(keyprotocol.REPORT, evidence))
 
     def _post(self, path: str, body: bytes) -> bytes:
         connection, late = _Connection(self.address, self.timeout_s, self._context), threading.Event()
@@ -58,10 +74,11 @@ class KeyServer:
             answer = connection.getresponse()
             status, content = answer.status, answer.read(keyprotocol.ANSWER_MAX + 1)
         except ssl.SSLCertVerificationError as error:
-            raise VerificationFailed("key server {}: its certificate is refused: {}".format(
-                self.address, error.verify_message)) from error
+            raise VerificationFailed("key server {}: its certificate is refused: {}: {}".format(
+                self.address, error.verify_message, _REMEDIES.get(error.verify_code, _UNKNOWN))) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            what = "no answer within {:g} s".format(self.timeout_s) if late.is_set() else (
+            timed_out = late.is_set() or isinstance(error, socket.timeout)  # of all, or of one step
+            what = "no answer within {:g} s".format(self.timeout_s) if timed_out else (
                 getattr(error, "strerror", None) or str(error) or type(error).__name__)
             raise ServerError("key server {}: {}: see that it runs and can be reached".format(
                 self.address, keyprotocol.shown(what))) from error

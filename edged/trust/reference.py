@@ -12,8 +12,9 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edged import canonical
 from edged.errors import PackageError, VerificationFailed
-from edged.trust import canonical, cose
+from edged.trust import cose
 from edged.trust.chain import CLASSES
 
 FORM = "edged reference values 1"

@@ -8,14 +8,16 @@ signature shows that the requester holds the key, the MAC which board it is. Nei
 evidence does. Source: DESIGN section 7.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from edged import canonical
 from edged.errors import KeyRefused, PackageError, VerificationFailed
-from edged.trust import canonical, cose
+from edged.trust import cose
 
 FORM = "edged certificate request 1"
 EXTERNAL = FORM.encode("ascii")
@@ -68,6 +70,15 @@ def open_request(encoded: bytes, secret: bytes) -> Request:
     sealed = cose.read(encoded, cose.MAC0, cose.HMAC_256, _WHAT, REQUEST_MAX)
     _bare(sealed)
     sealed.verify_mac(mac_key(secret), _WHAT + " of another board, or altered", EXTERNAL)
+    return _read(sealed)
+
+
+def read_own(encoded: bytes) -> Request:
+    """Likewise, for who has no station secret, because it is the board's own application that he asked."""
+    return _read(cose.read(encoded, cose.MAC0, cose.HMAC_256, _WHAT, REQUEST_MAX))
+
+
+def _read(sealed: cose.Message) -> Request:
     signed = cose.read(sealed.payload, cose.SIGN1, cose.PS256, _WHAT, REQUEST_MAX)
     _bare(signed)
     fields = canonical.fields(canonical.decode(signed.payload, _WHAT), _NAMES, _WHAT)
@@ -111,6 +122,11 @@ def check_rsa(key: object, what: str) -> None:
 
 def spki_of(key: RSAPublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def fingerprint(spki: bytes) -> bytes:
+    """SHA-256. By its attestation key's a device is known to who has seen it."""
+    return hashlib.sha256(spki).digest()
 
 
 def _bare(message: cose.Message) -> None:

@@ -16,9 +16,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from edged import canonical
 from edged.errors import KeyRefused
 from edged.secret import read_secret
-from edged.trust import canonical
 
 COST = 1 << 17        # 128 MiB, about half a second
 COST_MOST = 1 << 20

@@ -20,8 +20,9 @@ from edged.alerts.record import open_record, seal_beacon, split_record
 from edged.camera.clip import Clip, camera_key, seal_bytes, session_key
 from edged.emulated import public_bytes
 from edged.enclave import wire
-from edged.enclave.client import Emitted, EvalClient, InvocationRefused, KeyClient
+from edged.enclave.client import Emitted, EvalClient, InvocationRefused
 from edged.enclave.host import HostEnclave
+from edged.enclave.key import KeyClient
 from edged.enclave.wire import KeyKind, Placement, RecordKind, Status
 from edged.errors import EnclaveError
 from edged.model import package, reference
@@ -45,6 +46,21 @@ def refused(status):
     with pytest.raises(EnclaveError) as caught:
         yield caught
     assert caught.value.status == status, "{}, not {}".format(caught.value, status.name)
+
+
+def started_with(model):
+    """The fixture ``node`` of a module whose tests take a fresh one each, with this model loaded."""
+    @pytest.fixture
+    def node(fresh_node):
+        fresh_node.load(model, Placement.ENCLAVE)
+        return fresh_node
+
+    return node
+
+
+def confirm_all(node):
+    """Whatever the enclave keeps is stored: the state that it seals."""
+    return node.client.confirm(node.client.info().emission)
 
 
 def _patiently(connect):

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from agreement_cases import malformed, misshapen, out_of_range
 from attacks.networks import random_coordinates, small
 from attacks.node import (
-    ALERT_KEY_ID, ALERT_SLOT, DATA_SLOT, KEY_ID, MODEL_ID, MODEL_SLOT, SHORT_ALERT_KEY_ID, SHORT_ALERT_SLOT, recipient,
-    refused, short_recipient, spoil,
+    ALERT_KEY_ID, ALERT_SLOT, DATA_SLOT, KEY_ID, MODEL_ID, MODEL_SLOT, SHORT_ALERT_KEY_ID, SHORT_ALERT_SLOT, AttackNode,
+    recipient, refused, short_recipient, spoil,
 )  # fmt: skip
 from edged.emulated import public_bytes
 from edged.enclave import wire
@@ -218,6 +218,18 @@ def test_a_clip_for_a_model_or_placement_that_is_not_agreed_is_refused(fresh_nod
     takes(node, node.agree(number=3, model=ModelTerms(MODEL_ID, 7, KEY_ID), placements=4))
 
 
+@pytest.mark.parametrize("placement, permitted", [(Placement.INPUTS, 1), (Placement.INPUTS, 5), (Placement.MASKED, 6)])
+def test_no_weight_leaves_in_a_placement_that_no_agreement_permits(placement, permitted):
+    node = AttackNode()
+    node.terms = replace(node.terms, placements=permitted)
+    with node:
+        with refused(Status.PLACEMENT):
+            node.load(MODEL, placement)
+        assert not node.weights
+        node.agree(number=2, placements=7)
+        node.load(MODEL, placement)  # another one may
+
+
 def test_a_package_under_another_key_of_the_same_owner_is_not_covered(fresh_node):
     node = fresh_node
     client = node.connect_key()
@@ -277,47 +289,93 @@ def test_a_clip_sent_again_is_judged_by_the_agreement_again(fresh_node, what, st
 # Limits.
 
 
-def test_an_agreements_clips_of_an_hour_may_come_at_once_and_no_more(fresh_node):
+def test_neither_a_start_nor_a_session_nor_an_agreement_that_follows_brings_clips_beyond_the_rate(fresh_node):
+    """Two an hour: who makes the enclave start again and again has none more for it."""
     node = fresh_node
-    node.load(MODEL, Placement.MASKED)
-    agreed = node.agree(number=2, clips_per_hour=3)
-    cameras = [node.camera(b"one", agreed), node.camera(b"two", agreed)]
-    for turn in range(3):  # of both cameras together
-        node.evaluate(cameras[turn % 2], coordinates(), agreement=agreed)
-    for camera in cameras:
+    for number in range(2, 6):
+        node.load(MODEL, Placement.MASKED)
+        agreed = node.agree(number=number, clips_per_hour=2)
+        for name in (b"one", b"two", b"one"):
+            camera = node.camera(name, agreed)
+            with refused(Status.RATE):
+                node.attempt(camera, node.seal(camera, coordinates()))
+        takes(node, node.agreed)  # the other agreement has its own
+        state = node.client.confirm(node.client.info().emission)
+        node.restart_eval(state if number % 2 else None)
+
+
+@pytest.mark.parametrize("how", ["the same again", "two in turn"])
+def test_ending_epochs_brings_no_clips_beyond_the_rate(fresh_node, how):
+    """Two a second; each epoch is ended as soon as it refuses one, and nothing else passes in between."""
+    node = fresh_node
+    node.load(MODEL, Placement.ENCLAVE)
+    changes = [dict(number=number, clips_per_hour=7200, recipients=(recipient(),)) for number in (2, 3)]
+    began_s, taken = time.monotonic(), 0
+    for turn in range(12):
+        agreed = node.agree(**changes[turn % 2 if how == "two in turn" else 0])
+        camera = node.camera(b"gate", agreed)
         with refused(Status.RATE):
-            node.attempt(camera, node.seal(camera, coordinates()))
-    with refused(Status.RATE):  # a new session is no new hour
-        again = node.camera(b"one", agreed)
-        node.attempt(again, node.seal(again, coordinates()))
-    takes(node, node.agreed)  # the other agreement has its own
+            while True:
+                node.attempt(camera, node.seal(camera, coordinates())).finish()
+                taken += 1
+        node.client.confirm(node.client.info().emission)
+        node.client.close_epoch()
+    parties = 2 if how == "two in turn" else 1  # each agreement has its own
+    assert taken <= parties * (2 * (time.monotonic() - began_s) + 2)
+    assert time.monotonic() - began_s < 10, "else it shows nothing"
 
 
-def test_a_clip_sent_again_counts_once(fresh_node):
+def test_a_start_brings_a_seconds_clips_at_once(fresh_node):
+    """Two a second: else what waited while the enclave started would wait on."""
     node = fresh_node
     node.load(MODEL, Placement.MASKED)
-    agreed = node.agree(number=2, clips_per_hour=2)
-    camera = node.camera(b"again", agreed)
-    for _ in range(2):
-        clip = coordinates()
-        sealed = node.seal(camera, clip)
-        for _ in range(2):
-            spoil(node.attempt(camera, sealed))
-        node.attempt(camera, sealed).finish_exactly(clip, agreement=agreed)
+    began_s = time.monotonic()
+    agreed = node.agree(number=2, clips_per_hour=7200)
+    cameras = [node.camera(b"one", agreed), node.camera(b"two", agreed)]
+    for camera in cameras:
+        node.evaluate(camera, coordinates(), agreement=agreed)
+    taken = 2
+    with refused(Status.RATE):
+        while True:  # as many as the time that passed meanwhile brings
+            camera = cameras[taken % 2]
+            node.evaluate(camera, coordinates(), agreement=agreed)
+            taken += 1
+            assert taken <= 2 * (time.monotonic() - began_s) + 2
+
+
+def test_a_clip_sent_again_counts_once_and_one_that_does_not_open_counts_nothing(fresh_node):
+    """Else a fault, or anybody, could use the camera's rate up. One clip in five seconds."""
+    node = fresh_node
+    node.load(MODEL, Placement.MASKED)
+    agreed = node.agree(number=2, clips_per_hour=720)
+    camera, clip = node.camera(b"again", agreed), coordinates()
+    forged, sealed = node.seal(camera._replace(key=bytes(32)), clip), node.seal(camera, clip)
+    status = Status.RATE
+    while status == Status.RATE:  # until the first interval is over
+        with pytest.raises(EnclaveError) as caught:
+            node.attempt(camera, forged)
+        status = caught.value.status
+        time.sleep(0.05)
+    assert status == Status.CLIP
+    spoil(node.attempt(camera, sealed))
+    node.attempt(camera, sealed).finish_exactly(clip, agreement=agreed)
     with refused(Status.RATE):
         node.attempt(camera, node.seal(camera, coordinates()))
 
 
-def test_a_clip_that_does_not_open_counts_nothing(fresh_node):
-    """Else anybody could use the camera's rate up."""
+def test_after_its_end_an_agreement_gives_no_weights_away(fresh_node):
+    """In placement inputs they lie outside in clear. Masked they tell nothing, and the node goes on to say how it
+    is."""
     node = fresh_node
-    node.load(MODEL, Placement.MASKED)
-    agreed = node.agree(number=2, clips_per_hour=1)
-    camera = node.camera(b"forged", agreed)
-    for _ in range(5):
-        with refused(Status.CLIP):
-            node.attempt(camera, node.seal(camera._replace(key=bytes(32)), coordinates()))
-    node.evaluate(camera, coordinates(), agreement=agreed)
+    node.load(MODEL, Placement.INPUTS)
+    node.client.beacon(node.beacon(node.terms.until_s * NS, agreement=node.agreed), bytes(32))
+    with refused(Status.PLACEMENT):
+        node.load(MODEL, Placement.INPUTS)
+    for placement in (Placement.MASKED, Placement.ENCLAVE):
+        node.load(MODEL, placement)
+        refuses(node, node.agreed, Status.AGREEMENT)
+    node.agree(number=2, until_s=node.terms.until_s)  # its recipients told nothing
+    node.load(MODEL, Placement.INPUTS)
 
 
 def test_an_agreement_is_in_force_from_its_first_second_up_to_its_last_as_beacons_tell(fresh_node):

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from attacks.node import SEES_ALL, recipient, refused
+from attacks.node import SEES_ALL, recipient, refused, started_with
 from edged.alerts.record import Alert, split_record
 from edged.enclave import wire
-from edged.enclave.wire import MessageStatus, MessageType, Placement, RecordKind, Status
+from edged.enclave.wire import MessageStatus, MessageType, RecordKind, Status
 from edged.model import quantise, reference, stgcn
 from edged.trust.agreement import Rule
 
@@ -33,12 +33,7 @@ LOW, HIGH = (pick(CLIPS, key=lambda clip: scores(clip)[1]) for pick in (min, max
 LOW_SCORES, HIGH_SCORES = scores(LOW), scores(HIGH)
 THRESHOLD = HIGH_SCORES[1]  # of label 1: it is reached exactly
 assert LOW_SCORES[1] < THRESHOLD - 4096
-
-
-@pytest.fixture
-def node(fresh_node):
-    fresh_node.load(MODEL, Placement.ENCLAVE)
-    return fresh_node
+node = started_with(MODEL)
 
 
 def agree(node, cool_down_s=0, sees=SEES_ALL, rules=None, **changes):

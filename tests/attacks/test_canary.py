@@ -16,7 +16,6 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -30,16 +29,15 @@ from zmq.utils import z85
 from attacks.canary import STEP, Canaries, Tap, children, frozen, memory, zmtp_messages
 from attacks.networks import integer_model
 from edged import config as configuration
-from edged.alerts import cityconfig
 from edged.alerts.keys import read_public, read_signing_key
 from edged.alerts.record import Observation, record_key
 from edged.alerts.reports import Received
-from edged.alerts.subscriber import Subscriber
+from edged.bus import split
 from edged.camera import motion
 from edged.camera.clip import camera_key, session_key
 from edged.enclave import wire
-from edged.enclave.client import KeyClient
 from edged.enclave.host import EVAL_PROGRAM, KEY_PROGRAM, HostEnclave
+from edged.enclave.key import KeyClient
 from edged.enclave.keystore import IDENTITY_FILE, KeyStore
 from edged.enclave.wire import KeyKind, RecordKind
 from edged.model.layers import GraphLayer, ResidualLayer, TemporalLayer
@@ -48,6 +46,7 @@ from edged.site import Site, Terms, loopback_address
 from edged.trust import grant
 from edged.trust.agreement import open_agreement
 from granting import receiver_of
+from screen import Screen
 from test_identity import open_identity
 
 LABELS = 8
@@ -104,30 +103,6 @@ def wait_for(condition, node):
         time.sleep(0.02)
 
 
-class City:
-    """The subscriber, in a thread: every event, and every record as it came."""
-
-    def __init__(self, site):
-        self.events, self._ended = [], threading.Event()
-        self._config = cityconfig.load(site.subscriber)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self):
-        with Subscriber(self._config) as subscriber:
-            while not self._ended.is_set():
-                self.events += subscriber.poll(0.1)
-
-    @property
-    def observations(self):
-        return [event.record for event in list(self.events)
-                if isinstance(event, Received) and isinstance(event.record, Observation)]
-
-    def close(self):
-        self._ended.set()
-        self._thread.join()
-
-
 class Node:
     """Site, grants, taps and processes; what is secret about it goes into ``canaries``."""
 
@@ -154,7 +129,7 @@ class Node:
         self.log_file = folder / "stderr"
         known = os.urandom(32).hex()
         self.canaries.plant(KNOWN, known.encode())
-        self.city = City(self.site)
+        self.city = Screen(self.site)
         with open(str(self.log_file), "wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", SUPERVISE, str(self.site.config), str(folder / "child.py")],
@@ -264,8 +239,8 @@ class Node:
 
     def said(self):
         """What cameras and bridge said to each other: for each connection (there, back), lists of messages."""
-        return [tuple([messages.unpack(frames) for frames in zmtp_messages(b"".join(list(way))) if frames[1:]]
-                      for way in ways) for ways in list(self.bus.heard)]
+        return [tuple([messages.unpack(split(frames[0])) for frames in zmtp_messages(b"".join(list(way)))
+                       if split(frames[0])] for way in ways) for ways in list(self.bus.heard)]
 
     def works(self):
         """Both cameras have a session, and said so."""
@@ -443,16 +418,36 @@ def test_the_search_finds_what_is_there_wherever_it_begins_and_nothing_else():
     assert not canaries.plant("zeros", bytes(64))
 
 
+# Writes what it is told, masked until then, at one place of a block, and nowhere else.
+HOLDER = """
+import sys
+held = bytearray(int(sys.argv[1]))
+for line in sys.stdin:
+    at, masked = line.split()
+    for place, octet in enumerate(bytes.fromhex(masked), int(at)):
+        held[place] = octet ^ 0xa5
+    print("there", flush=True)
+"""
+
+
 def test_memory_is_read_to_its_end_and_skips_nothing():
     known = os.urandom(32)
     canaries = Canaries()
     canaries.plant("known", known)
-    held = bytearray(3 * STEP)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(3 * STEP)], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, universal_newlines=True)
+
+    def found(at, octets):
+        print(at, bytes(octet ^ 0xa5 for octet in octets).hex(), file=holder.stdin, flush=True)
+        assert holder.stdout.readline() == "there\n"
+        return set().union(*(canaries.find(data) for data in memory(holder.pid)))
+
     try:
         for at in (0, STEP - 7, 3 * STEP - 32):
-            held[at:at + 32] = known
-            pieces = [data for data in memory(os.getpid()) if len(data) > STEP and known in data]
-            assert pieces and canaries.find(pieces[0]) == {"known"}
-            held[at:at + 32] = bytes(32)
+            assert found(at, known) == {"known"}
+            assert found(at, bytes(32)) == set()
     except PermissionError as error:
         pytest.skip("this user may not read the memory of its processes (ptrace): {}".format(error))
+    finally:
+        holder.kill()
+        holder.communicate()

@@ -6,6 +6,7 @@ played by tests/twin.py, which seals as trusty_ta does.
 
 import os
 import random
+import shlex
 import signal
 import socket
 import sqlite3
@@ -17,18 +18,19 @@ from pathlib import Path
 import pytest
 
 from edged import config as configuration
-from edged import install
+from edged import city, install
 from edged.alerts import delivery, nodes, throttle
 from edged.alerts.liveness import Back, Silence, StaleHeartbeat
 from edged.alerts.record import split_record
 from edged.alerts.reports import Altered, Foreign, Received, Suppressed
+from edged.alerts.screen import Screen
 from edged.alerts.sequence import EpochBegan, Gap, GapClosed, Replay, Rollback
 from edged.alerts.spool import Spool
 from edged.alerts.subscriber import Subscriber
 from edged.bus import Dealer, generate_keys
 from edged.enclave import wire
 from edged.errors import KeyRefused
-from twin import ROOMY, City, Clock, Peer, admits_nobody, damaged, plain
+from twin import CITY_NS, ROOMY, City, Clock, Peer, admits_nobody, damaged, plain
 
 
 class Field:
@@ -233,6 +235,34 @@ def test_a_hidden_epoch_is_owed_by_the_one_that_follows(field, enclave):
     assert Gap("north", hidden, 1, 5) in events
 
 
+def test_what_was_withheld_before_epochs_that_were_closed_in_secret_is_owed(field, enclave):
+    """Root withholds an alert, has the enclave close its epoch, and close again, and then agree: in between nobody had
+    a record, so nothing is missing there."""
+    field.north.deliver(enclave.begin(), enclave.clip())
+    old = enclave.epoch
+    withheld = enclave.clip(alert=0)
+    enclave.pass_by()
+    enclave.pass_by()
+    events = field.north.deliver(enclave.begin())
+    began = plain(events, EpochBegan)[0]
+    assert (began.previous, began.lost, began.hidden, began.untold) == (old, ((3, 3),), 2, None)
+    assert Gap("north", old, 3, 3) in events and not plain(events, Rollback)
+    assert GapClosed("north", old, 3, 3) in field.north.deliver(withheld)
+
+
+def test_an_enclave_that_forgot_the_epoch_before_is_loud(field, enclave):
+    """As enclaves of releases before are: nothing says that the alert was ever sealed, but that it may have been."""
+    field.north.deliver(enclave.begin(), enclave.clip())
+    old = enclave.epoch
+    enclave.clip(alert=0)
+    enclave.pass_by(remembered=False)
+    events = field.north.deliver(enclave.begin())
+    assert plain(events, EpochBegan)[0].untold == old and not plain(events, Gap)
+    said = [line for line in Screen().lines(events, CITY_NS) if "began" in line]
+    assert len(said) == 1 and "!!! epoch 3 began" in said[0] and (
+        "END UNKNOWN: nothing says which was the last record of epoch {}..".format(old[:4].hex()) in said[0])
+
+
 def test_hiding_the_record_that_begins_an_epoch_leaves_a_gap(field, enclave):
     field.north.deliver(enclave.begin())
     enclave.begin(unclean=True)
@@ -299,6 +329,32 @@ def test_a_record_of_another_node_is_refused_once_the_nodes_are_known(field, enc
     assert seqs(field.south.deliver(south.clip())) == [3]
 
 
+def test_what_was_refused_of_a_new_board_comes_again_once_it_is_pinned(field, enclave):
+    """A node's outbox keeps what was refused until the subscriber's next start, or what it takes for one."""
+    field.north.deliver(enclave.begin())
+    first = field.subscriber._start
+    stranger = field.city.enclave()
+    assert isinstance(field.north.deliver(stranger.begin())[0], Foreign)
+    nodes.pin(str(field.city.nodes_file), "north", stranger.node)
+    deadline = time.monotonic() + 10
+    while field.subscriber._start == first:
+        assert time.monotonic() < deadline
+        field.subscriber.poll(0.1)
+    assert seqs(field.north.deliver(stranger.begin(counter=1, previous=bytes(16), previous_seq=0))) == [1]
+
+
+def test_a_new_board_of_which_nothing_comes_is_silent_though_the_former_one_answered(field, enclave):
+    """Its line is cut, or root delivers what the former one says: that nothing is due must not count as an answer."""
+    field.north.deliver(enclave.begin())
+    beacon, _ = field.north.beacon()
+    field.north.deliver(enclave.heartbeat(beacon))
+    nodes.pin(str(field.city.nodes_file), "north", os.urandom(16))
+    events = field.silent_for(4.0)
+    events += field.north.deliver(enclave.clip(alert=0)) + field.silent_for(4.0)
+    assert [event.node for event in plain(events, Silence) if event.node == "north"] == ["north"]
+    assert next(one for one in field.subscriber.status() if one.name == "north").silent
+
+
 def test_a_node_cannot_come_first_with_an_enclave_that_is_another_nodes(field, enclave):
     field.north.deliver(enclave.begin())
     told = field.south.deliver(enclave.clip())[0]
@@ -311,12 +367,19 @@ def test_the_pin_outlives_a_restart_and_gives_way_to_the_allow_list_alone(field,
     field.subscriber = Subscriber(field.city.config)
     peer = field.connect("north")
     stranger = field.city.enclave()
-    assert isinstance(peer.deliver(stranger.begin())[0], Foreign)
-    nodes.allow(field.city.nodes_file, "north", field.curve["north"].public.decode(), stranger.node)
+    told = peer.deliver(stranger.begin())[0]
+    assert isinstance(told, Foreign) and "pinned is {}: where that is its new board".format(
+        enclave.node.hex()) in told.reason
+    # The line holds the whole command, for a city that did put another board there.
+    command = told.reason.split("`")[3]
+    assert city.main(shlex.split(command)[1:] + ["--dir", str(field.city.folder)]) == 0
+    assert [one.node for one in nodes.read_nodes(str(field.city.nodes_file)) if one.name == "north"] == [stranger.node]
     deadline = time.monotonic() + 10
     while not seqs(peer.deliver(stranger.begin(counter=1, previous=bytes(16), previous_seq=0))):
         assert time.monotonic() < deadline
         field.subscriber.poll(0.1)
+    told = peer.deliver(enclave.clip())[0]  # nobody is told to take it back in
+    assert isinstance(told, Foreign) and told.reason.endswith("that is the board of before")
 
 
 # ---------------------------------------------------------------------------------------- who may connect

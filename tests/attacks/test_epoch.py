@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from attacks.networks import random_coordinates, small
-from attacks.node import AttackNode, recipient, refused, short_recipient
+from attacks.node import AttackNode, confirm_all, recipient, refused, short_recipient, started_with
 from edged.alerts.record import split_record
 from edged.enclave import wire
 from edged.enclave.wire import EvalCommand, Placement, RecordKind, Status
@@ -13,6 +13,7 @@ from edged.enclave.wire import EvalCommand, Placement, RecordKind, Status
 MODEL = small(27)
 RNG = np.random.default_rng()
 STATE = wire.State.layout
+node = started_with(MODEL)
 
 
 def coordinates(persons=1):
@@ -29,16 +30,6 @@ def began(node, agreed=None):
     """The records of an agreement's beginning, opened: one for each recipient."""
     agreed = agreed or node.agreed
     return [node.open(record, agreement=agreed) for record in agreed.begun.records]
-
-
-def confirm_all(node):
-    return node.client.confirm(node.client.info().emission)
-
-
-@pytest.fixture
-def node(fresh_node):
-    fresh_node.load(MODEL, Placement.ENCLAVE)
-    return fresh_node
 
 
 # What the first record says.
@@ -113,6 +104,65 @@ def test_each_recipient_is_told_where_his_own_sequence_stood(node):
     assert [first.previous_seq for first in began(node)] == [2]
     assert [first.previous_seq for first in began(node, again)] == [3, 0, 3]
     assert len({first.header.epoch for first in began(node) + began(node, again)}) == 1
+
+
+@pytest.mark.parametrize("how", ["closed", "begun by strangers", "restarted", "not confirmed", "both"])
+def test_epochs_in_between_hide_no_end_of_an_earlier_one(node, how):
+    """Records withheld, then one epoch after the other in which nobody who misses them is told of anything."""
+    epoch = node.client.info().epoch
+    observe(node, clips=3)
+    state = confirm_all(node)
+    if how in ("closed", "both"):
+        for _ in range(3):
+            node.client.close_epoch()
+    if how in ("begun by strangers", "both"):
+        strangers = node.agree(number=7)
+        state = confirm_all(node)
+        node.client.close_epoch()
+        assert began(node, strangers)[0].previous_seq == 0
+    if how in ("restarted", "both"):
+        for _ in range(3):
+            state = node.client.close_epoch()
+            node.kill_eval()
+            node.client.restore(state)
+    if how in ("not confirmed", "both"):
+        for _ in range(3):
+            node.agree()  # its first record, which says all, is kept back for good
+            state = node.client.confirm(0)
+            node.kill_eval()
+            node.client.restore(state)
+    node.agreed = node.agree()
+    first, = began(node)
+    assert (first.previous, first.previous_seq) == (epoch, 4)
+    assert first.counter >= 2 and first.unclean == (how in ("not confirmed", "both"))
+
+
+def test_where_every_place_is_taken_newcomers_take_those_of_others_and_not_each_others(node):
+    """Thirty-two recipients in one epoch; then four new ones, of whom the next epoch knows all."""
+    old = node.agree(number=2)
+    for number in range(3, 13):
+        new = node.agree(number=number, recipients=tuple(recipient() for _ in range(3)))
+        node.client.succeed(old.index, new.index)
+        confirm_all(node)
+        old = new
+    node.client.close_epoch()
+    newcomers, epoch = tuple(recipient() for _ in range(4)), node.client.info().epoch
+    node.agree(number=20, body=512, recipients=newcomers)
+    state = confirm_all(node)
+    node.kill_eval()
+    node.client.restore(state)
+    again = node.agree(number=20, body=512, recipients=newcomers)
+    assert [(first.previous, first.previous_seq) for first in began(node, again)] == 4 * [(epoch, 1)]
+
+
+def test_an_epoch_of_which_he_was_told_is_the_one_that_is_named(node):
+    """Its first record was confirmed: so it is for the city to miss it."""
+    observe(node, clips=3)
+    node.restart_eval(confirm_all(node))
+    epoch = node.client.info().epoch
+    node.restart_eval(confirm_all(node))
+    first, = began(node)
+    assert (first.previous, first.previous_seq) == (epoch, 1)
 
 
 def test_a_new_start_is_a_new_epoch_with_other_record_keys(node):

@@ -7,24 +7,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edged.errors import PackageError, VerificationFailed
-from edged.trust import chain, evidence, request
-from edged.trust.evidence import Expected, Policy, parse
+from edged.errors import PackageError
+from edged.trust import chain, request
+from edged.trust.evidence import Expected, parse
 from evidence_cases import (
-    CLAIMS, DAY_S, EXPECTED, KEYS, NONCE, NOW, PASSPHRASE, REFERENCES, Device, Office, changed, rebuilt,
-)  # fmt: skip
-
-ANYTHING = Policy(allow_emulated=True, allow_debug=True, allow_unfused=True)
-
-
-@pytest.fixture(scope="module")
-def office(tmp_path_factory):
-    return Office(tmp_path_factory.mktemp("authority"))
-
-
-def refused(what):
-    return pytest.raises(VerificationFailed, match=what)
-
+    ANYTHING, CLAIMS, DAY_S, EXPECTED, KEYS, NONCE, NOW, PASSPHRASE, REFERENCES, Device, Policy, changed, cose_key,
+    office, rebuilt, refused,
+)  # noqa: F401  # office is a fixture
 
 def test_evidence_of_a_good_device_does_not_serve_a_bad_one(office):
     """Relay: the bad node has the good one answer the verifier's nonce, and hands that in as its own."""
@@ -53,7 +42,7 @@ def test_the_bad_devices_grant_key_in_the_good_ones_name_is_refused(office):
     claims = changed(bad.claims(), ueid=good.ueid, class_="hardware")
     with refused("evidence is of device 016e.*, its certificate of 016d"):
         office.verify(bad.attests(claims, office.chains["emulated"]), policy=ANYTHING)
-    claims = changed(good.claims(), cnf={1: evidence.cose_key(bad.grant.public_key())})
+    claims = changed(good.claims(), cnf={1: cose_key(bad.grant.public_key())})
     with refused("evidence: its signature does not verify"):
         office.verify(bad.attests(claims, office.chains["hardware"]), policy=ANYTHING)
 

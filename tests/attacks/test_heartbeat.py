@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from attacks.networks import random_coordinates, small
-from attacks.node import recipient, refused, short_recipient
+from attacks.node import confirm_all, recipient, refused, short_recipient
 from edged.alerts.record import BEACON_VERSION, camera_tag, seal_beacon, split_record
 from edged.enclave import wire
 from edged.enclave.wire import EvalCommand, Placement, RecordKind, Status
@@ -178,20 +178,39 @@ def test_a_beacon_of_a_time_that_cannot_be_is_refused(fresh_node, both, nothing_
     refuses(fresh_node, fresh_node.beacon(time_ns, agreement=both), Status.ARGUMENT)
 
 
-@pytest.mark.parametrize("end", ["killed", "closed"])
+@pytest.mark.parametrize("end", ["killed", "closed", "restored"])
 def test_a_beacon_of_an_earlier_epoch_is_refused(fresh_node, end):
     """Heard and hoarded: it is worth nothing after a restart."""
     node = fresh_node
     unused = node.beacon(NOW + 10 * NS)
     beat(node, node.beacon(NOW), None)
     if end == "closed":
-        node.client.confirm(node.client.info().emission)
+        confirm_all(node)
         node.client.close_epoch()
         node.agreed = node.agree()
     else:
-        node.restart_eval()
+        state = confirm_all(node)
+        node.restart_eval(state if end == "restored" else None)
     refuses(node, unused, Status.KEY)
-    beat(node, node.beacon(NOW), None)  # the new epoch begins with any time
+    if end != "killed":  # it knows what time it was
+        refuses(node, node.beacon(NOW), Status.ARGUMENT)
+    beat(node, node.beacon(NOW if end == "killed" else NOW + 1), None)
+
+
+def test_an_agreement_that_ended_does_not_begin_again_with_a_restart(fresh_node):
+    """Else root would restart the enclave at its end, keep every beacon away, and go on."""
+    node = fresh_node
+    node.load(MODEL, Placement.ENCLAVE)
+    changes = {"number": 2, "until_s": NOW // NS + 1000, "recipients": (recipient(),)}
+    agreed = node.agree(**changes)
+    beat(node, node.beacon(NOW + 1000 * NS, agreement=agreed), agreed)
+    state = confirm_all(node)
+    node.restart_eval(state)
+    agreed = node.agree(**changes)
+    node.load(MODEL, Placement.ENCLAVE)
+    camera = node.camera(b"gate", agreed)
+    with refused(Status.AGREEMENT):
+        node.evaluate(camera, coordinates(), agreement=agreed)
 
 
 def test_a_hoarded_beacon_does_not_turn_the_enclaves_clock_back(fresh_node):

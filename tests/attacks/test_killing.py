@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from attacks.networks import SMALL, integer_model, random_coordinates
-from attacks.node import TRANSPORTS, AttackNode, refused
+from attacks.node import TRANSPORTS, AttackNode, confirm_all, refused
 from edged.enclave import wire
-from edged.enclave.client import EvalClient, KeyClient
+from edged.enclave.client import EvalClient
+from edged.enclave.key import KeyClient
 from edged.enclave.tipc import Channel
 from edged.enclave.wire import EvalCommand, Placement, Status
 from edged.errors import EnclaveError
@@ -91,7 +92,7 @@ class Scene:
     def flow(self, node):
         node.client.info()
         node.load(MODEL, Placement.MASKED, self.transport)
-        node.client.confirm(node.client.info().emission)
+        confirm_all(node)
         node.client.open_session(node.agreed.index, b"another camera".ljust(32), bytes(32))
         ready = node.prepare(2)
         node.attempt(self.camera, self.sealed, ready).finish_exactly(self.clip)

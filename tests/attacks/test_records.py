@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from attacks.networks import random_coordinates, small
-from attacks.node import MODEL_SLOT, recipient, refused, short_recipient, spoil
+from attacks.node import MODEL_SLOT, confirm_all, recipient, refused, short_recipient, spoil
 from edged.alerts.record import open_record, split_record
 from edged.enclave import wire
 from edged.enclave.wire import EvalCommand, Placement, RecordKind, Status
@@ -211,7 +211,7 @@ def test_records_that_do_not_fit_one_answer_are_fetched(fresh_node):
     node = fresh_node
     node.load(MODEL, Placement.ENCLAVE)
     agreed = node.agree(**four(body=wire.EDGED_BODY_MAX))
-    node.client.confirm(node.client.info().emission)
+    confirm_all(node)
     before = node.client.info().emission
     done = finished(node, node.camera(b"large", agreed))
     assert len(done.records) == 1 and done.emission == before + 4

@@ -1,5 +1,5 @@
-"""The two applications know each other: by a release's signature over what each one is, and by a secret that the platform
-gives to them alone. Whoever looks like one of them and lacks either gets nothing.
+"""The two applications know each other: by a release's signature over what each one is, and by a secret that the
+platform gives to them alone. Whoever looks like one of them and lacks either gets nothing.
 """
 
 import hashlib
@@ -7,20 +7,23 @@ import os
 import shutil
 import stat
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+import linking
 from c import build
 from edged import artifacts
 from edged.emulated import EmulatedNode
 from edged.enclave import wire
-from edged.enclave.wire import Status
+from edged.enclave.wire import KeyCommand, Status
 from edged.errors import EnclaveError, KeyRefused
-from edged.trust import release
+from edged.trust import evidence, release
 from edged.trust.release import APPLICATIONS, sign
+from test_identity import Device, key_link_of
 
 VERSION = wire.EDGED_SECURITY_VERSION
 PASSPHRASE = b"not a secret, in a test"
@@ -37,7 +40,8 @@ def short_folder():
 
 @pytest.fixture(scope="module")
 def released():
-    """(private key, folder of both applications built with its public half); drawn once for a checkout, for make's sake."""
+    """(private key, folder of both applications built with its public half); drawn once for a checkout, for make's
+    sake."""
     folder = build.FOLDER / "release"
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / release.PRIVATE
@@ -47,7 +51,8 @@ def released():
         kept.write_bytes(pem)
         kept.chmod(0o600)
     for name in APPLICATIONS:
-        build.make(str(folder / ("edged-" + name)), "trusty_ta", BUILD=str(folder), RELEASE_KEY=str(folder / release.PUBLIC))
+        build.make(str(folder / ("edged-" + name)), "trusty_ta", BUILD=str(folder),
+                   RELEASE_KEY=str(folder / release.PUBLIC))
     return release.open_private(str(kept), PASSPHRASE), folder
 
 
@@ -124,6 +129,27 @@ def test_an_image_that_was_altered_after_it_was_signed_is_refused(images, short_
     assert refused(short_folder)
 
 
+@pytest.fixture(scope="module")
+def newer(released):
+    """Folder of both applications of the next release."""
+    folder = released[1].with_name("release-2")
+    for name in APPLICATIONS:
+        build.make(str(folder / ("edged-" + name)), "trusty_ta", BUILD=str(folder), SECURITY_VERSION=str(VERSION + 1),
+                   RELEASE_KEY=str(released[1] / release.PUBLIC))
+    return folder
+
+
+@needs_gcc
+@pytest.mark.parametrize("old", [(), ("key",), ("eval",)], ids=lambda old: old[0] if old else "none")
+def test_an_application_of_an_older_release_is_refused_although_signed(released, newer, images, short_folder, old):
+    """Root keeps the last release's, whose fault this one mends, and starts it beside the new one."""
+    for name in set(APPLICATIONS) - set(old):
+        image = images / ("edged-" + name)
+        shutil.copy(str(newer / image.name), str(image))
+        (images / (image.name + ".sig")).write_bytes(sign(released[0], name, VERSION + 1, measured(image)))
+    assert refused(short_folder) == bool(old)
+
+
 @needs_gcc
 def test_a_build_without_a_release_key_is_refused_by_one_that_has_it(images, short_folder, monkeypatch):
     monkeypatch.delenv(artifacts.BUILD_VARIABLE)
@@ -151,6 +177,46 @@ def test_a_look_alike_with_everything_but_the_platforms_secret_gets_nothing(shor
         finally:
             node.enclave.stop()
         assert other.key.info()  # it is still there, and was asked
+
+
+def evidence_of(device):
+    return evidence.parse(evidence.with_chain(device.key.attest(bytes(16)), [b"", b""])).claims.applications
+
+
+def test_a_look_alike_with_a_harvested_hello_is_neither_named_nor_given_anything():
+    """Every hello is signed for all to see; who shows one at this port lacks the platform's secret."""
+    with Device() as device:
+        device.key.identity_new()
+        device.key.put_slot(0, wire.KeyKind.DATA, b"k" * 32, b"i" * 16, b"v" * 32)
+        ask = wire.Derive(0, wire.KeyPurpose.CAMERA, 1, bytes(32), b"c".ljust(64, b"\0")).pack()
+        harvested = linking.HELLO
+        for known in (None, b"m" * 32):  # before one was linked, and after
+            with key_link_of(device) as link:
+                for secret in (bytes(32), os.urandom(32)):
+                    key = linking.greet(link, secret, replace(harvested, measurement=b"x" * 32))
+                    assert link.call(KeyCommand.DERIVE, ask)[0] == Status.ORDER
+                    assert linking.confirm(link, linking.tag_of(key)) == Status.KEY
+                    assert link.call(KeyCommand.DERIVE, ask)[0] == Status.ORDER
+                # Word by word as it was harvested: whoever shows it does not even have its private key.
+                assert link.call(KeyCommand.HELLO, harvested.pack())[0] == Status.OK
+                for tag in (bytes(32), linking.tag_of(bytes(32))):
+                    assert linking.confirm(link, tag) in (Status.KEY, Status.ORDER)
+                assert link.call(KeyCommand.DERIVE, ask)[0] == Status.ORDER
+                named = evidence_of(device).get("eval")
+                assert (named.measurement if named else None) == known
+                linking.link(link, device.folder)
+                assert link.call(KeyCommand.DERIVE, ask)[0] == Status.OK
+                assert evidence_of(device)["eval"].measurement == harvested.measurement
+
+
+def test_a_confirmation_of_one_link_does_not_serve_another():
+    with Device() as device:
+        device.key.identity_new()
+        with key_link_of(device) as link:
+            tag = linking.tag_of(linking.link(link, device.folder))
+            linking.greet(link, linking.secret_of(device.folder), replace(linking.HELLO, measurement=b"x" * 32))
+            assert linking.confirm(link, tag) == Status.KEY
+            assert evidence_of(device)["eval"].measurement == linking.HELLO.measurement
 
 
 def test_what_is_signed_fits_one_application_version_and_measurement():

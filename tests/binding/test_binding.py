@@ -1,4 +1,5 @@
-"""cuda.py with pycuda itself, on a driver that runs the kernels on the CPU: scripts/check-pycuda makes both, and runs this.
+"""cuda.py with pycuda itself, on a driver that runs the kernels on the CPU: scripts/check-pycuda makes both, and runs
+this.
 
 What it shows beyond tests/kernels/test_cuda.py: that every call fits pycuda's binding and types, that a context belongs
 to the thread that has it, and that nothing of the device is held once an accelerator is closed.

@@ -19,7 +19,8 @@ from edged.bus import Dealer
 from edged.camera.clip import Clip, camera_key, seal_clip, session_key
 from edged.emulated import ALERT_SLOT, DATA_SLOT, MODEL_SLOT, EmulatedNode
 from edged.enclave import wire
-from edged.enclave.client import EvalClient, KeyClient
+from edged.enclave.client import EvalClient
+from edged.enclave.key import KeyClient
 from edged.enclave.wire import RecordKind
 from edged.offload import daemon, messages
 from edged.trust.agreement import sign
@@ -212,8 +213,8 @@ class Refused(Exception):
 class Saying:
     """A camera. ``deliver`` speaks as one should; ``say`` says anything."""
 
-    def __init__(self, node, name="gate", data_key=None, agreement=b""):
-        self.node, self.name, self.agreement = node, name, agreement
+    def __init__(self, node, name="gate", data_key=None, agreement=None):
+        self.node, self.name, self.agreement = node, name, agreement or node.agreement.digest
         self.key = camera_key(data_key or node.data_key, messages.camera_id(name))
         self.dealer = Dealer(node.address, name.encode())
         self.session, self.session_key, self.number, self.heard = None, None, 0, []
@@ -237,7 +238,9 @@ class Saying:
                 return None
             kind, fields, _ = messages.unpack(message.frames)
             self.heard.append((kind, fields))
-            if not kinds or kind in kinds:
+            if kind == "here":
+                self.say("here")
+            elif not kinds or kind in kinds:
                 return kind, fields
 
     def hello(self):

@@ -20,7 +20,7 @@ def test_an_enclave_that_is_not_there_yet_is_waited_for(logged):
         until(lambda: event(logged, "enclave_away"))
         assert node.status()["enclave"] == "away" and node.ask("exercise", rule=0)[1] == {"reason": messages.AWAY}
         with Saying(node) as gate:
-            gate.say("hello", camera=messages.camera_id("gate"), nonce=bytes(32), agreement=b"")
+            gate.say("hello", camera=messages.camera_id("gate"), nonce=bytes(32), agreement=gate.agreement)
             assert gate.hear() == ("wait", {"reason": messages.AWAY})
             node.enclave.start()
             time.sleep(0.1)  # without its keys
@@ -39,6 +39,22 @@ def test_an_enclave_that_died_while_idle_is_noticed_and_cameras_are_told(node, g
     assert node.status()["epoch"] != before
     epochs = [record for record in node.checked() if record.kind == RecordKind.EPOCH]
     assert (epochs[1].unclean, epochs[1].previous, epochs[1].previous_seq) == (True, before, 2)
+
+
+def test_a_camera_that_was_told_to_wait_while_the_enclave_was_away_is_called_when_it_is_back(node, gate, monkeypatch):
+    """Also where it is the one of before, in which the camera has no session: it asks ever more rarely by itself."""
+    honest = EvalClient.info
+
+    def info(self):
+        raise EnclaveError("the connection broke")
+
+    monkeypatch.setattr(EvalClient, "info", info)
+    until(lambda: node.status()["enclave"] == "away")
+    gate.say("hello", camera=messages.camera_id("gate"), nonce=bytes(32), agreement=node.agreement.digest)
+    assert gate.hear("wait", "session") == ("wait", {"reason": "the enclave is away"})
+    monkeypatch.setattr(EvalClient, "info", honest)
+    assert gate.hear("reopen") == ("reopen", {"reason": "its agreement may be in force"})
+    assert gate.deliver() is False
 
 
 class Interposed(tipc.Channel):

@@ -18,9 +18,11 @@ from edged import bus
 from edged.camera import link as camera_link
 from edged.camera.clip import Clip, camera_key
 from edged.enclave import wire
-from edged.errors import ConfigError, KeyRefused, MissingInput, PackageError, VerificationFailed
+from edged.enclave.wire import Status
+from edged.errors import ConfigError, EnclaveError, KeyRefused, MissingInput, PackageError, VerificationFailed
 from edged.offload import daemon, messages
 from edged.trust.agreement import sign
+from fake_bridge import Keys
 from moves import QUIET_S, held
 
 
@@ -69,6 +71,16 @@ def test_a_placement_that_the_models_owner_does_not_permit_is_one_line():
         node._model_package = node.package(MODEL, 1 << wire.Placement.MASKED)
         error = end_of(node)
         assert isinstance(error, ConfigError) and "enclave.placement" in str(error)
+
+
+def test_a_package_below_its_owners_floor_is_one_line(monkeypatch):
+    def refuse(*_):
+        raise EnclaveError("refused", Status.AGREEMENT)
+
+    monkeypatch.setattr("edged.offload.link.Bridge.load", refuse)
+    with BridgeNode() as node:
+        error = end_of(node)
+        assert isinstance(error, PackageError) and "model.pkg" in str(error) and "floor" in str(error)
 
 
 def test_slots_are_found_whatever_their_order():
@@ -122,7 +134,8 @@ def test_the_camera_process_and_the_bridge_understand_each_other_through_restart
     with BridgeNode() as node:
         identity = messages.camera_id("gate")
         with bus.Dealer(node.bridge().address, b"gate") as dealer:
-            talk = camera_link.BridgeLink(dealer, identity, camera_key(node.data_key, identity))
+            keys = Keys(node.agreement.digest, camera_key(node.data_key, identity))
+            talk = camera_link.BridgeLink(dealer, identity, keys)
             clips = 0
             for disturb in (lambda: None, node.restart_eval, lambda: (node.stop(), node.bridge()), lambda: None):
                 for _ in range(2):

@@ -11,6 +11,7 @@ from edged.alerts.spool import Evicted
 from edged.enclave import wire
 from edged.enclave.client import Emitted
 from edged.enclave.wire import MessageStatus, RecordKind
+from edged.errors import EnclaveError
 from edged.offload import daemon, link, messages, statements
 from moves import RULES, beacon_of, event, kinds, outbox
 
@@ -159,15 +160,19 @@ class Announced:
     failing = False
 
     def __init__(self, clock, agreement, ranges):
-        self.clock, self.papers = clock, link.Papers(b"", (link.Paper(None, b"", agreement),))
-        self.indices, self.client, self.said, self.ranges = [0], self, [], ranges
+        self.clock, self.in_force = clock, [link.InForce(0, agreement, 0)]
+        self.client, self.said, self.ranges = self, [], ranges
+        self.awaited, self.others, self.forgotten = (), {}, []
 
     def evict(self):
-        rcpt = self.papers.agreements[0].agreement.recipients[0].rcpt
-        return Evicted({rcpt: self.ranges}, 1) if self.ranges else None
+        rcpt = self.in_force[0].agreement.recipients[0].rcpt
+        return Evicted({rcpt: self.ranges, **self.others}, 1) if self.ranges else None
 
     def announced(self, evicted):
-        pass
+        self.forgotten += evicted.records
+
+    def is_awaited(self, rcpt):
+        return rcpt in self.awaited
 
     def claim(self, index, kind, data):
         self.said.append((self.clock.now_s, data))
@@ -215,6 +220,55 @@ def test_an_announcement_is_one_claim_however_much_went(monkeypatch):
     assert len(told["evicted"]) >= 6 and 2 * len(told["evicted"]) + told["more"] == 200
 
 
+def test_evictions_of_whom_nothing_can_be_sealed_for_yet_stay_and_hold_up_no_others(monkeypatch):
+    announced, made = announcing(monkeypatch, [(bytes(16), 1, 2)])
+    rcpt, awaited, nobodys = announced.in_force[0].agreement.recipients[0].rcpt, b"a" * 16, b"n" * 16
+    announced.others = {awaited: [(bytes(16), 1, 2)], nobodys: [(bytes(16), 1, 2)]}
+    announced.awaited = (awaited,)
+    made.evict(announced)
+    assert [cbor2.loads(data)["rcpt"] for _, data in announced.said] == [rcpt]
+    assert announced.forgotten == [rcpt, nobodys]
+    announced.ranges, announced.others, announced.awaited = [(bytes(16), 3, 3)], {}, (rcpt,)
+    announced.clock.now_s += 60
+    made.evict(announced)
+    assert announced.forgotten == [rcpt, nobodys, rcpt], "he reads under another agreement"
+
+
+class Answering:
+    """An enclave that answers beacons as it is told."""
+
+    def __init__(self):
+        self.client, self.refusal = self, None
+
+    def beacon(self, raw, config):
+        if self.refusal is not None:
+            raise EnclaveError(self.refusal, 1)
+        return Emitted(0, (), 0)
+
+    def keep(self, emitted):
+        pass
+
+
+def test_a_refused_beacon_is_logged_where_the_reason_changed(logged):
+    enclave, beacon = Answering(), messages.Beacon(b"r" * 16, b"")
+    made = statements.Statements(enclave, None, bytes(32))
+    seen = []
+    # His beacon under another agreement is answered in between; and in the end all are, for long.
+    for reason in ["late", "late", None, "late", None, None, "other", "late"] + [None] * 5 + ["late"]:
+        enclave.refusal = reason
+        made.answer(enclave, beacon)
+        seen.append(len(event(logged, "beacon_refused")))
+    assert seen == [1, 1, 1, 1, 1, 1, 2, 3, 3, 3, 3, 3, 3, 4]
+
+
+def test_beacons_of_ever_other_recipients_fill_no_memory(logged):
+    enclave = Answering()
+    made, enclave.refusal = statements.Statements(enclave, None, bytes(32)), "unknown"
+    for number in range(100):
+        made.answer(enclave, messages.Beacon(bytes([number]) * 16, b""))
+    assert len(made._refused) == 16
+
+
 # Messages of no form.
 
 GARBAGE = {
@@ -231,11 +285,15 @@ GARBAGE = {
     "a negative number": messages.pack("clip", {"session": 0, "number": -1, "captured_ns": 0}, b"x"),
     "a number too large": messages.pack("clip", {"session": 1 << 32, "number": 1, "captured_ns": 0}, b"x"),
     "a truth for a number": messages.pack("clip", {"session": False, "number": 1, "captured_ns": 0}, b"x"),
-    "a short nonce": messages.pack("hello", {"camera": messages.camera_id("gate"), "nonce": b"", "agreement": b""}),
+    "a short nonce": messages.pack("hello", {"camera": messages.camera_id("gate"), "nonce": b"",
+                                             "agreement": bytes(32)}),
+    "no agreement named": messages.pack("hello", {"camera": messages.camera_id("gate"), "nonce": bytes(32),
+                                                  "agreement": b""}),
     "an unknown state": messages.pack("status", {"state": "asleep", "reason": "", "skipped": 0}),
     "a state that is a list": messages.pack("status", {"state": [], "reason": "", "skipped": 0}),
     "a negative count": messages.pack("status", {"state": "live", "reason": "", "skipped": -1}),
     "no count": messages.pack("status", {"state": "live", "reason": ""}),
+    "keys by name": messages.pack("keys", {"agreement": 0}),
     "a beacon": messages.pack("beacon", {}, bytes(80)),
 }
 

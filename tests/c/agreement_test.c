@@ -224,15 +224,19 @@ static void rate(void) {
     ask_agree(1);
     ask.agreement = city_place(1);
     client_request(EVAL_SESSION_OPEN, &ask, sizeof(ask), -1);
-    CHECK(offer(1) == EDGED_OK && offer(2) == EDGED_OK && offer(3) == EDGED_ERR_RATE, "an hour's at once");
-    city_pass_s(1799);
-    CHECK(offer(3) == EDGED_ERR_RATE, "then one in each half hour");
+    CHECK(offer(1) == EDGED_ERR_RATE, "a beginning brings a second's");
+    city_pass_s(1798);
+    CHECK(offer(1) == EDGED_ERR_RATE, "one in each half hour");
     city_pass_s(1);
-    CHECK(offer(3) == EDGED_OK && offer(4) == EDGED_ERR_RATE, "then one in each half hour");
+    CHECK(offer(1) == EDGED_OK && offer(2) == EDGED_ERR_RATE, "one in each half hour");
+    city_pass_s(1799);
+    CHECK(offer(2) == EDGED_ERR_RATE, "one in each half hour");
+    city_pass_s(1);
+    CHECK(offer(2) == EDGED_OK && offer(3) == EDGED_ERR_RATE, "one in each half hour");
     city_pass_s(3 * 3600);
     ask_beacon(ask.agreement, 0, city_now_ns());
-    CHECK(offer(4) == EDGED_OK && offer(5) == EDGED_OK && offer(6) == EDGED_ERR_RATE, "saved up is one hour's at most");
-    CHECK(client.observations == 5, "%u clips of nobody", client.observations);
+    CHECK(offer(3) == EDGED_OK && offer(4) == EDGED_OK && offer(5) == EDGED_ERR_RATE, "saved up is one hour's at most");
+    CHECK(client.observations == 4, "%u clips of nobody", client.observations);
     client_stop();
 }
 
@@ -278,6 +282,48 @@ static void beacon(void) {
     client_stop();
 }
 
+/* What the city's clock told outlives the enclave: nothing older than that tells the time, or unlocks anything. */
+static void clocks_go_on(void) {
+    const uint64_t limit_ns = city_terms(0)->limit_s * CITY_SECOND;
+    struct eval_clip_open open = {.number = 9, .bytes = sizeof(struct edged_clip) + EVAL_TAG_BYTES};
+
+    client_start(SEED);
+    client_evaluate();
+    const uint64_t told_ns = city_now_ns();
+    ask_beacon(0, 1, told_ns);
+    DONE;
+    const struct eval_beacon before = city_beacon(0, 0, told_ns + 1);
+    ask_confirm(client.eval->emission);
+    const struct edged_state state = city.state;
+    for (uint32_t epoch = 0; epoch < 2; epoch++) { /* what was restored is told on */
+        client_restart();
+        ask_restore(&state);
+        DONE;
+        const uint64_t restored_ns = stub.uptime_ns;
+        city_pass_s(1000);
+        ask_agree(0);
+        client_evaluate();
+        client_request(EVAL_BEACON, &before, sizeof(before), -1);
+        REFUSED(EDGED_ERR_KEY); /* made for another epoch's salt */
+        ask_beacon(0, 1, told_ns);
+        REFUSED(EDGED_ERR_ARGUMENT);
+        ask_beacon(0, 1, told_ns - 1);
+        REFUSED(EDGED_ERR_ARGUMENT);
+        city_pass_s(city_terms(0)->limit_s + 1);
+        const uint64_t passed_ns = stub.uptime_ns - restored_ns; /* the time goes on, agreement or not */
+        const uint64_t late_ns = told_ns + passed_ns - passed_ns / 1024 - limit_ns - 1;
+        ask_beacon(0, 0, late_ns); /* another recipient's, held back since before */
+        DONE;
+        client_request(EVAL_CLIP_OPEN, &open, sizeof(open), -1);
+        REFUSED(EDGED_ERR_LOCKED);
+        ask_beacon(0, 0, late_ns + 1); /* as late as any may be */
+        DONE;
+        client_evaluate();
+        ask_confirm(client.eval->emission);
+    }
+    client_stop();
+}
+
 static void altered_agreement(void) {
     char saved[EDGED_MESSAGE_BYTES];
 
@@ -296,7 +342,7 @@ static void altered_agreement(void) {
 static void exchange_slot(void) {
     static uint32_t calls;
 
-    if (++calls == 5) /* hello, model, data, record, beacon */
+    if (++calls == 6) /* hello, confirmed, model, data, record, beacon */
         client_put_slot(5, 2, 2);
 }
 
@@ -398,7 +444,7 @@ static void epoch(void) {
     REFUSED(EDGED_ERR_ORDER); /* the first records are not confirmed */
     client_restart();
     ask_agree(0);
-    ask_agree(1);
+    ask_agree(CITY_SAME);
     CHECK(city.epoch.unclean == 1 && city.epoch.counter == 1, "without its state nothing is known");
     ask_restore(&state);
     REFUSED(EDGED_ERR_ORDER);
@@ -407,8 +453,105 @@ static void epoch(void) {
     state = city.state;
     client_restart();
     ask_restore(&state);
-    ask_agree(1);
+    ask_agree(CITY_SAME);
     CHECK(city.epoch.previous_seq == 3, "of all that it was sent, the last");
+    ask_agree(CITY_NAMING); /* another city's, one of whose recipients has the name of this one's */
+    REFUSED(EDGED_ERR_RECIPIENT);
+    client_restart();
+    ask_agree(CITY_NAMING);
+    DONE;
+    ask_agree(0);
+    REFUSED(EDGED_ERR_RECIPIENT); /* whoever comes first: no number is spent on somebody else's record */
+    client_stop();
+}
+
+/* The honest client's camera opens a session under the agreement in that place, too. */
+static void go_over(uint32_t place) {
+    struct eval_session_open ask = {.agreement = place, .camera = "camera of the tests"};
+
+    client_request(EVAL_SESSION_OPEN, &ask, sizeof(ask), -1);
+}
+
+static void nothing_under(uint32_t place) {
+    const uint64_t before = client.eval->emission;
+
+    go_over(place);
+    REFUSED(EDGED_ERR_ARGUMENT);
+    ask_exercise(place, 0);
+    REFUSED(EDGED_ERR_ARGUMENT);
+    ask_claim(place, EDGED_HEALTH, 1);
+    REFUSED(EDGED_ERR_ARGUMENT);
+    CHECK(client.eval->emission == before, "nothing was sealed");
+}
+
+/* Each of a city's agreements follows the one before, and is all that is left of it. */
+static void succession(void) {
+    client_start(SEED);
+    client.placement = EVAL_ENCLAVE;
+    clip(1, EDGED_MESSAGE_ALERT, EDGED_MESSAGE_NONE, EDGED_ALERT, EDGED_ALERT);
+    ask_agree(CITY_SAME);
+    ask_agree(1); /* another city's */
+    const uint32_t first = city_place(0), same = city_place(CITY_SAME), other = city_place(1), none = 3;
+    const uint32_t wrong[][2] = {{first, first}, {same, first}, {first, other}, {other, same}, {first, none},
+                                 {none, first},  {first, 4},    {4, same},      {first, UINT32_MAX}};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        ask_succeed(wrong[i][0], wrong[i][1]);
+        REFUSED(EDGED_ERR_ARGUMENT);
+    }
+    ask_succeed(first, same);
+    REFUSED(EDGED_ERR_ORDER); /* its camera is left */
+    go_over(same);
+    DONE;
+    ask_succeed(first, same);
+    REFUSED(EDGED_ERR_ORDER);
+    ask_index(EVAL_SESSION_CLOSE, 0);
+    DONE;
+    const struct eval_beacon late = city_beacon(first, 0, city_now_ns());
+    ask_beacon(same, 0, city_now_ns());
+    DONE; /* both are in force */
+    ask_succeed(first, same);
+    DONE;
+    CHECK(city.kinds[0] == EDGED_SUCCESSION && city.kinds[1] == EDGED_SUCCESSION, "both are told");
+    ask_succeed(first, same);
+    REFUSED(EDGED_ERR_ARGUMENT);
+    nothing_under(first);
+    client_request(EVAL_BEACON, &late, sizeof(late), -1);
+    REFUSED(EDGED_ERR_KEY);
+    ask_agree(0);
+    REFUSED(EDGED_ERR_AGREEMENT);
+    clip(1, EDGED_MESSAGE_UPDATE, EDGED_MESSAGE_NONE, EDGED_ALERT, EDGED_ALERT); /* goes on */
+    ask_confirm(client.eval->emission);
+    DONE;
+    ask_agree(0);
+    REFUSED(EDGED_ERR_AGREEMENT); /* its place is free, and still it is over */
+    nothing_under(first);
+    ask_agree(CITY_CHANGED);
+    DONE;
+    const uint32_t changed = city_place(CITY_CHANGED);
+    CHECK(changed == first, "the place is taken again");
+    go_over(changed);
+    DONE;
+    ask_index(EVAL_SESSION_CLOSE, 1);
+    DONE;
+    ask_succeed(same, changed);
+    DONE;
+    CHECK(memcmp(city_terms(CITY_CHANGED)->recipient[0].rcpt, city_terms(0)->recipient[1].rcpt, 16) == 0, "he stays");
+    client_evaluate(); /* who came with this agreement was never told, so it is an alert */
+    CHECK(city.messages[2] == EDGED_MESSAGE_ALERT, "the same rule, in another place: message %u", city.messages[2]);
+    ask_agree(0);
+    REFUSED(EDGED_ERR_AGREEMENT);
+    ask_agree(CITY_SAME);
+    REFUSED(EDGED_ERR_AGREEMENT);
+    ask_confirm(client.eval->emission - 1);
+    DONE;
+    const struct edged_state state = city.state;
+    client_restart();
+    ask_restore(&state);
+    DONE;
+    ask_agree(0); /* in another epoch only the city can tell */
+    DONE;
+    CHECK(city.epoch.previous_seq == 8, "the sequence went on over three agreements: %llu",
+          (unsigned long long)city.epoch.previous_seq);
     client_stop();
 }
 
@@ -424,6 +567,8 @@ int main(int argc, char **argv) {
     again();
     rate();
     beacon();
+    clocks_go_on();
     epoch();
+    succession();
     return 0;
 }

@@ -39,6 +39,11 @@ void ask_exercise(uint32_t place, uint32_t rule) {
     client_request(EVAL_EXERCISE, &ask, sizeof(ask), -1);
 }
 
+void ask_succeed(uint32_t place, uint32_t successor) {
+    const struct eval_succeed ask = {.agreement = place, .successor = successor};
+    client_request(EVAL_SUCCEED, &ask, sizeof(ask), -1);
+}
+
 void ask_restore(const struct edged_state *state) {
     client_request(EVAL_RESTORE, state, sizeof(*state), -1);
 }

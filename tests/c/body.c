@@ -25,11 +25,27 @@ static uint64_t time_ns(const struct in_force *f) {
     return f->told_ns == 0 ? 0 : f->told_ns + (stub.uptime_ns - f->heard_ns);
 }
 
+uint64_t body_since(uint64_t time_ns, uint64_t at_ns) {
+    const uint64_t passed = stub.uptime_ns - at_ns;
+    return time_ns == 0 ? 0 : time_ns + passed - passed / 1024;
+}
+
+struct remembered *body_remembered(const uint8_t rcpt[16], const uint8_t qdo[32]) {
+    for (uint32_t i = 0; i < EVAL_PASTS_MAX; i++) {
+        struct remembered *r = &now.remembered[i];
+        if (r->known && memcmp(r->past.rcpt, rcpt, sizeof(r->past.rcpt)) == 0 &&
+            memcmp(r->past.qdo, qdo, sizeof(r->past.qdo)) == 0)
+            return r;
+    }
+    return NULL;
+}
+
 static void hear(struct in_force *f, uint64_t beacon_ns) {
-    const uint64_t passed = stub.uptime_ns - f->heard_ns;
-    const uint64_t least = f->told_ns == 0 ? 0 : f->told_ns + passed - passed / 1024;
+    const uint64_t least = body_since(f->told_ns, f->heard_ns), bound = body_since(f->least_ns, f->least_at_ns);
 
     if (least > beacon_ns && least - beacon_ns > f->terms->limit_s * CITY_SECOND)
+        return;
+    if (bound > beacon_ns && bound - beacon_ns > f->terms->limit_s * CITY_SECOND)
         return;
     f->told_ns = beacon_ns > least ? beacon_ns : least;
     f->heard_ns = stub.uptime_ns;
@@ -46,7 +62,7 @@ static bool in_schedule(const struct in_force *f, const struct terms_rule *rule)
     return minute >= rule->first_minute && minute < rule->end_minute;
 }
 
-static uint32_t message_of(struct past *past, const struct terms_rule *rule, bool holds, uint64_t number) {
+static uint32_t message_of(struct happened *past, const struct terms_rule *rule, bool holds, uint64_t number) {
     const bool recent = stub.uptime_ns - past->held_ns < rule->cooldown_s * CITY_SECOND;
 
     if (holds) {
@@ -54,7 +70,7 @@ static uint32_t message_of(struct past *past, const struct terms_rule *rule, boo
         const bool goes_on = past->active && ((past->held && lately) || recent);
         if (!goes_on)
             past->number = number;
-        *past = (struct past){true, true, past->number, stub.uptime_ns};
+        *past = (struct happened){true, true, past->number, stub.uptime_ns};
         return goes_on ? EDGED_MESSAGE_UPDATE : EDGED_MESSAGE_ALERT;
     }
     past->held = false;
@@ -155,13 +171,16 @@ static void expect_epoch(const struct about *k, uint8_t *plain) {
     const struct terms *t = now.places[k->place].terms;
     struct edged_epoch e = {.version = EDGED_BODY_VERSION, .kind = EDGED_EPOCH, .counter = now.counter};
 
-    e.unclean = !now.before_known || now.before.closed == 0;
+    const struct remembered *r = body_remembered(t->recipient[k->recipient].rcpt, t->qdo);
+    CHECK(r != NULL, "a recipient has a past");
+    e.unclean = !now.before_known || now.before_closed == 0;
     memcpy(e.previous, now.before_name, sizeof(e.previous));
+    if (r->past.seq != 0) {
+        e.unclean = e.unclean != 0 || r->past.closed == 0;
+        e.previous_seq = r->past.seq;
+        memcpy(e.previous, r->past.epoch, sizeof(e.previous));
+    }
     memcpy(e.agreement, t->digest, sizeof(e.agreement));
-    for (uint32_t i = 0; i < now.before.count; i++)
-        if (memcmp(now.before.end[i].rcpt, t->recipient[k->recipient].rcpt, 16) == 0 &&
-            e.previous_seq < now.before.end[i].seq)
-            e.previous_seq = now.before.end[i].seq;
     memcpy(plain, &e, sizeof(e));
     city.epoch = e;
 }
@@ -190,6 +209,16 @@ static void expect_heartbeat(const struct about *k, const struct eval_beacon *as
     memcpy(plain, &h, sizeof(h));
     city.heartbeat = h;
     hear(&now.places[k->place], ask->beacon.time_ns);
+    now.places[k->place].beacon_ns[k->recipient] = ask->beacon.time_ns;
+    const uint64_t time_ns = ask->beacon.time_ns;
+    const uint8_t *qdo = now.places[k->place].terms->qdo;
+    struct remembered *r = body_remembered(ask->beacon.rcpt, qdo);
+    CHECK(r != NULL, "a recipient has a past");
+    if (body_since(r->past.least_ns, r->at_ns) < time_ns) {
+        r->past.least_ns = time_ns;
+        r->at_ns = stub.uptime_ns;
+    }
+    r->past.told_ns = r->past.told_ns > time_ns ? r->past.told_ns : time_ns;
 }
 
 static void expect_exercise(const struct about *k, const struct eval_exercise *ask, uint8_t *plain) {
@@ -208,12 +237,25 @@ static void expect_claim(const struct eval_claim *ask, const uint8_t *bytes, uin
     memcpy(plain + sizeof(c), bytes, ask->bytes);
 }
 
+static void expect_succession(const struct about *k, const struct eval_succeed *ask, uint8_t *plain) {
+    const struct terms *next = now.places[ask->successor].terms;
+    struct edged_succession s = {.version = EDGED_BODY_VERSION, .kind = EDGED_SUCCESSION, .number = next->number};
+
+    CHECK(ask->agreement == k->place, "of that agreement");
+    for (uint32_t i = 0; i < next->recipients; i++)
+        if (memcmp(next->recipient[i].rcpt, now.places[k->place].terms->recipient[k->recipient].rcpt, 16) == 0)
+            memcpy(s.next_key, next->recipient[i].key_id, sizeof(s.next_key));
+    memcpy(s.successor, next->digest, sizeof(s.successor));
+    memcpy(plain, &s, sizeof(s));
+}
+
 void body_expect(const struct edged_hdr *ask, const uint8_t *request, enum edged_status status,
                    const struct about *k, uint8_t *plain) {
     union {
         struct eval_beacon beacon;
         struct eval_exercise exercise;
         struct eval_claim claim;
+        struct eval_succeed succeed;
         struct eval_index index;
     } in;
 
@@ -231,6 +273,9 @@ void body_expect(const struct edged_hdr *ask, const uint8_t *request, enum edged
         break;
     case EVAL_CLAIM:
         expect_claim(&in.claim, request + sizeof(in.claim), plain);
+        break;
+    case EVAL_SUCCEED:
+        expect_succession(k, &in.succeed, plain);
         break;
     case EVAL_CLIP_ABORT:
         expect_clip(k, in.index.index, true, plain);

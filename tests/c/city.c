@@ -44,6 +44,7 @@ static void begin_epoch(void) {
     memset(now.cameras, 0, sizeof(now.cameras));
     memset(now.places, 0, sizeof(now.places));
     memset(now.sequences, 0, sizeof(now.sequences));
+    memset(now.least, 0, sizeof(now.least));
     CHECK(memcmp(now.name, client.eval->epoch, sizeof(now.name)) != 0 &&
               memcmp(now.salt, client.eval->salt, sizeof(now.salt)) != 0,
           "a name and keys of its own");
@@ -70,9 +71,15 @@ const struct terms *city_terms(uint32_t deal) {
 uint32_t city_place(uint32_t deal) {
     uint32_t place = 0;
 
-    while (place < EVAL_AGREEMENTS_MAX && now.places[place].terms != &deals[deal])
+    while (place < EVAL_AGREEMENTS_MAX && (now.places[place].terms != &deals[deal] || now.places[place].over))
         place++;
     return place;
+}
+
+uint32_t city_client_deal(void) {
+    return deals[0].number >= now.least[deals[0].data_slot] ? 0
+           : deals[CITY_SAME].number >= now.least[deals[0].data_slot] ? CITY_SAME
+                                                                       : CITY_CHANGED;
 }
 
 static uint64_t clock_ns(void) {
@@ -125,13 +132,14 @@ struct eval_beacon city_beacon(uint32_t place, uint32_t recipient, uint64_t time
 
 /* --------------------------------------------------------------- records --- */
 
-static uint64_t *sequence_of(const uint8_t rcpt[16]) {
+static struct sequence *sequence_of(const uint8_t rcpt[16]) {
     uint32_t i = 0;
 
-    while (now.sequences[i].seq != 0 && memcmp(now.sequences[i].rcpt, rcpt, 16) != 0)
+    while (i < EVAL_RECIPIENTS_MAX && now.sequences[i].seq != 0 && memcmp(now.sequences[i].rcpt, rcpt, 16) != 0)
         i++;
+    CHECK(i < EVAL_RECIPIENTS_MAX, "too many recipients");
     memcpy(now.sequences[i].rcpt, rcpt, 16);
-    return &now.sequences[i].seq;
+    return &now.sequences[i];
 }
 
 static size_t expect_header(const struct terms_recipient *to, uint64_t seq, uint32_t kind, uint8_t *out) {
@@ -200,10 +208,12 @@ static void take_new(const struct edged_hdr *ask, const uint8_t *request, enum e
         const struct terms *t = now.places[k->place].terms;
         CHECK(t != NULL && k->recipient < t->recipients, "recipient %u", k->recipient);
         CHECK(ask->cmd == EVAL_BEACON ? next == 0 : k->recipient == next, "one for each recipient");
-        uint64_t *const seq = sequence_of(t->recipient[k->recipient].rcpt);
-        CHECK(k->seq > *seq && (k->seq == *seq + 1 || client.faults), "number %llu after %llu",
-              (unsigned long long)k->seq, (unsigned long long)*seq);
-        *seq = k->seq;
+        CHECK(!now.places[k->place].over, "nothing under one that is over");
+        struct sequence *const sequence = sequence_of(t->recipient[k->recipient].rcpt);
+        CHECK(k->seq == sequence->seq + 1, "number %llu after %llu", (unsigned long long)k->seq,
+              (unsigned long long)sequence->seq);
+        sequence->seq = k->seq;
+        memcpy(sequence->qdo, t->qdo, sizeof(sequence->qdo));
         const struct about who = {k->place, k->recipient, k->seq};
         body_expect(ask, request, status, &who, plain);
         judge_record(k, plain);
@@ -255,28 +265,64 @@ static void open_state(const struct edged_state *s, struct summary *out) {
           "a sealed state");
 }
 
-/* What the next epoch must know of this one. */
+static void remember(const struct summary *told) {
+    memset(now.remembered, 0, sizeof(now.remembered));
+    for (uint32_t i = 0; i < EVAL_PASTS_MAX; i++) {
+        now.remembered[i] = (struct remembered){.past = told->past[i], .at_ns = stub.uptime_ns};
+        now.remembered[i].known = told->past[i].seq != 0 || told->past[i].told_ns != 0;
+    }
+    now.before_closed = told->closed;
+}
+
+/* What the next epoch must know of a recipient. */
+static bool summarise(const struct remembered *r, bool closed, struct summary_past *out) {
+    const struct sequence *s = NULL;
+
+    for (uint32_t i = 0; i < EVAL_RECIPIENTS_MAX && now.sequences[i].seq != 0; i++)
+        if (memcmp(now.sequences[i].rcpt, r->past.rcpt, 16) == 0 && memcmp(now.sequences[i].qdo, r->past.qdo, 32) == 0)
+            s = &now.sequences[i];
+    *out = r->past;
+    out->least_ns = body_since(r->past.least_ns, r->at_ns);
+    if (s != NULL && s->confirmed != 0) { /* he may have read of this one */
+        memcpy(out->epoch, now.name, sizeof(out->epoch));
+        out->seq = s->confirmed;
+        out->closed = closed;
+    } else if (s != NULL) {
+        out->closed = 0;
+    }
+    return r->known && (out->seq != 0 || out->told_ns != 0);
+}
+
 static void judge_state(const uint8_t *body, size_t size, bool closed) {
-    struct summary told, right = {.counter = now.counter, .closed = closed};
+    struct summary told;
     struct edged_state s;
+    uint32_t there = 0, right = 0;
 
     CHECK(size == sizeof(s), "struct edged_state");
     memcpy(&s, body, sizeof(s));
     CHECK(memcmp(s.epoch, now.name, sizeof(s.epoch)) == 0 &&
               (!city.has_state || memcmp(s.epoch, city.state.epoch, 16) != 0 || s.count > city.state.count),
           "a nonce seals one state");
-    for (uint32_t i = 0; i < EVAL_AGREEMENTS_MAX; i++)
-        for (uint32_t r = 0; now.places[i].terms != NULL && r < now.places[i].terms->recipients; r++) {
-            memcpy(right.end[right.count].rcpt, now.places[i].terms->recipient[r].rcpt, 16);
-            right.end[right.count++].seq = now.places[i].confirmed[r];
-        }
     open_state(&s, &told);
-    CHECK(memcmp(&told, &right, sizeof(told)) == 0, "the state tells where each sequence stands");
+    CHECK(told.counter == now.counter && told.closed == closed, "the epoch");
+    for (uint32_t i = 0; i < EVAL_PASTS_MAX; i++)
+        there += told.past[i].seq != 0 || told.past[i].told_ns != 0;
+    for (uint32_t i = 0; i < EVAL_PASTS_MAX; i++) {
+        struct summary_past past;
+        uint32_t at = 0;
+        if (!summarise(&now.remembered[i], closed, &past))
+            continue;
+        while (at < EVAL_PASTS_MAX && memcmp(&told.past[at], &past, sizeof(past)) != 0)
+            at++;
+        CHECK(at < EVAL_PASTS_MAX, "the state tells where a sequence and a clock stand");
+        right++;
+    }
+    CHECK(there == right, "the state tells of %u recipients, not %u", there, right);
     city.state = s;
     city.has_state = true;
     if (!closed)
         return;
-    now.before = right;
+    remember(&told);
     now.before_known = true;
     memcpy(now.before_name, s.epoch, sizeof(s.epoch));
     begin_epoch();
@@ -286,9 +332,17 @@ static void confirm(uint64_t up_to) {
     uint32_t gone = 0;
 
     for (; gone < kept_count && kept[gone].emission <= up_to; gone++)
-        now.places[kept[gone].place].confirmed[kept[gone].recipient] = kept[gone].seq;
+        sequence_of(now.places[kept[gone].place].terms->recipient[kept[gone].recipient].rcpt)->confirmed =
+            kept[gone].seq;
     kept_count -= gone;
     memmove(kept, kept + gone, kept_count * sizeof(kept[0]));
+    for (uint32_t i = 0; i < EVAL_AGREEMENTS_MAX; i++) {
+        uint32_t of = 0;
+        for (uint32_t k = 0; k < kept_count; k++)
+            of += kept[k].place == i;
+        if (now.places[i].over && of == 0)
+            memset(&now.places[i], 0, sizeof(now.places[i]));
+    }
 }
 
 /* ---------------------------------------------------- what else it knows --- */
@@ -298,10 +352,35 @@ static void restored(const uint8_t *request) {
 
     memcpy(&s, request, sizeof(s));
     CHECK(!now.before_known && memcmp(s.epoch, now.name, sizeof(s.epoch)) != 0, "once, of an epoch before");
-    open_state(&s, &now.before);
+    struct summary told;
+    open_state(&s, &told);
+    remember(&told);
     memcpy(now.before_name, s.epoch, sizeof(s.epoch));
     now.before_known = true;
-    now.counter = now.before.counter + 1;
+    now.counter = told.counter + 1;
+}
+
+static void not_before(struct in_force *f, uint64_t time_ns, uint64_t at_ns) {
+    if (body_since(f->least_ns, f->least_at_ns) < body_since(time_ns, at_ns)) {
+        f->least_ns = body_since(time_ns, at_ns);
+        f->least_at_ns = stub.uptime_ns;
+    }
+}
+
+/* A recipient's clock goes on where it stood, under his city's other agreements and in the epochs before. */
+static void resume(struct in_force *f, uint32_t recipient) {
+    const uint8_t *rcpt = f->terms->recipient[recipient].rcpt;
+    struct remembered *r = body_remembered(rcpt, f->terms->qdo);
+
+    if (r == NULL) {
+        for (r = now.remembered; r->known; r++)
+            CHECK(r < now.remembered + EVAL_PASTS_MAX - 1, "too many recipients");
+        *r = (struct remembered){.known = true};
+        memcpy(r->past.rcpt, rcpt, sizeof(r->past.rcpt));
+        memcpy(r->past.qdo, f->terms->qdo, sizeof(r->past.qdo));
+    }
+    f->beacon_ns[recipient] = r->past.told_ns;
+    not_before(f, r->past.least_ns, r->at_ns);
 }
 
 static void agreed(uint32_t place) {
@@ -311,26 +390,83 @@ static void agreed(uint32_t place) {
     for (uint32_t i = 0; i < CITY_DEALS; i++)
         if (memcmp(client.eval->agreements[place].digest, deals[i].digest, 32) == 0) {
             CHECK(f->terms == NULL || f->terms == &deals[i], "one agreement in a place");
-            if (f->terms == NULL)
-                *f = (struct in_force){.terms = &deals[i], .heard_ns = stub.uptime_ns};
+            CHECK(!f->over && deals[i].number >= now.least[deals[i].data_slot], "what is over does not come back");
+            if (f->terms != NULL)
+                break;
+            *f = (struct in_force){.terms = &deals[i], .heard_ns = stub.uptime_ns};
+            for (uint32_t r = 0; r < f->terms->recipients; r++)
+                resume(f, r);
         }
     CHECK(f->terms != NULL, "what nobody signed is not in force");
 }
 
+static bool follows(const struct terms *next, const struct terms *before) {
+    return next->data_slot == before->data_slot && next->number > before->number;
+}
+
+static void followed(const uint8_t *request) {
+    struct eval_succeed ask;
+
+    memcpy(&ask, request, sizeof(ask));
+    CHECK(ask.agreement < EVAL_AGREEMENTS_MAX && ask.successor < EVAL_AGREEMENTS_MAX, "places");
+    struct in_force *f = &now.places[ask.agreement], *next = &now.places[ask.successor];
+    CHECK(f->terms != NULL && next->terms != NULL && !f->over && !next->over && follows(next->terms, f->terms),
+          "a later agreement of the same owners");
+    for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++)
+        CHECK(!now.cameras[i].known || now.cameras[i].place != ask.agreement, "a camera is left");
+    f->over = true;
+    if (now.least[f->terms->data_slot] <= f->terms->number)
+        now.least[f->terms->data_slot] = f->terms->number + 1;
+}
+
+/* Whoever sees the rule now saw it before, by its label. */
+static bool was_told(const struct terms *next, uint32_t rule, const struct terms *before, uint32_t of) {
+    if (next->status != before->status || next->rule[rule].label != before->rule[of].label)
+        return false;
+    for (uint32_t i = 0; i < next->recipients; i++) {
+        bool saw = false;
+        for (uint32_t k = 0; k < before->recipients; k++)
+            saw = saw || (memcmp(next->recipient[i].rcpt, before->recipient[k].rcpt, 16) == 0 &&
+                          before->recipient[k].sees_rule[of] != 0);
+        if (next->recipient[i].sees_rule[rule] != 0 && !saw)
+            return false;
+    }
+    return true;
+}
+
 static void opened(const uint8_t *request, uint32_t session) {
     struct eval_session_open ask;
-    struct camera *c = &now.cameras[session];
+    struct camera *c = &now.cameras[session], *from = NULL, fresh = {.known = true};
 
     CHECK(session < EVAL_SESSIONS_MAX, "session %u", session);
     memcpy(&ask, request, sizeof(ask));
+    const struct terms *next = now.places[ask.agreement].terms, *before = NULL;
+    CHECK(next->number >= now.least[next->data_slot], "no camera begins under what is over");
     for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++)
         CHECK(i == session || !now.cameras[i].known || now.cameras[i].place != ask.agreement ||
                   memcmp(now.cameras[i].name, ask.camera, 32) != 0,
               "a camera has one session");
     CHECK(!c->known || (c->place == ask.agreement && memcmp(c->name, ask.camera, 32) == 0), "session %u", session);
-    c->known = true;
-    c->place = ask.agreement;
-    memcpy(c->name, ask.camera, sizeof(c->name));
+    if (c->known)
+        fresh = *c;
+    for (uint32_t i = 0; i < EVAL_SESSIONS_MAX && !c->known; i++) {
+        struct camera *former = &now.cameras[i];
+        if (!former->known || memcmp(former->name, ask.camera, 32) != 0 ||
+            !follows(next, now.places[former->place].terms) ||
+            (from != NULL && now.places[former->place].terms->number < before->number))
+            continue;
+        from = former;
+        before = now.places[from->place].terms;
+    }
+    for (uint32_t r = 0; from != NULL && r < next->rules; r++)
+        for (uint32_t k = 0; k < before->rules; k++)
+            if (was_told(next, r, before, k)) {
+                fresh.past[r] = from->past[k];
+                memset(&from->past[k], 0, sizeof(from->past[k])); /* it ends once */
+            }
+    fresh.place = ask.agreement;
+    memcpy(fresh.name, ask.camera, sizeof(fresh.name));
+    *c = fresh;
 }
 
 void city_judge(const struct edged_hdr *ask, const uint8_t *request, enum edged_status status, const uint8_t *body,
@@ -344,12 +480,15 @@ void city_judge(const struct edged_hdr *ask, const uint8_t *request, enum edged_
     if (size_bytes != 0 &&
         (ask->cmd == EVAL_CLIP_OPEN || ask->cmd == EVAL_CLIP_BEGIN || ask->cmd == EVAL_STEP ||
          ask->cmd == EVAL_CLIP_ABORT || ask->cmd == EVAL_RECORD || ask->cmd == EVAL_AGREEMENT ||
-         ask->cmd == EVAL_BEACON || ask->cmd == EVAL_EXERCISE || ask->cmd == EVAL_CLAIM))
+         ask->cmd == EVAL_BEACON || ask->cmd == EVAL_EXERCISE || ask->cmd == EVAL_CLAIM ||
+         ask->cmd == EVAL_SUCCEED))
         judge_answer(ask, before, body, size_bytes);
     if (ask->cmd == EVAL_CONFIRM && (ok || status == EDGED_ERR_UNAVAILABLE)) /* they are gone where its seal failed */
         confirm(u64_of(request));
     if (ok && (ask->cmd == EVAL_CONFIRM || ask->cmd == EVAL_CLOSE))
         judge_state(body, size_bytes, ask->cmd == EVAL_CLOSE);
+    if (ok && ask->cmd == EVAL_SUCCEED)
+        followed(request);
     if (ok && ask->cmd == EVAL_RESTORE)
         restored(request);
     if (ok && ask->cmd == EVAL_SESSION_OPEN)

@@ -8,7 +8,10 @@
 
 #include "state.h"
 
-#define CITY_DEALS 5u    /* agreements in the vector file; the first is the honest client's */
+#define CITY_DEALS 7u    /* agreements in the vector file; the first is the honest client's */
+#define CITY_SAME 4u     /* as the first, but that its number is higher */
+#define CITY_CHANGED 5u  /* likewise, other recipients and the rules in another order */
+#define CITY_NAMING 6u   /* of the other city, a recipient by the name of the first one's */
 #define CITY_EXPIRED 3u  /* one that no beacon's time is within */
 #define CITY_BEGIN_S 1750000000u /* the city's time when the clock of the stub began */
 #define CITY_SECOND ((uint64_t)1000000000)
@@ -26,8 +29,8 @@ struct terms_recipient {
 };
 
 struct terms {
-    uint32_t status, body, score_bits, limit_s, data_slot, rules, recipients, zero;
-    uint8_t digest[32];
+    uint32_t status, body, score_bits, limit_s, data_slot, rules, recipients, number;
+    uint8_t digest[32], qdo[32];
     struct terms_rule rule[EDGED_RULES_MAX];
     struct terms_recipient recipient[EDGED_RECIPIENTS_MAX];
 };
@@ -52,8 +55,10 @@ void city_restart(void); /* likewise, but the sealed state outlives it */
 
 const struct terms *city_terms(uint32_t deal);
 
-/* Place of an agreement in the enclave, or EVAL_AGREEMENTS_MAX where it is not in force. */
+/* Place of an agreement in the enclave, or EVAL_AGREEMENTS_MAX where it is not in force. Which the honest client uses:
+ * the first of its city's that no other followed. */
 uint32_t city_place(uint32_t deal);
+uint32_t city_client_deal(void);
 
 /* The city's present time. */
 uint64_t city_now_ns(void);

@@ -151,7 +151,7 @@ static void judge(const uint8_t *request, size_t size_bytes) {
           client.answer_bytes);
     memcpy(&h, client.answer, sizeof(h));
     CHECK(h.version == EDGED_WIRE_VERSION && h.cmd == (ask.cmd | 1) && h.seq == ask.seq && h.reserved == 0 &&
-              h.len == client.answer_bytes - sizeof(h) && h.status <= EDGED_ERR_STATE,
+              h.len == client.answer_bytes - sizeof(h) && h.status <= EDGED_ERR_RECIPIENT,
           "answer to command %u", ask.cmd);
     CHECK(h.status == EDGED_OK || h.status == EDGED_ERR_VERIFICATION || h.len == 0, "a refusal has no body");
     client.status = (enum edged_status)h.status;
@@ -327,17 +327,30 @@ static uint32_t kept_count(void) {
     return n;
 }
 
-static int due_ready(void) {
+/* Its agreement comes before its model: those in force are the ones that may permit the placement. */
+static bool is_agreed(void) {
     const struct eval *e = client.eval;
     const struct eval_emission all = {.emission = e->emission};
-    const uint32_t place = city_place(0);
+    const uint32_t deal = city_client_deal(), place = city_place(deal);
+
+    /* What is confirmed frees the places of agreements that are over. */
+    if (kept_count() > EVAL_KEPT_MAX / 2 || (place == EVAL_AGREEMENTS_MAX && deal != 0 && kept_count() != 0))
+        (void)due(EVAL_CONFIRM, &all, sizeof(all));
+    else if (place == EVAL_AGREEMENTS_MAX)
+        (void)due_agreement(deal);
+    else
+        return true;
+    return false;
+}
+
+static int due_ready(void) {
+    const struct eval *e = client.eval;
+    const uint32_t deal = city_client_deal(), place = city_place(deal);
     uint32_t session = 0;
 
-    if (kept_count() > EVAL_KEPT_MAX / 2)
-        return due(EVAL_CONFIRM, &all, sizeof(all));
-    if (place == EVAL_AGREEMENTS_MAX)
-        return due_agreement(0);
-    if (stub.uptime_ns - e->agreements[place].heard_ns > city_terms(0)->limit_s / 2 * CITY_SECOND) {
+    if (!is_agreed())
+        return -1;
+    if (stub.uptime_ns - e->agreements[place].heard_ns > city_terms(deal)->limit_s / 2 * CITY_SECOND) {
         const struct eval_beacon beacon = city_beacon(place, 0, city_now_ns());
         return due(EVAL_BEACON, &beacon, sizeof(beacon));
     }
@@ -400,6 +413,8 @@ int client_due(void) {
 
     switch (e->state) {
     case STATE_EMPTY: {
+        if (!is_agreed())
+            return -1;
         if (client.window && !window) {
             const struct eval_window w = {.bytes = window_bytes};
             (void)due(EVAL_WINDOW, &w, sizeof(w));
@@ -458,6 +473,8 @@ void client_evaluate(void) {
     for (uint32_t left = 20000; left != 0 && client.observations == before; left--) {
         const int handle = client_due();
         client_send(client.request, client.request_bytes, handle);
+        if (client.status == EDGED_ERR_RATE)
+            stub.uptime_ns += CITY_SECOND / 100; /* then the next one may come */
     }
     CHECK(client.observations == before + 1, "an honest client is served from any state");
 }

@@ -73,8 +73,8 @@ class Deal(NamedTuple):
     def terms(self) -> bytes:
         """The agreement for a test that reads no CBOR: struct terms of tests/c/city.h."""
         terms = self.agreement
-        out = struct.pack("<8I32s", terms.status, terms.body, terms.score_bits, terms.beacon_limit_s, self.data_slot,
-                          len(terms.rules), len(terms.recipients), 0, terms.digest)
+        out = struct.pack("<8I32s32s", terms.status, terms.body, terms.score_bits, terms.beacon_limit_s, self.data_slot,
+                          len(terms.rules), len(terms.recipients), terms.number, terms.digest, terms.qdo)
         for index in range(wire.EDGED_RULES_MAX):
             used = index < len(terms.rules)
             out += struct.pack("<6I", *((self.labels[index],) + terms.rules[index][1:] + (0,) if used else (0,) * 6))
@@ -82,15 +82,17 @@ class Deal(NamedTuple):
             sees = one.rules + (0,) * (wire.EDGED_RULES_MAX - len(one.rules))
             key = SLOTS[number].key
             out += struct.pack("<16s16s32s3I9I", one.rcpt, one.alert_key, key, len(key), number, one.sees, *sees, 0)
-        return out.ljust(32 + 32 + 8 * 24 + 4 * 112, b"\0")
+        return out.ljust(32 + 2 * 32 + 8 * 24 + 4 * 112, b"\0")
 
 
 def make(nobody: np.ndarray, alone: np.ndarray, both: np.ndarray) -> List[Deal]:
     """Agreements about a package, by its probabilities for clips of 0, 1 and 2 persons: (labels,) each.
 
     0  which an honest client uses: every kind of rule, one recipient who sees all and one who sees some
-    1  another city: the largest body, few clips an hour, a recipient of the first one, too, not in placement inputs
+    1  another city: the largest body, few clips an hour, not in placement inputs
     2  asks for a later version of the model      3  expired before any beacon      4  as the first, another number
+    5  of that city, too: the rules in another order, the second recipient with another key, and a new one
+    6  as 1, but a recipient has the name of the first one's
     """
     nobody, alone, both = (scores.astype(int) for scores in (nobody, alone, both))
     # One rule holds for one person alone, the next by day, for two alone, the third at night, for whatever score.
@@ -117,10 +119,18 @@ def make(nobody: np.ndarray, alone: np.ndarray, both: np.ndarray) -> List[Deal]:
         first, qdo=public_of(OTHER_CITY), body=wire.EDGED_BODY_MAX, rules=first.rules[:1], number=2,
         status=wire.MessageStatus.TEST, data_key=SLOTS[OTHER_DATA_SLOT].key_id, placements=5, clips_per_hour=2,
         recipients=(Recipient(b"of another city ", key_id, wire.EDGED_SEES_SCORES, sees[:1]),
-                    Recipient(first.recipients[0].rcpt, key_id, 0, (0,))))
+                    Recipient(b"the city's other", key_id, 0, (0,))))
     later = replace(first, model=first.model._replace(least_version=2), number=3)
     over = replace(first, until_s=first.from_s + 1, number=4)
     made = [Deal(one, CITY, DATA_SLOT, (ALERT_SLOT, SHORT_ALERT_SLOT), tuple(labels))
             for one in (first, later, over, replace(first, number=5))]
-    made.insert(1, Deal(other, OTHER_CITY, OTHER_DATA_SLOT, (OTHER_ALERT_SLOT, OTHER_ALERT_SLOT), tuple(labels[:1])))
+    changed = replace(first, number=6, rules=first.rules[::-1], recipients=(
+        first.recipients[1]._replace(alert_key=SLOTS[ALERT_SLOT].key_id, rules=sees),
+        Recipient(b"came with change", SLOTS[SHORT_ALERT_SLOT].key_id, 0, some)))
+    made.append(Deal(changed, CITY, DATA_SLOT, (ALERT_SLOT, SHORT_ALERT_SLOT), tuple(labels[::-1])))
+    naming = replace(other, number=9, recipients=other.recipients[:1] + (
+        other.recipients[1]._replace(rcpt=first.recipients[0].rcpt),))
+    for place, one in ((1, other), (6, naming)):
+        made.insert(place, Deal(one, OTHER_CITY, OTHER_DATA_SLOT, (OTHER_ALERT_SLOT, OTHER_ALERT_SLOT),
+                                tuple(labels[:1])))
     return made

@@ -51,7 +51,7 @@ static void send_raw(struct fuzz_input *in) {
 
 static void send_framed(struct fuzz_input *in) {
     uint8_t body[EDGED_MESSAGE_BYTES - sizeof(struct edged_hdr)];
-    const uint16_t cmd = fuzz_byte(in) % (EVAL_CLOSE + 2);
+    const uint16_t cmd = fuzz_byte(in) % (EVAL_SUCCEED + 2);
     const int handle = fuzz_byte(in) & 1 ? CLIENT_WINDOW_HANDLE : -1;
     const size_t size = fuzz_short(in), n = fuzz_bytes(in, body, size, sizeof(body));
 
@@ -170,6 +170,9 @@ static void city_acts(struct fuzz_input *in) {
         break;
     case CITY_CLOSE:
         client_request(EVAL_CLOSE, NULL, 0, -1);
+        break;
+    case CITY_SUCCEED:
+        ask_succeed(argument & 3, argument >> 2 & 3);
         break;
     case CITY_RESTORE:
         if (city.has_state)

@@ -1,17 +1,19 @@
 /*
- * fuzz_grant.c - grants and the state of the key application against a model of them: which grants are taken,
- * which states open after a start, and that nothing else changes anything. Operations are told by enum operation;
- * the first byte of an input: bit 0 no monotonic store. An input of RAW is also read as it stands: what is
- * taken has one form only.
+ * fuzz_grant.c - grants, floors and the state of the key application against a model of them: which grants and floors
+ * are taken, which states open after a start, what is locked, and that nothing else changes anything. Operations are
+ * told by enum operation; the first byte of an input: bit 0 no monotonic store. An input of RAW or RAW_FLOOR is read
+ * as it stands: what is taken has one form only.
  */
 #include "bytes.h"
 #include "cbor.h"
 #include "crypto.h"
 #include "fuzz_input.h"
+#include "floor.h"
 #include "grant.h"
 #include "granting.h"
 #include "heap_stub.h"
 #include "key.h"
+#include "key_ask.h"
 #include "port_stub.h"
 #include "rsa_stub.h"
 #include "vector.h"
@@ -27,7 +29,9 @@ enum operation {
     RESTART = 5, /* u8: 255 a new identity, 254 none, else the state to be restored; u16 at, u8 bits to flip */
     FAULT = 6,   /* u8 which, u8 when: for the next operation */
     PUT = 7,     /* u8 slot, u8 party */
-    OPERATIONS = 8
+    FLOOR = 8,   /* u8 party, u8 what is wrong, u8 agreement, u8 model, u8 time, u16 slots, u8 each number */
+    RAW_FLOOR = 9, /* like RAW */
+    OPERATIONS = 10
 };
 
 enum { KEPT = 24, PARTIES = 64 };
@@ -41,10 +45,22 @@ struct world {
     uint8_t party[KEY_SLOTS];
     uint32_t numbers; /* how many (party, slot) there are */
     uint32_t number[PARTIES + 1][KEY_SLOTS];
+    uint32_t floors; /* how many parties have one */
+    struct {
+        bool known;
+        uint32_t agreement, model;
+        uint64_t time_s;
+    } least[PARTIES + 1];
 };
 
 static struct key_app *key;
-static uint8_t answer[EDGED_MESSAGE_BYTES], identity[sizeof(struct key_identity)], device[32];
+static uint8_t answer[EDGED_MESSAGE_BYTES], identity[sizeof(struct key_identity)], device[32], bootseed[32];
+static bool vouched[KEY_SLOTS];
+static struct {
+    uint64_t time_s;
+    uint8_t bytes[GRANT_MAX];
+    size_t size; /* 0: none */
+} told[PARTIES + 1]; /* each party's last floor since start */
 static struct world now;
 static uint8_t put_kind[KEY_SLOTS], put_party[KEY_SLOTS];
 static bool open, fresh, known, unnamed, pending, faulty;
@@ -61,16 +77,7 @@ static struct kept {
 static uint32_t kept_count;
 
 static enum edged_status send(uint16_t cmd, const void *body, size_t size) {
-    uint8_t message[EDGED_MESSAGE_BYTES];
-    struct edged_hdr h = {.version = EDGED_WIRE_VERSION, .cmd = cmd, .len = (uint32_t)size};
-
-    memcpy(message, &h, sizeof(h));
-    if (size != 0)
-        memcpy(message + sizeof(h), body, size);
-    const size_t n = key_message(key, message, sizeof(h) + size, answer);
-    memcpy(&h, answer, sizeof(h));
-    CHECK(h.len == n - sizeof(h) && (h.status == EDGED_OK || h.len == 0), "answer");
-    return (enum edged_status)h.status;
+    return key_ask(key, NULL, cmd, body, size, answer);
 }
 
 static void end_faults(void) {
@@ -125,6 +132,29 @@ static bool happened(enum edged_status status, enum edged_status right) {
     return status == EDGED_OK;
 }
 
+/* Whose each slot is, and what for; the parties' keys are all of the byte 0x6b. */
+static void judge_list(void) {
+    static const uint8_t key[16] = {0x6b, 0x6b, 0x6b, 0x6b, 0x6b, 0x6b, 0x6b, 0x6b,
+                                    0x6b, 0x6b, 0x6b, 0x6b, 0x6b, 0x6b, 0x6b, 0x6b};
+    struct key_listed l[KEY_SLOTS];
+
+    CHECK(send(KEY_LIST, NULL, 0) == EDGED_OK, "list");
+    memcpy(l, answer + sizeof(struct edged_hdr), sizeof(l));
+    for (uint32_t s = 0; s < KEY_SLOTS; s++) {
+        const bool granted = known && now.kind[s] != 0;
+        const uint8_t party = granted ? now.party[s] : put_party[s];
+        CHECK(l[s].kind == (granted ? now.kind[s] : put_kind[s]), "kind of slot %u", s);
+        CHECK(l[s].flags == (granted ? KEY_LISTED_GRANTED : 0u) +
+                                (granted && stub.no_counter && !vouched[s] ? KEY_LISTED_LOCKED : 0u),
+              "flags of slot %u", s);
+        CHECK((l[s].kind == 0) == is_zero(l[s].verifier, 32) && (l[s].kind == 0 || l[s].verifier[0] == party),
+              "the owner of slot %u", s);
+        CHECK(granted == !is_zero(l[s].agreement, 32), "the agreement of slot %u", s);
+    }
+    for (size_t at = 0; at + sizeof(key) <= sizeof(l); at++)
+        CHECK(memcmp((const uint8_t *)l + at, key, sizeof(key)) != 0, "a key is listed");
+}
+
 static void judge(void) {
     struct key_info i;
     const bool faulted = faulty;
@@ -136,9 +166,13 @@ static void judge(void) {
     if (faulted && known && (i.flags & KEY_FLAG_STATE) == 0)
         known = unnamed = false; /* the store could not be asked */
     CHECK(((i.flags & KEY_FLAG_STATE) != 0) == known, "known");
-    CHECK(((i.flags & KEY_FLAG_LOCKED) != 0) == (known && stub.no_counter), "locked");
+    bool locked = false;
+    for (uint32_t s = 0; s < KEY_SLOTS; s++)
+        locked = locked || (known && now.kind[s] != 0 && stub.no_counter && !vouched[s]);
+    CHECK(((i.flags & KEY_FLAG_LOCKED) != 0) == locked, "locked");
     for (uint32_t s = 0; s < KEY_SLOTS; s++)
         CHECK(i.kinds[s] == (known && now.kind[s] != 0 ? now.kind[s] : put_kind[s]), "slot %u", s);
+    judge_list();
     if (open)
         memcpy(device, i.device, sizeof(device));
     CHECK(stub.counter.value == committed.counter, "the store");
@@ -198,6 +232,7 @@ static void take_grant(struct fuzz_input *in) {
     const enum edged_status right = model_grant(&m, wrong == 251 || wrong == 243, &to);
     if (happened(send(KEY_GRANT, bytes, n), right)) {
         put_kind[m.slot] = put_party[m.slot] = 0;
+        vouched[m.slot] = false;
         changed(&to);
     }
     granting_signed = true;
@@ -232,11 +267,54 @@ static size_t encode(const struct grant *g, uint8_t *out) {
     return p.at;
 }
 
-static void raw(struct fuzz_input *in) {
-    uint8_t content[GRANT_MAX], whole[GRANT_MAX + 128], again[GRANT_MAX], enveloped[GRANT_MAX + 128];
+static void judge_grant(const uint8_t *bytes, size_t size) {
+    uint8_t again[GRANT_MAX], enveloped[GRANT_MAX + 128];
+    struct grant g;
+    const enum edged_status status = grant_read(&g, bytes, size);
+
+    CHECK(status == EDGED_OK || status == EDGED_ERR_GRANT, "status %u", status);
+    if (status != EDGED_OK)
+        return;
+    const size_t all = granting_envelop(again, encode(&g, again), enveloped, sizeof(enveloped));
+    CHECK(all == size && memcmp(enveloped, bytes, size - 64) == 0, "there is one form only, and it is all read");
+    CHECK(g.kind >= KEY_MODEL && g.kind <= KEY_ALERT && g.slot < KEY_SLOTS && g.number != 0 &&
+              !is_zero(g.verifier, 32) && !is_zero(g.agreement, 32),
+          "ranges");
+}
+
+static void judge_floor(const uint8_t *bytes, size_t size) {
+    uint8_t again[GRANT_MAX];
+    struct spoken s = {0};
+    struct floor f;
+    const enum edged_status status = floor_read(&f, bytes, size);
+
+    CHECK(status == EDGED_OK || status == EDGED_ERR_GRANT, "status %u", status);
+    if (status != EDGED_OK)
+        return;
+    s.time_s = f.time_s;
+    s.model = f.model;
+    s.agreement = f.agreement;
+    s.party = f.verifier[0];
+    s.count = f.count;
+    for (uint32_t i = 0; i < f.count; i++) {
+        CHECK(f.grants[i].slot < KEY_SLOTS && f.grants[i].number != 0 &&
+                  (i == 0 || f.grants[i].slot > f.grants[i - 1].slot),
+              "slots rise");
+        s.grants[i].slot = f.grants[i].slot;
+        s.grants[i].number = f.grants[i].number;
+    }
+    memcpy(s.start, f.start, sizeof(s.start));
+    memcpy(s.device, f.device, sizeof(s.device));
+    CHECK(f.count <= KEY_SLOTS && f.time_s <= KEY_FLOOR_TIME_MAX && !is_zero(f.verifier, 32), "ranges");
+    if (is_zero(f.verifier + 1, 31))
+        CHECK(granting_speak(&s, again) == size && memcmp(again, bytes, size - 64) == 0,
+              "there is one form only, and it is all read");
+}
+
+static void raw(struct fuzz_input *in, void (*judge_bytes)(const uint8_t *bytes, size_t size)) {
+    uint8_t content[GRANT_MAX], whole[GRANT_MAX + 128];
     const uint16_t want = fuzz_short(in);
     const size_t n = fuzz_bytes(in, content, want / 2, sizeof(content));
-    struct grant g;
     size_t size = n;
 
     end_faults();
@@ -246,15 +324,7 @@ static void raw(struct fuzz_input *in) {
     uint8_t *copy = malloc(size + (size == 0));
     CHECK(copy != NULL, "copy");
     memcpy(copy, whole, size);
-    const enum edged_status status = grant_read(&g, copy, size);
-    CHECK(status == EDGED_OK || status == EDGED_ERR_GRANT, "status %u", status);
-    if (status == EDGED_OK) {
-        const size_t all = granting_envelop(again, encode(&g, again), enveloped, sizeof(enveloped));
-        CHECK(all == size && memcmp(enveloped, copy, size - 64) == 0, "there is one form only, and it is all read");
-        CHECK(g.kind >= KEY_MODEL && g.kind <= KEY_ALERT && g.slot < KEY_SLOTS && g.number != 0 &&
-                  !is_zero(g.verifier, 32) && !is_zero(g.agreement, 32),
-              "ranges");
-    }
+    judge_bytes(copy, size);
     free(copy);
 }
 
@@ -270,8 +340,113 @@ static void clear(struct fuzz_input *in) {
     }
     struct world to = now;
     to.kind[i.index] = to.party[i.index] = 0;
-    if (happened(send(KEY_SLOT_CLEAR, &i, sizeof(i)), pending ? EDGED_ERR_ORDER : EDGED_OK))
+    if (happened(send(KEY_SLOT_CLEAR, &i, sizeof(i)), pending ? EDGED_ERR_ORDER : EDGED_OK)) {
+        vouched[i.index] = false;
         changed(&to);
+    }
+}
+
+static enum edged_status model_floor(const struct spoken *f, const uint8_t *bytes, size_t size,
+                                     enum edged_status wrong, struct world *to, bool vouch[KEY_SLOTS]) {
+    const enum edged_status status = model_know();
+    bool holds_any = false;
+
+    if (status != EDGED_OK)
+        return status;
+    if (pending)
+        return EDGED_ERR_ORDER;
+    if (wrong != EDGED_OK)
+        return wrong;
+    const bool same = size == told[f->party].size && memcmp(bytes, told[f->party].bytes, size) == 0;
+    if (told[f->party].size != 0 && !same && f->time_s <= told[f->party].time_s)
+        return EDGED_ERR_REPLAY;
+    *to = now;
+    for (uint32_t s = 0; s < KEY_SLOTS; s++) {
+        const bool mine = now.kind[s] != 0 && now.party[s] == f->party;
+        holds_any = holds_any || mine;
+        vouch[s] = vouched[s] && !mine;
+    }
+    if (!holds_any)
+        return EDGED_ERR_KEY;
+    if (!now.least[f->party].known && now.floors == KEY_FLOORS)
+        return EDGED_ERR_FULL;
+    to->floors += !now.least[f->party].known;
+    to->least[f->party].known = true;
+    if (to->least[f->party].agreement < f->agreement)
+        to->least[f->party].agreement = f->agreement;
+    if (to->least[f->party].model < f->model)
+        to->least[f->party].model = f->model;
+    if (to->least[f->party].time_s < f->time_s)
+        to->least[f->party].time_s = f->time_s;
+    for (uint32_t i = 0; i < f->count; i++) {
+        const uint32_t s = (uint32_t)f->grants[i].slot, n = (uint32_t)f->grants[i].number;
+        uint32_t *number = &to->number[f->party][s];
+        const bool mine = now.kind[s] != 0 && now.party[s] == f->party;
+        vouch[s] = mine ? *number >= n : vouch[s];
+        if (mine && *number < n)
+            to->kind[s] = to->party[s] = 0;
+        if (*number >= n - 1)
+            continue;
+        if (*number == 0 && to->numbers == KEY_NUMBERS)
+            continue; /* nor will a grant have room */
+        to->numbers += *number == 0;
+        *number = n - 1;
+    }
+    return EDGED_OK;
+}
+
+static void take_floor(struct fuzz_input *in) {
+    struct spoken f = {.party = (uint8_t)(fuzz_byte(in) % (PARTIES + 1))};
+    const uint8_t what = fuzz_byte(in);
+    enum edged_status wrong = f.party == 0 ? EDGED_ERR_GRANT : EDGED_OK;
+    bool vouch[KEY_SLOTS] = {false};
+    struct world to;
+    uint8_t bytes[GRANT_MAX];
+
+    f.agreement = fuzz_byte(in);
+    f.model = fuzz_byte(in);
+    f.time_s = fuzz_byte(in);
+    const uint32_t slots = fuzz_short(in);
+    for (uint32_t s = 0; s < KEY_SLOTS; s++)
+        if ((slots >> s & 1) != 0) {
+            f.grants[f.count].slot = s;
+            f.grants[f.count++].number = 1u + fuzz_byte(in);
+        }
+    memcpy(f.device, device, sizeof(f.device));
+    memcpy(f.start, bootseed, sizeof(f.start));
+    granting_signed = what != 255;
+    if (what == 254 && f.count > 1)
+        f.grants[1].slot = f.grants[0].slot;
+    if (what == 253)
+        f.grants[f.count++] = f.grants[0]; /* 17, or not rising, or of number 0 */
+    if (what == 252 && f.count != 0)
+        f.grants[0].number = 1ull << 32;
+    if (what == 251)
+        f.time_s = KEY_FLOOR_TIME_MAX + 1;
+    if (what == 250)
+        f.time_s = KEY_FLOOR_TIME_MAX, f.model = f.agreement = UINT32_MAX;
+    if (what == 249 && f.count != 0)
+        f.grants[0].number = UINT32_MAX;
+    if (what == 255 || (what == 254 && f.count > 1) || what == 253 || (what == 252 && f.count != 0) || what == 251)
+        wrong = EDGED_ERR_GRANT;
+    if (what == 248) {
+        f.device[what % 32] ^= 1;
+        wrong = EDGED_ERR_GRANT;
+    }
+    if (what == 247 && wrong == EDGED_OK) {
+        f.start[what % 32] ^= 1;
+        wrong = EDGED_ERR_REPLAY;
+    }
+    const size_t size = granting_speak(&f, bytes);
+    const enum edged_status right = model_floor(&f, bytes, size, wrong, &to, vouch);
+    if (happened(send(KEY_FLOOR, bytes, size), right)) {
+        memcpy(vouched, vouch, sizeof(vouched));
+        told[f.party].time_s = f.time_s;
+        told[f.party].size = size;
+        memcpy(told[f.party].bytes, bytes, size);
+        changed(&to);
+    }
+    granting_signed = true;
 }
 
 static void state(void) {
@@ -320,11 +495,12 @@ static void restore(const struct kept *k, size_t at, uint8_t flip) {
 }
 
 static void start(void) {
-    key = key_create(stub_key_uuid);
-    CHECK(key != NULL, "key application");
+    key = granting_start(bootseed);
+    memset(vouched, 0, sizeof(vouched));
     memset(&now, 0, sizeof(now));
     memset(put_kind, 0, sizeof(put_kind));
     memset(put_party, 0, sizeof(put_party));
+    memset(told, 0, sizeof(told));
     open = fresh = known = unnamed = pending = false;
 }
 
@@ -397,7 +573,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             take_grant(&in);
             break;
         case RAW:
-            raw(&in);
+            raw(&in, judge_grant);
+            break;
+        case RAW_FLOOR:
+            raw(&in, judge_floor);
+            break;
+        case FLOOR:
+            take_floor(&in);
             break;
         case CLEAR:
             clear(&in);

@@ -48,7 +48,8 @@ enum fuzz_city {
     CITY_CLOSE = 7,
     CITY_RESTORE = 8, /* the last sealed state */
     CITY_RESTART = 9, /* the evaluation application is killed */
-    CITY_OPERATIONS = 10
+    CITY_SUCCEED = 10, /* bits 0..1 place, 2..3 that of what follows */
+    CITY_OPERATIONS = 11
 };
 
 struct fuzz_input {

@@ -12,7 +12,15 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { LINK_RAW = 0, LINK_FRAMED = 1, LINK_HELLO = 2, LINK_DERIVE = 3, LINK_CLOSE = 4, LINK_OPERATIONS = 5 };
+enum {
+    LINK_RAW = 0,
+    LINK_FRAMED = 1,
+    LINK_HELLO = 2,
+    LINK_DERIVE = 3,
+    LINK_CLOSE = 4,
+    LINK_CONFIRM = 5,
+    LINK_OPERATIONS = 6
+};
 
 static struct key_app *key;
 static struct key_link channel;
@@ -62,6 +70,24 @@ static void hello(struct fuzz_input *in) {
         memcpy(link_secret, channel.key, 32); /* another public key than ours went over */
 }
 
+/* The right tag, then one byte of it flipped where the input says so. */
+static void confirm(struct fuzz_input *in) {
+    struct {
+        struct edged_hdr h;
+        struct key_confirm b;
+    } m = {.h = {.version = EDGED_WIRE_VERSION, .cmd = KEY_CONFIRM, .len = sizeof(m.b)}};
+    const size_t at = fuzz_byte(in);
+    const uint8_t flip = fuzz_byte(in);
+    const bool due = channel.open && !channel.confirmed;
+
+    CHECK(link_tag(link_secret, m.b.tag) == 0, "tag");
+    m.b.tag[at % sizeof(m.b.tag)] ^= flip;
+    const enum edged_status status = send(&m, sizeof(m));
+    CHECK(status == (!due ? EDGED_ERR_ORDER : flip != 0 ? EDGED_ERR_KEY : EDGED_OK), "by the right tag alone");
+    if (due)
+        CHECK(channel.open == (flip == 0) && channel.confirmed == (flip == 0), "a wrong one closes the link");
+}
+
 /* Slot n holds kind n; each purpose fits one kind, and two of them tell no key. */
 static void judge_material(const struct key_derive *ask, const struct key_material *m) {
     static const uint8_t none[32];
@@ -75,8 +101,10 @@ static void judge_material(const struct key_derive *ask, const struct key_materi
     CHECK(ask->purpose >= 1 && ask->purpose <= KEY_OF_DATA && kinds[ask->purpose] == ask->slot, "purpose %u of slot %u",
           ask->purpose, ask->slot);
     CHECK((ask->context_bytes != 0) == (told && ask->slot != KEY_MODEL), "context");
-    CHECK(m->reserved == 0 && m->key_bytes == (told ? size : 0) && m->verifier[0] == ask->slot &&
-              memcmp(m->verifier + 1, none, 31) == 0 && memcmp(m->agreement, none, 32) == 0 && m->key_id[0] == ask->slot,
+    CHECK(m->reserved == 0 && m->least_agreement == 0 && m->least_model == 0 && m->time_s == 0, "of no floor");
+    CHECK(m->key_bytes == (told ? size : 0) && m->verifier[0] == ask->slot &&
+              memcmp(m->verifier + 1, none, 31) == 0 && memcmp(m->agreement, none, 32) == 0 &&
+              m->key_id[0] == ask->slot,
           "purpose %u: whose key it is", ask->purpose);
     if (told) {
         const size_t label = strlen(labels[ask->purpose]);
@@ -103,9 +131,9 @@ static void derive(struct fuzz_input *in) {
     m.b.reserved = fuzz_byte(in) / 240u;
     (void)fuzz_bytes(in, m.b.context, m.b.context_bytes, sizeof(m.b.context));
     (void)fuzz_bytes(in, m.b.salt, sizeof(m.b.salt), sizeof(m.b.salt));
-    const bool open = channel.open;
+    const bool confirmed = channel.confirmed;
     const enum edged_status status = send(&m, sizeof(m));
-    CHECK(open || status == EDGED_ERR_ORDER || status == EDGED_ERR_RESERVED, "no link, no key");
+    CHECK(confirmed || status == EDGED_ERR_ORDER || status == EDGED_ERR_RESERVED, "no link, no key");
     if (status != EDGED_OK)
         return;
     memcpy(&sealed, answer + sizeof(m.h), sizeof(sealed));
@@ -147,6 +175,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             hello(&in);
         } else if (operation == LINK_DERIVE) {
             derive(&in);
+        } else if (operation == LINK_CONFIRM) {
+            confirm(&in);
         } else if (operation == LINK_CLOSE) {
             key_link_close(&channel);
         } else {

@@ -12,26 +12,19 @@
 #include "granting.h"
 #include "heap_stub.h"
 #include "key.h"
+#include "key_ask.h"
 #include "keylink.h"
 #include "port_stub.h"
 #include "rsa_stub.h"
 #include "vector.h"
 
 static struct key_app *key;
+static uint8_t bootseed[32];
 static uint8_t answer[EDGED_MESSAGE_BYTES], identity[sizeof(struct key_identity)];
 static struct key_info info;
 
 static enum edged_status ask(uint16_t cmd, const void *body, size_t size) {
-    uint8_t message[EDGED_MESSAGE_BYTES];
-    struct edged_hdr h = {.version = EDGED_WIRE_VERSION, .cmd = cmd, .len = (uint32_t)size};
-
-    memcpy(message, &h, sizeof(h));
-    if (size != 0)
-        memcpy(message + sizeof(h), body, size);
-    const size_t n = key_message(key, message, sizeof(h) + size, answer);
-    memcpy(&h, answer, sizeof(h));
-    CHECK(h.len == n - sizeof(h) && (h.status == EDGED_OK || h.len == 0), "answer");
-    return (enum edged_status)h.status;
+    return key_ask(key, NULL, cmd, body, size, answer);
 }
 
 static void look(void) {
@@ -41,9 +34,9 @@ static void look(void) {
 
 static void restart(bool with_identity) {
     key_destroy(key);
-    key = stub.key = key_create(stub_key_uuid);
+    key = stub.key = granting_start(bootseed);
     stub.reconnect = true;
-    CHECK(key != NULL && (!with_identity || ask(KEY_IDENTITY_OPEN, identity, sizeof(identity)) == EDGED_OK), "start");
+    CHECK((!with_identity || ask(KEY_IDENTITY_OPEN, identity, sizeof(identity)) == EDGED_OK), "start");
 }
 
 static enum edged_status grant(uint32_t slot, uint32_t kind, uint64_t number) {
@@ -52,6 +45,21 @@ static enum edged_status grant(uint32_t slot, uint32_t kind, uint64_t number) {
 
     memcpy(m.device, info.device, sizeof(m.device));
     return ask(KEY_GRANT, bytes, granting_make(&m, bytes));
+}
+
+/* Party 1's, for one slot. */
+static struct spoken floor_of(uint32_t slot, uint64_t number) {
+    struct spoken f = {.party = 1, .count = 1, .grants = {{slot, number}}, .time_s = 9, .model = 2, .agreement = 3};
+
+    memcpy(f.start, bootseed, sizeof(f.start));
+    memcpy(f.device, info.device, sizeof(f.device));
+    return f;
+}
+
+static enum edged_status speak(const struct spoken *f) {
+    uint8_t bytes[GRANT_MAX];
+
+    return ask(KEY_FLOOR, bytes, granting_speak(f, bytes));
 }
 
 static enum edged_status clear(uint32_t slot) {
@@ -79,12 +87,25 @@ static void begin(bool no_counter) {
     look();
 }
 
+static struct key_listed listed(uint32_t slot) {
+    struct key_listed l[KEY_SLOTS];
+
+    CHECK(ask(KEY_LIST, NULL, 0) == EDGED_OK, "list");
+    memcpy(l, answer + sizeof(struct edged_hdr), sizeof(l));
+    return l[slot];
+}
+
 static enum edged_status take(void) {
     return grant(3, KEY_MODEL, 2);
 }
 
 static enum edged_status wipe(void) {
     return clear(2);
+}
+
+static enum edged_status vouch(void) {
+    const struct spoken f = floor_of(2, 1);
+    return speak(&f);
 }
 
 static enum edged_status show(void) {
@@ -177,15 +198,80 @@ static void test_without_a_store_granted_keys_are_locked(void) {
     CHECK(take() == EDGED_OK && commit() == EDGED_OK, "taken");
     CHECK(ask(KEY_STATE, NULL, 0) == EDGED_OK, "state");
     memcpy(state, answer + sizeof(struct edged_hdr), sizeof(state));
-    for (uint32_t start = 0; start < 2; start++) {
+    const struct spoken of_first_start = floor_of(3, 2);
+    for (uint32_t start = 0; start < 3; start++) {
         look();
         CHECK((info.flags & KEY_FLAG_LOCKED) != 0 && info.kinds[3] == KEY_MODEL, "it is there, and said to be locked");
         CHECK(derive(&link, 3, &m) == EDGED_ERR_LOCKED, "locked");
+        CHECK(listed(3).flags == (KEY_LISTED_GRANTED | KEY_LISTED_LOCKED), "and listed so");
+        if (start != 0)
+            CHECK(speak(&of_first_start) == EDGED_ERR_REPLAY, "a floor of another start");
+        const struct spoken f = floor_of(3, 2);
+        CHECK(speak(&f) == EDGED_OK && derive(&link, 3, &m) == EDGED_ERR_UNAVAILABLE, "not before its state is kept");
+        look();
+        CHECK((info.flags & KEY_FLAG_LOCKED) == 0 && listed(3).flags == KEY_LISTED_GRANTED, "vouched for");
+        CHECK(commit() == EDGED_OK && derive(&link, 3, &m) == EDGED_OK, "used");
+        CHECK(m.least_agreement == 3 && m.least_model == 2 && m.time_s == 9, "what its floor says goes with it");
+        CHECK(speak(&of_first_start) == (start == 0 ? EDGED_OK : EDGED_ERR_REPLAY) && commit() == EDGED_OK, "again");
         restart(true);
         CHECK(ask(KEY_RESTORE, state, sizeof(state)) == EDGED_OK, "any state opens");
     }
+    CHECK(grant(3, KEY_MODEL, 3) == EDGED_OK && commit() == EDGED_OK, "a later grant");
+    const struct spoken third = floor_of(3, 3), none = {0};
+    CHECK(speak(&third) == EDGED_OK && commit() == EDGED_OK && derive(&link, 3, &m) == EDGED_OK, "vouched for");
+    CHECK(grant(3, KEY_MODEL, 4) == EDGED_OK && commit() == EDGED_OK && derive(&link, 3, &m) == EDGED_ERR_LOCKED,
+          "a grant handed in later is not");
+    CHECK(speak(&none) == EDGED_ERR_GRANT && speak(&third) == EDGED_OK && commit() == EDGED_OK, "a later number");
+    CHECK(derive(&link, 3, &m) == EDGED_OK, "is vouched for, too");
+    restart(true);
+    CHECK(ask(KEY_RESTORE, state, sizeof(state)) == EDGED_OK && derive(&link, 3, &m) == EDGED_ERR_LOCKED, "old state");
+    const struct spoken present = floor_of(3, 4);
+    CHECK(speak(&present) == EDGED_OK && commit() == EDGED_OK && derive(&link, 3, &m) == EDGED_ERR_KEY, "wiped");
+    look();
+    CHECK(info.kinds[3] == KEY_EMPTY && (info.flags & KEY_FLAG_LOCKED) == 0, "wiped");
+    CHECK(grant(3, KEY_MODEL, 3) == EDGED_ERR_REPLAY && grant(3, KEY_MODEL, 4) == EDGED_OK && commit() == EDGED_OK,
+          "the number that its owner stands by");
+    CHECK(derive(&link, 3, &m) == EDGED_ERR_LOCKED && speak(&present) == EDGED_OK && commit() == EDGED_OK &&
+              derive(&link, 3, &m) == EDGED_OK,
+          "and it is of use");
     CHECK(ask(KEY_SLOT_PUT, &p, sizeof(p)) == EDGED_OK && derive(&link, 5, &m) == EDGED_OK, "one in clear is not");
+    CHECK(listed(5).kind == KEY_MODEL && listed(5).flags == 0 && is_zero(listed(5).agreement, 32), "it is listed so");
     CHECK(keylink_fits(&m, agreement), "it fits any agreement");
+}
+
+static enum edged_status at(uint64_t time_s) {
+    struct spoken f = floor_of(3, 2);
+
+    f.time_s = time_s;
+    const enum edged_status status = speak(&f);
+    return status == EDGED_OK ? commit() : status;
+}
+
+static uint64_t told(struct keylink *link, uint64_t passed_s) {
+    struct key_material m;
+
+    stub.uptime_ns += passed_s * 1000000000u;
+    CHECK(derive(link, 3, &m) == EDGED_OK, "used");
+    return m.time_s;
+}
+
+/* A floor's time goes on for as long as its start lasts, and nothing that is handed in late or twice sets it back. */
+static void test_time_goes_on(void) {
+    static struct keylink link;
+    uint8_t state[sizeof(struct key_state)];
+
+    begin(true);
+    CHECK(take() == EDGED_OK && commit() == EDGED_OK && at(10000) == EDGED_OK, "taken");
+    CHECK(told(&link, 0) == 10000 && told(&link, 2048) == 12046, "less a 1024th");
+    CHECK(at(9999) == EDGED_ERR_REPLAY, "an earlier one");
+    CHECK(at(10000) == EDGED_OK && told(&link, 0) == 12046, "the same one again");
+    CHECK(at(11000) == EDGED_OK && told(&link, 1024) == 13069, "a later one that was held back");
+    CHECK(at(10999) == EDGED_ERR_REPLAY && at(20000) == EDGED_OK && told(&link, 1024) == 21023, "the newest");
+    CHECK(ask(KEY_STATE, NULL, 0) == EDGED_OK, "state");
+    memcpy(state, answer + sizeof(struct edged_hdr), sizeof(state));
+    restart(true);
+    CHECK(ask(KEY_RESTORE, state, sizeof(state)) == EDGED_OK && at(5) == EDGED_OK, "of another start any is the first");
+    CHECK(told(&link, 4096) == 20000, "how long that start is over nobody knows");
 }
 
 int main(void) {
@@ -193,6 +279,9 @@ int main(void) {
     test_faults("grant", take, &heap_left, EDGED_ERR_MEMORY);
     test_faults("grant", take, &stub.random_left, EDGED_ERR_UNAVAILABLE);
     test_faults("grant", take, &seal_left, EDGED_ERR_UNAVAILABLE);
+    test_faults("floor", vouch, &heap_left, EDGED_ERR_MEMORY);
+    test_faults("floor", vouch, &stub.random_left, EDGED_ERR_UNAVAILABLE);
+    test_faults("floor", vouch, &seal_left, EDGED_ERR_UNAVAILABLE);
     test_faults("clear", wipe, &heap_left, EDGED_ERR_MEMORY);
     test_faults("clear", wipe, &stub.random_left, EDGED_ERR_UNAVAILABLE);
     test_faults("clear", wipe, &seal_left, EDGED_ERR_UNAVAILABLE);
@@ -201,6 +290,7 @@ int main(void) {
     test_a_store_that_fails();
     test_every_byte();
     test_without_a_store_granted_keys_are_locked();
+    test_time_goes_on();
     key_destroy(key);
     return 0;
 }

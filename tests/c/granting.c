@@ -5,6 +5,7 @@
 #include "cbor.h"
 #include "cose.h"
 #include "crypto.h"
+#include "port_stub.h"
 #include "vector.h"
 
 bool granting_signed = true;
@@ -18,7 +19,8 @@ int __wrap_crypto_rsa_decrypt(const struct crypto_rsa *k, const uint8_t *label, 
 bool __wrap_cose_holds(const uint8_t verifier[32], const char *structure, const char *context,
                        const uint8_t *payload, size_t size_bytes, const uint8_t signature[64]) {
     CHECK(verifier != NULL && signature != NULL && payload != NULL && size_bytes != 0 &&
-              strcmp(structure, "Signature1") == 0 && strcmp(context, "edged grant 1") == 0,
+              strcmp(structure, "Signature1") == 0 &&
+              (strcmp(context, "edged grant 1") == 0 || strcmp(context, "edged floor 1") == 0),
           "what is signed");
     return granting_signed;
 }
@@ -84,4 +86,45 @@ size_t granting_make(const struct made *m, uint8_t *out) {
     const size_t n = p.failed ? 0 : granting_envelop(payload, p.at, out, GRANT_MAX);
     CHECK(n != 0, "a grant fits");
     return n;
+}
+
+size_t granting_speak(const struct spoken *f, uint8_t *out) {
+    uint8_t payload[GRANT_MAX];
+    struct cbor_writer p = {.data = payload, .size = sizeof(payload)};
+
+    cbor_write_map(&p, 8);
+    cbor_write_text(&p, "form");
+    cbor_write_text(&p, "edged floor 1");
+    cbor_write_text(&p, "time");
+    cbor_write_uint(&p, f->time_s);
+    cbor_write_text(&p, "model");
+    cbor_write_uint(&p, f->model);
+    cbor_write_text(&p, "start");
+    cbor_write_bytes(&p, f->start, sizeof(f->start));
+    cbor_write_text(&p, "device");
+    cbor_write_bytes(&p, f->device, sizeof(f->device));
+    cbor_write_text(&p, "grants");
+    cbor_write_array(&p, f->count);
+    for (uint32_t i = 0; i < f->count; i++) {
+        cbor_write_array(&p, 2);
+        cbor_write_uint(&p, f->grants[i].slot);
+        cbor_write_uint(&p, f->grants[i].number);
+    }
+    write_name(&p, "verifier", f->party);
+    cbor_write_text(&p, "agreement");
+    cbor_write_uint(&p, f->agreement);
+    const size_t n = p.failed ? 0 : granting_envelop(payload, p.at, out, GRANT_MAX);
+    CHECK(n != 0, "a floor fits");
+    return n;
+}
+
+struct key_app *granting_start(uint8_t bootseed[32]) {
+    const uint64_t seed = stub.seed;
+    struct key_app *made = key_create(stub_key_uuid);
+    const uint64_t after = stub.seed;
+
+    stub.seed = seed;
+    CHECK(made != NULL && port_random(bootseed, 32) == 0, "key application");
+    stub.seed = after;
+    return made;
 }

@@ -185,6 +185,40 @@ static void half(void) {
     client_request(EVAL_STATS, NULL, 0, -1);
     memcpy(&stats, client.answer + sizeof(struct edged_hdr), sizeof(stats));
     CHECK(stats.records == 4 && stats.clips == 2, "%llu records", (unsigned long long)stats.records);
+    ask_agree(CITY_SAME);
+    DONE;
+    ask_index(EVAL_SESSION_CLOSE, 0);
+    DONE;
+    client.around = fail_seal;
+    for (bad_seal = 1; bad_seal <= 2; bad_seal++) {
+        ask_succeed(0, 1);
+        REFUSED(EDGED_ERR_UNAVAILABLE);
+        CHECK(ask_kept() == 6, "it is in force still");
+    }
+    client.around = NULL;
+    ask_exercise(0, 0);
+    DONE;
+    ask_succeed(0, 1);
+    DONE;
+    CHECK(ask_kept() == 10, "both records");
+    end();
+}
+
+/* An agreement ends only where there is room to say so. */
+static void full_end(void) {
+    client_start(FUZZ_SEED);
+    ask_agree(0);
+    ask_agree(CITY_SAME);
+    while (ask_claim(1, EDGED_STATISTICS, 1), client.status == EDGED_OK) {
+    }
+    ask_confirm(1);
+    ask_succeed(0, 1);
+    REFUSED(EDGED_ERR_FULL);
+    ask_confirm(2);
+    ask_succeed(0, 1);
+    DONE;
+    CHECK(ask_kept() == EVAL_KEPT_MAX && city.kinds[0] == EDGED_SUCCESSION, "just so");
+    fetch_all();
     end();
 }
 
@@ -246,6 +280,7 @@ int main(int argc, char **argv) {
     refuse();
     full();
     half();
+    full_end();
     beside(folder);
     return 0;
 }

@@ -16,8 +16,9 @@ from edged import artifacts
 from edged.alerts import record
 from edged.camera import clip as camera_clip
 from edged.enclave import wire
-from edged.enclave.client import EvalClient, KeyClient
+from edged.enclave.client import EvalClient
 from edged.enclave.host import HostEnclave
+from edged.enclave.key import KeyClient
 from edged.enclave.wire import Chunk, EvalCommand, Header, Status
 from edged.model import reference
 from edged.offload.product import NumpyAccelerator

@@ -17,7 +17,7 @@ from edged.enclave import wire
 
 # enum fuzz_operation of fuzz_input.h, and its enum fuzz_city
 FRAMED, DUE, PATCHED, RESIZED, STYLE, FAULT, DISCONNECT, CITY = range(1, 9)
-AGREES, BEACON, LATE, CLOCK, CLAIM, EXERCISE, CONFIRM, CLOSE, RESTORE, RESTART = range(10)
+AGREES, BEACON, LATE, CLOCK, CLAIM, EXERCISE, CONFIRM, CLOSE, RESTORE, RESTART, SUCCEED = range(11)
 RESTART_KEY = 254  # of fuzz_key.c
 STARTS = 6
 EVALUATE_AFTER = 128
@@ -61,6 +61,8 @@ def _eval_seeds() -> Dict[str, bytes]:
         "closed": _city((CONFIRM, 0), (CLOSE, 0), (AGREES, 0), (CONFIRM, 1)),
         "killed": _city((CONFIRM, 1), (RESTART, 0), (RESTORE, 0), (AGREES, 0)),
         "twice": _city((CONFIRM, 0), (RESTORE, 0), (RESTART, 0), (CONFIRM, 0), (RESTORE, 0)),
+        "followed": _city((AGREES, 2), (SUCCEED, 4), (SUCCEED, 4), (AGREES, 0), (BEACON, 0), (CONFIRM, 0), (AGREES, 0)),
+        "no last seal": struct.pack("<BBB", FAULT, 5, 3) + _city((AGREES, 2), (SUCCEED, 4), (SUCCEED, 4)),
         "later": struct.pack("<BBB", FAULT, 6, 13) + _city((BEACON, 1), (EXERCISE, 0)),
     }
     for start in range(STARTS):
@@ -75,7 +77,7 @@ def _eval_seeds() -> Dict[str, bytes]:
 
 def _key_seeds() -> Dict[str, bytes]:
     put = wire.SlotPut(2, 1, 32, b"i" * 16, b"k" * 32, b"v" * 32).pack()
-    messages = [(2, b""), (4, b""), (6, put), (8, wire.Index(2).pack()), (2, b"")]
+    messages = [(2, b""), (4, b""), (6, put), (28, b""), (28, b"\0"), (8, wire.Index(2).pack()), (2, b"")]
     flow = b"".join(struct.pack("<BH", cmd, len(body)) + body for cmd, body in messages)
     identity = [(10, b""), (14, b"c" * 32)] + [(16, b"n" * size) for size in (15, 16, 64, 65)] + [(10, b""), (2, b"")]
     asked = b"".join(struct.pack("<BH", cmd, len(body)) + body for cmd, body in identity)
@@ -102,6 +104,10 @@ def _grant_seeds() -> Dict[str, bytes]:
     def restart(which: int, at: int = 0, flip: int = 0) -> bytes:
         return struct.pack("<BBHB", 5, which, at, flip)
 
+    def floor(party: int, *numbers: Tuple[int, int], wrong: int = 0) -> bytes:
+        slots = sum(1 << slot for slot, _ in numbers)
+        return struct.pack("<BBBBBBH", 8, party, wrong, 3, 4, 5, slots) + bytes(number - 1 for _, number in numbers)
+
     state, commit = b"\3", b"\4\0"
     header = cbor2.dumps({"form": "edged grant 1", "kind": 1, "slot": 3, "device": b"d" * 32, "key_id": b"k" * 16,
                           "number": 300, "verifier": b"v" * 32, "agreement": b"a" * 32}, canonical=True)
@@ -127,23 +133,40 @@ def _grant_seeds() -> Dict[str, bytes]:
         "forgotten": taken + restart(7) + grant(5, number=9) + state + commit,
         "in clear": drawn + b"\7\0\1" + grant(0, party=3) + grant(0, party=2) + commit + b"\7\0\1" + clear(0),
     }
+    both = floor(1, (0, 1)) + commit + floor(2, (1, 1), (2, 1)) + commit
+    seeds.update({
+        "vouched": taken + both + restart(8 * 6) + both + state, "one alone": taken + floor(1, (0, 1)) + commit,
+        "withdrawn": taken + both + floor(1, (0, 2)) + commit + grant(0) + grant(0, number=2) + commit,
+        "not listed": taken + both + floor(2, (1, 1)) + commit + floor(2) + commit,
+        "of no slot": taken + floor(1, (0, 1), (9, 7)) + commit + clear(0) + commit + floor(1, (0, 9)) + floor(3),
+        "emptied": taken + grant(3) + commit + clear(0) + commit + floor(1, (0, 9)) + commit + grant(0, number=8),
+        "wrong floors": taken + b"".join(floor(1, (0, 1), (1, 1), wrong=wrong) for wrong in range(247, 256)) + floor(0),
+        "many floors": drawn + b"".join(grant(3, 1, party) + commit + floor(party, (3, 1)) + commit + clear(3) + commit
+                                        for party in range(1, 11)),
+        "late grant": taken + both + grant(0, number=2) + commit + floor(1, (0, 2)) + floor(1, (0, 2)) + commit,
+    })
     for which in range(3):
         for when in range(4):
             fault = bytes([6, which, when])
             seeds["fault-{}-{}".format(which, when)] = (
-                fault + state + drawn + fault + grant(0) + grant(0) + fault + commit + commit + fault + clear(0)
-                + commit)
+                fault + state + drawn + fault + grant(0) + grant(0) + fault + commit + commit + fault + floor(1, (0, 1))
+                + commit + fault + clear(0) + commit)
     for name in list(seeds):
         seeds[name + "-locked"] = b"\1" + seeds[name]
         seeds[name] = b"\0" + seeds[name]
+    said = cbor2.dumps({"form": "edged floor 1", "time": 1 << 33, "model": 2, "start": b"s" * 32, "device": b"d" * 32,
+                        "grants": [[0, 9], [15, 300]], "verifier": b"v" + bytes(31), "agreement": 3},
+                       canonical=True)
+    seeds["said"] = b"\0\x09" + struct.pack("<H", 2 * len(said)) + said
     seeds["payload"] = b"\0\1" + struct.pack("<H", 2 * len(payload)) + payload
     seeds["whole"] = b"\0\1" + struct.pack("<H", 2 * len(whole) + 1) + whole
     return seeds
 
 
 def _link_seeds() -> Dict[str, bytes]:
-    """enum of fuzz_link.c: 0 raw, 1 framed, 2 hello { u16 at, u8 flip }, 3 derive, 4 close."""
-    hello = struct.pack("<BHB", 2, 0, 0)
+    """enum of fuzz_link.c: 0 raw, 1 framed, 2 hello { u16 at, u8 flip }, 3 derive, 4 close, 5 confirm { u8, u8 }."""
+    confirm = b"\5\0\0"
+    hello = struct.pack("<BHB", 2, 0, 0) + confirm
 
     def derive(purpose: int, context: int = 32) -> bytes:
         kind = (0, 1, 2, 3, 3, 1, 2)[purpose]
@@ -155,7 +178,8 @@ def _link_seeds() -> Dict[str, bytes]:
     return {"flow": flow, "again": flow + hello + flow, "closed": hello + b"\4" + derive(1),
             "ends": hello + b"".join(derive(2, context) for context in (1, 64, 65)),
             "framed": hello + struct.pack("<BBH", 1, 34, len(body)) + body,
-            "wrong": struct.pack("<BHB", 2, 500, 1) + flow}
+            "wrong": struct.pack("<BHB", 2, 500, 1) + confirm + flow, "twice": hello + confirm + derive(1),
+            "unconfirmed": hello[:-3] + derive(1) + b"\5\3\1" + derive(1) + confirm + derive(1)}
 
 
 def _agreement_seeds(items: Dict[str, bytes]) -> Dict[str, bytes]:
@@ -168,7 +192,7 @@ def _agreement_seeds(items: Dict[str, bytes]) -> Dict[str, bytes]:
         seeds["signed-{}".format(number)] = b"\0" + signed
         seeds["payload-{}".format(number)] = b"\1" + payload
         seeds["numbers-{}".format(number)] = b"\2" + more
-        summary = struct.pack("<QII", 9, number % 2, 4 * number) + more * 2
+        summary = struct.pack("<QII", 9, number % 2, 8 * number) + more * 6
         seeds["state-{}".format(number)] = bytes([3, 7, number % 2]) + summary
     return seeds
 

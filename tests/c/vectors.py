@@ -68,7 +68,8 @@ _NETWORKS: Dict[str, Dict] = {
 # bit of every answer can be flipped (`tiny`).
 _FEW: Dict[str, Dict] = {
     "small": dict(seed=33, channels=[(4, 1), (9, 2), (3, 1)], frames=5, joints=3, labels=2, partitions=2, taps=3),
-    "tiny": dict(seed=21, channels=[(3, 1), (3, 1), (7, 2), (2, 1)], frames=4, joints=2, labels=2, partitions=2, taps=3),
+    "tiny": dict(seed=21, channels=[(3, 1), (3, 1), (7, 2), (2, 1)], frames=4, joints=2, labels=2, partitions=2,
+                 taps=3),
 }
 
 

@@ -2,8 +2,9 @@
  * cuda_on_cpu.h - runs a CUDA kernel on a CPU, unchanged: include this, then the kernel's source.
  *
  * Each thread of a block is a fiber with a stack of its own, switched by hand at barriers; blocks are spread over the
- * machine's threads. It proves the arithmetic, the indices and the barriers' places, not a GPU's memory ordering: between
- * two barriers the fibers run one after the other. A barrier that not all of its threads reach ends the process.
+ * machine's threads. It proves the arithmetic, the indices and the barriers' places, not a GPU's memory ordering:
+ * between two barriers the fibers run one after the other. A barrier that not all of its threads reach ends the
+ * process.
  */
 #include <cstdint>
 #include <cstdio>

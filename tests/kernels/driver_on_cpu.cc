@@ -4,8 +4,8 @@
  * together where pycuda is not.
  *
  * As a driver, and no kinder: a call without a current context, to memory that is none, with arguments of another size,
- * is refused. What goes into a stream waits there until somebody asks for an event, and the streams take turns at random.
- * Memory is poisoned when it is new. The driver_... functions are the tests' own.
+ * is refused. What goes into a stream waits there until somebody asks for an event, and the streams take turns at
+ * random. Memory is poisoned when it is new. The driver_... functions are the tests' own.
  */
 #include <cuda.h>
 
@@ -140,8 +140,17 @@ CUresult cuDeviceGet(CUdevice *device, int number) {
     *device = number;
     return number < devices ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
 }
-CUresult cuDeviceGetName(char *name, int size, CUdevice) { CALL; snprintf(name, size, "CPU as a GPU"); return CUDA_SUCCESS; }
-CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice) { CALL; *major = 8; *minor = 7; return CUDA_SUCCESS; }
+CUresult cuDeviceGetName(char *name, int size, CUdevice) {
+    CALL;
+    snprintf(name, size, "CPU as a GPU");
+    return CUDA_SUCCESS;
+}
+CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice) {
+    CALL;
+    *major = 8;
+    *minor = 7;
+    return CUDA_SUCCESS;
+}
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute which, CUdevice) {
     CALL;
     *value = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? 8
@@ -202,7 +211,9 @@ CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned, CUjit
     *module = (CUmodule)(void *)1;
     return memcmp(image, "\177ELF", 4) == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
 }
-CUresult cuModuleLoadData(CUmodule *module, const void *image) { return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr); }
+CUresult cuModuleLoadData(CUmodule *module, const void *image) {
+    return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr);
+}
 CUresult cuModuleUnload(CUmodule) { CALL_IN_CONTEXT; return CUDA_SUCCESS; }
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule, const char *name) {
     CALL_IN_CONTEXT;
@@ -211,7 +222,11 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule, const char *name) {
     *function = (CUfunction)&kernels[name];
     return CUDA_SUCCESS;
 }
-CUresult cuFuncGetAttribute(int *value, CUfunction_attribute, CUfunction) { CALL_IN_CONTEXT; *value = 0; return CUDA_SUCCESS; }
+CUresult cuFuncGetAttribute(int *value, CUfunction_attribute, CUfunction) {
+    CALL_IN_CONTEXT;
+    *value = 0;
+    return CUDA_SUCCESS;
+}
 CUresult cuFuncSetBlockShape(CUfunction, int, int, int) { CALL_IN_CONTEXT; return CUDA_SUCCESS; }
 
 CUresult cuLaunchKernel(CUfunction function, unsigned wide, unsigned high, unsigned, unsigned threads, unsigned,
@@ -301,7 +316,8 @@ CUresult cuMemFreeHost(void *address) { CALL; return give_back((CUdeviceptr)addr
 CUresult cuMemHostGetDevicePointer(CUdeviceptr *found, void *address, unsigned) {
     CALL_IN_CONTEXT;
     *found = (CUdeviceptr)address;
-    return holds((CUdeviceptr)address, 1) && memory[(CUdeviceptr)address].mapped ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    return holds((CUdeviceptr)address, 1) && memory[(CUdeviceptr)address].mapped
+               ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 CUresult cuMemcpyHtoD(CUdeviceptr into, const void *from, size_t size) {
     CALL_IN_CONTEXT;

@@ -1,8 +1,8 @@
 """pycuda.driver without a GPU: what cuda.py uses of it, kernels run by cuda_on_cpu.h.
 
-Device memory is memory of this process, poisoned when it is new. What goes into a stream waits there, and is carried out
-only when somebody asks for an event, the streams taking turns at random: whoever forgets to wait for something gets
-what was there before. Every call and every piece of work passes ``trouble``, by which tests break things.
+Device memory is memory of this process, poisoned when it is new. What goes into a stream waits there, and is carried
+out only when somebody asks for an event, the streams taking turns at random: whoever forgets to wait for something
+gets what was there before. Every call and every piece of work passes ``trouble``, by which tests break things.
 """
 
 import random
@@ -114,7 +114,8 @@ class Device:
     """``kernels``: of onacpu. capability, integrated: what the device says of itself."""
 
     def __init__(self, kernels, capability=(8, 7), integrated=False, name="Fake GPU", count=1):
-        self.kernels, self.capability, self.integrated, self.name, self.count = kernels, capability, integrated, name, count
+        self.kernels, self.capability, self.integrated = kernels, capability, integrated
+        self.name, self.count = name, count
         self.trouble, self.allocations, self.streams = Trouble(), {}, []
         self.random, self.clock, self.current = random.Random(7), 0, 0
         self.launched = []
@@ -203,7 +204,8 @@ class Device:
                     if trouble.on_kernel is None:
                         run()
                     else:
-                        trouble.on_kernel(run, device.view(int(y), 4 * persons * frames * joints * rows).view(np.uint32))
+                        answer = device.view(int(y), 4 * persons * frames * joints * rows)
+                        trouble.on_kernel(run, answer.view(np.uint32))
 
                 stream.queue.append(("work", work))
 
@@ -248,8 +250,9 @@ class Device:
             trouble.call("init")
 
         for name, value in {
-            "Error": Error, "get_driver_version": lambda: 12090, "Device": FakeDevice, "init": init, "mem_alloc": mem_alloc, "memcpy_htod": htod,
-            "memcpy_htod_async": htod_async, "memcpy_dtoh_async": dtoh_async, "pagelocked_empty": pagelocked_empty,
+            "Error": Error, "get_driver_version": lambda: 12090, "Device": FakeDevice, "init": init,
+            "mem_alloc": mem_alloc, "memcpy_htod": htod, "memcpy_htod_async": htod_async,
+            "memcpy_dtoh_async": dtoh_async, "pagelocked_empty": pagelocked_empty,
             "module_from_buffer": module_from_buffer, "Stream": lambda: Stream(device),
             "Event": lambda flags=0: Event(device),
             "device_attribute": types.SimpleNamespace(**{

@@ -10,8 +10,8 @@ import numpy as np
 from edged.offload import cubins
 
 HERE = Path(__file__).parent
-FLAGS = ["-std=c++14", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-stringop-overflow", "-shared",
-         "-fPIC", "-pthread"]
+FLAGS = ["-std=c++14", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-stringop-overflow",
+         "-shared", "-fPIC", "-pthread"]
 
 
 def build(folder, source=None):

@@ -3,7 +3,8 @@
 
 #include "../../edged/offload/kernels.cu"
 
-typedef void Kernel(const u32 *, const u32 *, const u32 *, u32 *, u32, u32, u32, u32, u32, u32, u32, u32, u32, u32, u32);
+typedef void Kernel(const u32 *, const u32 *, const u32 *, u32 *, u32, u32, u32, u32, u32, u32, u32, u32, u32, u32,
+                    u32);
 
 /* 0, or 1 where there is no such kernel. shape: the eleven numbers, as the kernels take them. */
 extern "C" int run_kernel(const char *name, u32 threads, u32 wide, u32 high, u32 processors, const u32 *w, const u32 *x,

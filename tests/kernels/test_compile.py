@@ -42,8 +42,10 @@ class Compiler:
 
 def test_what_a_kernel_uses_is_read_from_the_log():
     found = compiling.resources(LOG.format(8, 4))
-    assert found == {"deep": (206, 24576, 0), "tensor": (195, 24576, 12), "dots": (123, 16384, 0), "direct": (128, 12288, 0)}
-    for log in ("", LOG.format(0, 0).replace("'dots'", "'dot'"), LOG.format(0, 0) + LOG.format(0, 0).replace("dots", "more")):
+    assert found == {"deep": (206, 24576, 0), "tensor": (195, 24576, 12), "dots": (123, 16384, 0),
+                     "direct": (128, 12288, 0)}
+    right = LOG.format(0, 0)
+    for log in ("", right.replace("'dots'", "'dot'"), right + right.replace("dots", "more")):
         with pytest.raises(AcceleratorError, match="the compiler tells of kernels"):
             compiling.resources(log)
 
@@ -67,7 +69,10 @@ def nvcc(tmp_path, monkeypatch, body):
 
 
 def test_nvcc_is_asked_for_a_cubin(tmp_path, monkeypatch):
-    nvcc(tmp_path, monkeypatch, """if [ "$1" = --version ]; then echo "Cuda compilation tools, release 10.2, V10.2.300"; exit; fi
+    nvcc(tmp_path, monkeypatch, """if [ "$1" = --version ]; then
+    echo "Cuda compilation tools, release 10.2, V10.2.300"
+    exit
+fi
 while [ $# -gt 0 ]; do if [ "$1" = -o ]; then printf made > "$2"; fi; shift; done
 cat <<'END'
 {}END
@@ -120,7 +125,8 @@ def test_every_architecture_is_compiled_without_spills(tmp_path):
                           universal_newlines=True)
     assert done.returncode == 0, done.stderr
     rows = [row.split() for row in done.stdout.splitlines()[1:]]
-    assert {(row[0], row[-4]) for row in rows} == {(arch, name) for arch in cubins.ARCHITECTURES for name in cubins.KERNELS}
+    assert {(row[0], row[-4]) for row in rows} == {
+        (arch, name) for arch in cubins.ARCHITECTURES for name in cubins.KERNELS}
     assert all(int(row[-1]) == 0 and int(row[-3]) <= 255 and int(row[-2]) <= 48 << 10 for row in rows)
     for capability in (72, 87, 90, 110):
         assert cubins.read(ROOT / "build" / "host" / "cuda", capability)[:4] == b"\x7fELF"
@@ -130,5 +136,6 @@ def test_every_architecture_is_compiled_without_spills(tmp_path):
 
 
 def test_the_module_runs_without_a_gpu():
-    done = subprocess.run([sys.executable, "-m", "edged.offload.compile", "--help"], stdout=subprocess.PIPE, cwd=str(ROOT))
+    done = subprocess.run([sys.executable, "-m", "edged.offload.compile", "--help"], stdout=subprocess.PIPE,
+                          cwd=str(ROOT))
     assert done.returncode == 0 and b"ARCH=nvcc" in done.stdout

@@ -1,5 +1,5 @@
-"""Whatever the GPU returns, the enclave's answer is right or the clip is refused: the whole path, from the sealed clip to
-the record, with a driver that is none and faults in it.
+"""Whatever the GPU returns, the enclave's answer is right or the clip is refused: the whole path, from the sealed clip
+to the record, with a driver that is none and faults in it.
 """
 
 import time

@@ -78,8 +78,8 @@ def test_random_shapes_are_exact(kernels, seed):
     taps, stride = int(rng.choice([1, 3, 5, 9, 15])), int(rng.integers(1, 5))
     frames = int(rng.integers(max(1, taps // 2), 40))
     pad = int(rng.integers(max(0, -(-(taps - frames) // 2)), taps))
-    case = (int(rng.integers(1, 4)), frames, int(rng.integers(1, 26)), int(rng.integers(1, 80)), int(rng.integers(1, 150)),
-            taps, stride, pad)
+    case = (int(rng.integers(1, 4)), frames, int(rng.integers(1, 26)), int(rng.integers(1, 80)),
+            int(rng.integers(1, 150)), taps, stride, pad)
     for name in NAMES:
         compare(kernels, name, case, seed)
 

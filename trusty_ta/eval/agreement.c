@@ -11,13 +11,6 @@
 #define DAY_MINUTES 1440u
 #define BODY_QUANTUM 512u
 
-static void read_fixed(struct cbor_reader *r, uint8_t *out, size_t size) {
-    size_t n;
-    const uint8_t *s = cbor_read_bytes(r, size, size, &n);
-
-    memcpy(out, s, n);
-}
-
 static uint32_t read_range(struct cbor_reader *r, uint32_t least, uint32_t most) {
     const uint32_t v = (uint32_t)cbor_read_uint(r, most);
 
@@ -48,8 +41,8 @@ static void read_recipient(struct cbor_reader *r, struct agreement *a, uint32_t 
     struct recipient *to = &a->recipients[index];
 
     (void)cbor_read_array(r, 4, 4);
-    read_fixed(r, to->rcpt, sizeof(to->rcpt));
-    read_fixed(r, to->key_id, sizeof(to->key_id));
+    cbor_read_fixed(r, to->rcpt, sizeof(to->rcpt));
+    cbor_read_fixed(r, to->key_id, sizeof(to->key_id));
     to->sees = read_range(r, 0, EDGED_SEES_SCORES);
     (void)cbor_read_array(r, a->rule_count, a->rule_count);
     for (uint32_t i = 0; i < a->rule_count; i++) {
@@ -70,9 +63,9 @@ static void read_payload(struct cbor_reader *r, struct agreement *a) {
     cbor_expect_text(r, "v");
     (void)read_range(r, 1, 1);
     cbor_expect_text(r, "mo");
-    read_fixed(r, a->mo, sizeof(a->mo));
+    cbor_read_fixed(r, a->mo, sizeof(a->mo));
     cbor_expect_text(r, "qdo");
-    read_fixed(r, a->qdo, sizeof(a->qdo));
+    cbor_read_fixed(r, a->qdo, sizeof(a->qdo));
     cbor_expect_text(r, "body");
     a->body_bytes = read_range(r, BODY_QUANTUM, EDGED_BODY_MAX);
     cbor_expect_text(r, "from");
@@ -83,7 +76,7 @@ static void read_payload(struct cbor_reader *r, struct agreement *a) {
     memcpy(a->model_id, s, n);
     a->model_id_bytes = (uint32_t)n;
     a->model_version = read_range(r, 0, UINT32_MAX);
-    read_fixed(r, a->model_key, sizeof(a->model_key));
+    cbor_read_fixed(r, a->model_key, sizeof(a->model_key));
     cbor_expect_text(r, "rules");
     a->rule_count = (uint32_t)cbor_read_array(r, 0, EDGED_RULES_MAX);
     for (uint32_t i = 0; i < a->rule_count && !r->failed; i++)
@@ -99,7 +92,7 @@ static void read_payload(struct cbor_reader *r, struct agreement *a) {
     a->beacon_period_s = read_range(r, 1, 86400);
     a->beacon_limit_s = read_range(r, a->beacon_period_s, INT32_MAX);
     cbor_expect_text(r, "data_key");
-    read_fixed(r, a->data_key, sizeof(a->data_key));
+    cbor_read_fixed(r, a->data_key, sizeof(a->data_key));
     cbor_expect_text(r, "placements");
     a->placements = read_range(r, 1, 7);
     cbor_expect_text(r, "recipients");
@@ -150,15 +143,38 @@ static uint64_t beacon_limit_ns(const struct agreement *a) {
     return (uint64_t)a->beacon_limit_s * NS_PER_S;
 }
 
+uint64_t bound_now_ns(const struct bound *b, uint64_t uptime_ns) {
+    const uint64_t passed_ns = uptime_ns - b->at_ns;
+
+    return b->time_ns == 0 ? 0 : b->time_ns + passed_ns - passed_ns / 1024;
+}
+
+void bound_raise(struct bound *b, uint64_t time_ns, uint64_t uptime_ns) {
+    if (bound_now_ns(b, uptime_ns) < time_ns)
+        *b = (struct bound){time_ns, uptime_ns};
+}
+
+enum edged_status agreement_raise(struct agreement *a, const struct key_material *m, bool model, uint64_t uptime_ns) {
+    /* As late as beacons can be, where it is later. */
+    const uint64_t time_ns = m->time_s > INT64_MAX / NS_PER_S ? INT64_MAX : m->time_s * NS_PER_S;
+
+    if (a->number < m->least_agreement)
+        return EDGED_ERR_AGREEMENT;
+    if (model && a->model_version < m->least_model)
+        a->model_version = m->least_model;
+    bound_raise(&a->least, time_ns, uptime_ns);
+    return EDGED_OK;
+}
+
 /*
- * Beacons can be hoarded and handed in later, one by one: so the time never goes back, but for what
- * the enclave's clock may have gained (a thousandth), and one that lags too far was held back.
+ * Beacons can be hoarded and handed in later, one by one, the first one too: so the time never goes back, but for
+ * what the enclave's clock may have gained, and one that lags too far was held back.
  */
 void agreement_hear(struct agreement *a, uint64_t time_ns, uint64_t uptime_ns) {
-    const uint64_t gained = (uptime_ns - a->heard_ns) / 1024;
-    const uint64_t least = a->time_ns == 0 ? 0 : agreement_time_ns(a, uptime_ns) - gained;
+    const struct bound told = {a->time_ns, a->heard_ns};
+    const uint64_t least = bound_now_ns(&told, uptime_ns);
 
-    if (time_ns + beacon_limit_ns(a) < least)
+    if (time_ns + beacon_limit_ns(a) < least || time_ns + beacon_limit_ns(a) < bound_now_ns(&a->least, uptime_ns))
         return;
     a->time_ns = time_ns < least ? least : time_ns;
     a->heard_ns = uptime_ns;
@@ -182,6 +198,11 @@ uint32_t agreement_label(const struct rule *rule, const struct model *m) {
     return EVAL_LABELS_MAX;
 }
 
+bool agreement_has_ended(const struct agreement *a, uint64_t uptime_ns) {
+    return agreement_time_ns(a, uptime_ns) / NS_PER_S >= a->until_s ||
+           bound_now_ns(&a->least, uptime_ns) / NS_PER_S >= a->until_s;
+}
+
 /* The scores that a recipient sees must fit the body that was agreed. */
 static bool scores_fit(const struct agreement *a, const struct model *m) {
     size_t n = sizeof(struct edged_scores) + a->rule_count * sizeof(struct edged_alert);
@@ -194,7 +215,8 @@ static bool scores_fit(const struct agreement *a, const struct model *m) {
 
 enum edged_status agreement_admits(const struct agreement *a, const struct model *m, uint32_t placement,
                                    bool again, uint64_t uptime_ns) {
-    const uint64_t now = agreement_time_ns(a, uptime_ns), interval = HOUR_NS / a->clips_per_hour;
+    const uint64_t interval = HOUR_NS / a->clips_per_hour;
+    const uint64_t told_ns = agreement_time_ns(a, uptime_ns);
 
     if (memcmp(m->owner, a->mo, sizeof(m->owner)) != 0 || m->id_bytes != a->model_id_bytes ||
         memcmp(m->id, a->model_id, m->id_bytes) != 0 ||
@@ -206,14 +228,27 @@ enum edged_status agreement_admits(const struct agreement *a, const struct model
             return EDGED_ERR_AGREEMENT;
     if ((a->placements >> placement & 1) == 0)
         return EDGED_ERR_PLACEMENT;
-    if (now != 0 && (now / NS_PER_S < a->from_s || now / NS_PER_S >= a->until_s))
+    /* A bound below the time tells that it is over, never that it has not begun. */
+    if ((told_ns != 0 && told_ns / NS_PER_S < a->from_s) || agreement_has_ended(a, uptime_ns))
         return EDGED_ERR_AGREEMENT;
     if (uptime_ns - a->heard_ns > beacon_limit_ns(a))
         return EDGED_ERR_LOCKED;
-    /* An hour's clips may come at once; then one in each interval. */
+    /* One in each interval; what was not used is saved up, an hour's at most. */
     if (!again && a->rate_ns > uptime_ns && a->rate_ns - uptime_ns > HOUR_NS - interval)
         return EDGED_ERR_RATE;
     return EDGED_OK;
+}
+
+/*
+ * As if an hour's clips had just been taken, but for those of a second: else every start, which is root's to make,
+ * would bring another hour's.
+ */
+uint64_t agreement_fresh_ns(uint64_t uptime_ns) {
+    return agreement_spent_ns(uptime_ns) - NS_PER_S;
+}
+
+uint64_t agreement_spent_ns(uint64_t uptime_ns) {
+    return uptime_ns + HOUR_NS;
 }
 
 void agreement_count(struct agreement *a, uint64_t uptime_ns) {

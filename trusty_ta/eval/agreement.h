@@ -23,7 +23,7 @@ struct rule {
     uint32_t end_minute;
 };
 
-/** struct recipient - one reader, its keys in this epoch, where its sequence stands */
+/** struct recipient - one reader, its keys in this epoch */
 struct recipient {
     uint8_t rcpt[16];
     uint8_t key_id[16];
@@ -31,13 +31,19 @@ struct recipient {
     uint32_t sees_rule[EDGED_RULES_MAX];
     struct key_material record;
     struct key_material beacon;
-    uint64_t seq;       /* of the last record sealed under this agreement */
-    uint64_t confirmed; /* of the last one stored outside */
-    uint64_t beacon_ns; /* time of the last beacon taken */
+    uint64_t beacon_ns; /* time of the last beacon taken, in an epoch before perhaps */
+};
+
+/** struct bound - by the city's clock it was time_ns or later, at uptime at_ns; time_ns 0: nothing is known */
+struct bound {
+    uint64_t time_ns;
+    uint64_t at_ns;
 };
 
 struct agreement {
-    bool open;
+    bool open;      /* in force */
+    bool over;      /* another followed it: its place is taken while a record of it is kept */
+    uint32_t least_number; /* lower ones of the same owners are over: those that it followed */
     uint8_t digest[32];
     uint32_t data_slot;
 
@@ -63,6 +69,7 @@ struct agreement {
     uint32_t score_bits;
     uint32_t clips_per_hour;
 
+    struct bound least; /* floors say so, or its recipients did elsewhere or in an epoch before */
     uint64_t heard_ns; /* uptime at the last beacon that was not late, or at the agreement's beginning */
     uint64_t time_ns;  /* city's time then, 0: never told */
     uint64_t rate_ns;  /* uptime up to which the clips taken use the rate up */
@@ -74,11 +81,23 @@ struct agreement {
  */
 enum edged_status agreement_read(struct agreement *a, const uint8_t *bytes, size_t size_bytes);
 
+/* The earliest that it can be now: the enclave's clock gains less than a thousandth. 0: nothing is known. */
+uint64_t bound_now_ns(const struct bound *b, uint64_t uptime_ns);
+
+/* It is time_ns (below 2^63) or later now. */
+void bound_raise(struct bound *b, uint64_t time_ns, uint64_t uptime_ns);
+
+/* Floors of an owner of its keys. AGREEMENT: they forbid it. @model: that owner's is the model. */
+enum edged_status agreement_raise(struct agreement *a, const struct key_material *m, bool model, uint64_t uptime_ns);
+
 /* The city's time, 0 while no beacon told it. */
 uint64_t agreement_time_ns(const struct agreement *a, uint64_t uptime_ns);
 
 /* True where the rule holds at this time of the day. */
 bool agreement_rule_holds(const struct agreement *a, const struct rule *rule, uint64_t uptime_ns);
+
+/* Is it over, as far as anybody told the time? */
+bool agreement_has_ended(const struct agreement *a, uint64_t uptime_ns);
 
 /* A recipient's beacon tells the time, below 2^63, and keeps the agreement from being locked; not where it is late. */
 void agreement_hear(struct agreement *a, uint64_t time_ns, uint64_t uptime_ns);
@@ -86,6 +105,10 @@ void agreement_hear(struct agreement *a, uint64_t time_ns, uint64_t uptime_ns);
 /* May a clip be taken now, of this model in this placement? OK, AGREEMENT, PLACEMENT, LOCKED, RATE (not `again`). */
 enum edged_status agreement_admits(const struct agreement *a, const struct model *m, uint32_t placement,
                                    bool again, uint64_t uptime_ns);
+
+/* rate_ns where what a second brings is saved up, and where nothing is. */
+uint64_t agreement_fresh_ns(uint64_t uptime_ns);
+uint64_t agreement_spent_ns(uint64_t uptime_ns);
 
 /* A new clip was taken: it counts against the rate. */
 void agreement_count(struct agreement *a, uint64_t uptime_ns);

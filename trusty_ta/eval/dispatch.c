@@ -329,6 +329,12 @@ static enum edged_status on_claim(struct eval *e, struct call *c) {
     return emitted(e, c, epoch_claim(e, &ask, c->body + sizeof(ask), c->size - sizeof(ask)), 0, since);
 }
 
+static enum edged_status on_succeed(struct eval *e, struct call *c) {
+    BODY(eval_succeed, ask);
+    const uint64_t since = e->emission + 1;
+    return emitted(e, c, succession_begin(e, &ask), 0, since);
+}
+
 static enum edged_status on_close(struct eval *e, struct call *c) {
     struct edged_state out;
     enum edged_status status = epoch_close(e, &out);
@@ -395,6 +401,7 @@ static const struct entry TABLE[] = {
     {EVAL_EXERCISE, STATE_ANY, PLAIN(eval_exercise), on_exercise},
     {EVAL_CLAIM, STATE_ANY, MORE(eval_claim), on_claim},
     {EVAL_CLOSE, IDLE, NOTHING, on_close},
+    {EVAL_SUCCEED, IDLE, PLAIN(eval_succeed), on_succeed},
 };
 
 /* The one place that judges a message's frame. */

@@ -1,6 +1,7 @@
 /*
  * epoch.c - what is said beside the clips: how an epoch begins and ends, that the
- * enclave lives, and what the node itself claims.
+ * enclave lives, and what the node itself claims. How one agreement follows another:
+ * succession.c.
  *
  * An epoch is the time from the enclave's start, or from EVAL_CLOSE, to the next
  * one; its name and salt are random. Sealed state carries the last one's name over a
@@ -40,16 +41,10 @@ static int state_crypto(const struct eval *e, const struct edged_state *s, uint8
                               sizeof(label) - 1, key, 32);
 }
 
-static void summarise(const struct eval *e, bool closed, struct epoch_summary *out) {
-    memset(out, 0, sizeof(*out));
+static void summarise(const struct eval *e, bool closed, uint64_t uptime_ns, struct epoch_summary *out) {
     out->counter = e->counter;
     out->closed = closed;
-    for (uint32_t i = 0; i < EVAL_AGREEMENTS_MAX; i++)
-        for (uint32_t r = 0; r < e->agreements[i].recipient_count && e->agreements[i].open; r++) {
-            struct epoch_end *end = &out->ends[out->count++];
-            memcpy(end->rcpt, e->agreements[i].recipients[r].rcpt, sizeof(end->rcpt));
-            end->seq = e->agreements[i].recipients[r].confirmed;
-        }
+    past_summarise(e, closed, uptime_ns, out->pasts);
 }
 
 static enum edged_status seal_state(struct eval *e, const struct epoch_summary *summary, struct edged_state *out) {
@@ -84,28 +79,28 @@ enum edged_status epoch_restore(struct eval *e, const struct edged_state *sealed
         rc = crypto_gcm_open(key, sizeof(key), nonce, aad, sizeof(aad), sealed->sealed, sizeof(plain),
                              (uint8_t *)&plain);
     crypto_wipe(key, sizeof(key));
-    if (rc != 0 || plain.count > EPOCH_ENDS_MAX)
+    if (rc != 0)
         return EDGED_ERR_STATE;
-    e->previous = plain;
+    e->previous_closed = plain.closed != 0;
+    past_restore(e, plain.pasts, port_uptime_ns());
     memcpy(e->previous_epoch, sealed->epoch, sizeof(e->previous_epoch));
     e->previous_known = true;
     e->counter = plain.counter + 1;
     return EDGED_OK;
 }
 
-/* The recipient's first record: what came before. */
+/* The recipient's first record: what came before for him, however many epochs ago. */
 static int say_epoch(struct eval *e, uint32_t agreement, uint32_t recipient, uint64_t since) {
     const struct agreement *a = &e->agreements[agreement];
+    const struct past *past = past_find(e, a->recipients[recipient].rcpt, a->qdo);
+    const bool known = past != NULL && past->seq != 0;
     struct edged_epoch body = {.version = EDGED_BODY_VERSION,
                                .kind = EDGED_EPOCH,
-                               .unclean = !e->previous_known || e->previous.closed == 0,
-                               .counter = e->counter};
+                               .unclean = !e->previous_known || !e->previous_closed || (known && !past->closed),
+                               .counter = e->counter,
+                               .previous_seq = known ? past->seq : 0};
 
-    for (uint32_t i = 0; i < e->previous.count; i++)
-        if (memcmp(e->previous.ends[i].rcpt, a->recipients[recipient].rcpt, 16) == 0 &&
-            e->previous.ends[i].seq > body.previous_seq) /* it may have been in several agreements */
-            body.previous_seq = e->previous.ends[i].seq;
-    memcpy(body.previous, e->previous_epoch, sizeof(body.previous));
+    memcpy(body.previous, known ? past->epoch : e->previous_epoch, sizeof(body.previous));
     memcpy(body.agreement, a->digest, sizeof(body.agreement));
     memset(e->plain, 0, sizeof(e->plain));
     memcpy(e->plain, &body, sizeof(body));
@@ -128,12 +123,16 @@ static enum edged_status take_keys(struct eval *e, struct agreement *a, const st
     if (status == EDGED_OK && !keylink_fits(&m, a->digest))
         status = EDGED_ERR_KEY;
     if (status == EDGED_OK)
+        status = agreement_raise(a, &m, true, port_uptime_ns());
+    if (status == EDGED_OK)
         status = keylink_derive(&e->keylink, ask->data_slot, KEY_OF_DATA, no_salt, NULL, 0, &m);
     if (status == EDGED_OK && (memcmp(m.verifier, a->qdo, sizeof(a->qdo)) != 0 ||
                                memcmp(m.key_id, a->data_key, sizeof(a->data_key)) != 0))
         status = EDGED_ERR_AGREEMENT;
     if (status == EDGED_OK && !keylink_fits(&m, a->digest))
         status = EDGED_ERR_KEY;
+    if (status == EDGED_OK)
+        status = agreement_raise(a, &m, false, port_uptime_ns());
     for (uint32_t i = 0; i < a->recipient_count && status == EDGED_OK; i++) {
         struct recipient *to = &a->recipients[i];
         memcpy(context, to->rcpt, sizeof(to->rcpt));
@@ -152,6 +151,10 @@ static enum edged_status take_keys(struct eval *e, struct agreement *a, const st
         if (status == EDGED_OK &&
             (!keylink_fits(&to->record, a->digest) || !keylink_fits(&to->beacon, a->digest)))
             status = EDGED_ERR_KEY;
+        if (status == EDGED_OK)
+            status = agreement_raise(a, &to->record, false, port_uptime_ns());
+        if (status == EDGED_OK) /* a floor may have come in between */
+            status = agreement_raise(a, &to->beacon, false, port_uptime_ns());
     }
     crypto_wipe(&m, sizeof(m));
     return status;
@@ -185,11 +188,15 @@ enum edged_status epoch_agree(struct eval *e, const struct eval_agreement *ask, 
             crypto_wipe(a, sizeof(*a));
             return EDGED_OK;
         }
-        if (!e->agreements[i].open)
+        if (!e->agreements[i].open && !e->agreements[i].over)
             place = i;
     }
+    if (status == EDGED_OK && succession_is_over(e, a))
+        status = EDGED_ERR_AGREEMENT;
     if (status == EDGED_OK && place == EVAL_AGREEMENTS_MAX)
         status = EDGED_ERR_MEMORY;
+    if (status == EDGED_OK)
+        status = record_admits(e, a);
     if (status == EDGED_OK && !record_room(e, a->recipient_count))
         status = EDGED_ERR_FULL;
     if (status == EDGED_OK)
@@ -198,6 +205,8 @@ enum edged_status epoch_agree(struct eval *e, const struct eval_agreement *ask, 
         a->open = true;
         a->data_slot = ask->data_slot;
         a->heard_ns = port_uptime_ns();
+        a->rate_ns = rate_resume(e, a, a->heard_ns);
+        past_resume(e, a, a->heard_ns);
         e->agreements[place] = *a;
         *index = place;
         for (uint32_t i = 0; i < a->recipient_count && status == EDGED_OK; i++)
@@ -219,16 +228,18 @@ enum edged_status epoch_confirm(struct eval *e, uint64_t emission, struct edged_
         struct kept *k = &e->kept[i];
         if (k->emission == 0 || k->emission > emission)
             continue;
-        struct recipient *to = &e->agreements[k->agreement].recipients[k->recipient];
-        if (to->confirmed < k->seq)
-            to->confirmed = k->seq;
+        struct sequence *s = record_sequence(e, e->agreements[k->agreement].recipients[k->recipient].rcpt);
+        if (s != NULL && s->confirmed < k->seq)
+            s->confirmed = k->seq;
         crypto_wipe(k, sizeof(*k));
     }
-    summarise(e, false, &now);
+    succession_release(e);
+    summarise(e, false, port_uptime_ns(), &now);
     return seal_state(e, &now, out);
 }
 
 enum edged_status epoch_close(struct eval *e, struct edged_state *out) {
+    const uint64_t uptime_ns = port_uptime_ns();
     struct epoch_summary now;
     uint8_t closed[16];
     enum edged_status status;
@@ -238,18 +249,23 @@ enum edged_status epoch_close(struct eval *e, struct edged_state *out) {
             return EDGED_ERR_ORDER;
     if (!record_room(e, EVAL_KEPT_MAX))
         return EDGED_ERR_ORDER; /* something is kept still */
-    summarise(e, true, &now);
+    summarise(e, true, uptime_ns, &now);
     status = seal_state(e, &now, out);
     memcpy(closed, e->epoch, sizeof(closed));
     if (status == EDGED_OK)
         status = epoch_begin(e);
     if (status != EDGED_OK)
         return status;
-    e->previous = now;
+    e->previous_closed = true;
     e->previous_known = true;
     memcpy(e->previous_epoch, closed, sizeof(closed));
+    past_restore(e, now.pasts, uptime_ns);
+    for (uint32_t i = 0; i < EVAL_AGREEMENTS_MAX; i++)
+        if (e->agreements[i].open)
+            rate_keep(e, &e->agreements[i], uptime_ns);
     crypto_wipe(e->sessions, sizeof(e->sessions));
     crypto_wipe(e->agreements, sizeof(e->agreements));
+    memset(e->sequences, 0, sizeof(e->sequences));
     return EDGED_OK;
 }
 
@@ -315,6 +331,7 @@ enum edged_status epoch_beacon(struct eval *e, const struct eval_beacon *ask) {
             if (status != EDGED_OK)
                 return status;
             r->beacon_ns = ask->beacon.time_ns;
+            past_hear(e, a, r, ask->beacon.time_ns, uptime_ns);
             agreement_hear(a, ask->beacon.time_ns, uptime_ns);
             return EDGED_OK;
         }

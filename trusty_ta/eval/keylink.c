@@ -42,12 +42,14 @@ static enum edged_status exchange(struct keylink *k, enum key_cmd cmd, const voi
         return is_final((enum edged_status)h.status) ? (enum edged_status)h.status : EDGED_ERR_VERIFICATION;
     if (h.len != out_bytes)
         return EDGED_ERR_VERIFICATION;
-    memcpy(out, answer + sizeof(h), out_bytes);
+    if (out_bytes != 0)
+        memcpy(out, answer + sizeof(h), out_bytes);
     return EDGED_OK;
 }
 
 static enum edged_status open_link(struct keylink *k) {
     struct key_hello mine, theirs;
+    struct key_confirm confirm;
     uint8_t private_key[32];
     bool reconnected = false;
     enum edged_status status = EDGED_ERR_UNAVAILABLE;
@@ -59,10 +61,12 @@ static enum edged_status open_link(struct keylink *k) {
         status = exchange(k, KEY_HELLO, &mine, sizeof(mine), &theirs, sizeof(theirs), &reconnected);
     if (status == EDGED_OK) {
         status = EDGED_ERR_VERIFICATION;
-        if (link_accepts(&theirs, LINK_SIGNED_KEY) && link_key(private_key, &theirs, &mine, &theirs, k->key) == 0) {
-            k->open = 1;
-            status = EDGED_OK;
-        }
+        if (link_accepts(&theirs, LINK_SIGNED_KEY) &&
+            link_key(private_key, &theirs, &mine, &theirs, k->key) == 0 && link_tag(k->key, confirm.tag) == 0)
+            status = exchange(k, KEY_CONFIRM, &confirm, sizeof(confirm), NULL, 0, &reconnected);
+        if (is_final(status))
+            status = EDGED_ERR_VERIFICATION; /* not of a slot: the hellos were falsified between us */
+        k->open = status == EDGED_OK;
     }
     crypto_wipe(private_key, sizeof(private_key));
     return status;

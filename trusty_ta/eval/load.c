@@ -5,12 +5,9 @@
 #include <stdlib.h>
 
 #include "bytes.h"
-#include "cbor.h"
 #include "cose.h"
+#include "port.h"
 #include "state.h"
-
-/* COSE_Sign1, tagged. */
-static const uint8_t SIGN1[] = {0xd2, 0x84};
 
 void load_drop(struct eval *e) {
     if (e->loading != NULL) {
@@ -45,51 +42,49 @@ enum edged_status load_open(struct eval *e, const struct eval_load_open *ask) {
     return EDGED_OK;
 }
 
-/* Find the manifest and the signature in the envelope. */
-static bool read_envelope(const struct loading *l, const uint8_t **manifest, size_t *size,
-                          const uint8_t **signature) {
-    struct cbor_reader r = {.data = l->envelope, .size = l->envelope_bytes};
-    size_t n;
-
-    cbor_expect(&r, SIGN1, sizeof(SIGN1));
-    cose_expect_headers(&r);
-    *manifest = cbor_read_bytes(&r, 1, EVAL_ENVELOPE_MAX, size);
-    *signature = cbor_read_bytes(&r, 64, 64, &n);
-    return cbor_done(&r);
-}
-
 /*
  * A model that was granted is loaded for one of the agreements in force, or before the first of them: until
  * there is one, nothing is evaluated (and epoch.c admits none that the model's owner did not grant for it).
+ * What a load hands out - in `inputs` the weights themselves - such an agreement has to permit, too. One that is known
+ * to have ended gives no weights away any more; else its model may load, for nothing is evaluated.
  */
-static bool is_agreed(const struct eval *e, const struct key_material *m) {
-    bool fits = false, any = false;
+static enum edged_status judge_load(const struct eval *e, const struct key_material *m, uint32_t placement) {
+    const uint64_t uptime_ns = port_uptime_ns();
+    bool fits = false, any = false, permitted = placement == EVAL_ENCLAVE;
 
-    for (uint32_t i = 0; i < EVAL_AGREEMENTS_MAX; i++)
-        if (e->agreements[i].open) {
+    for (uint32_t i = 0; i < EVAL_AGREEMENTS_MAX; i++) {
+        const struct agreement *a = &e->agreements[i];
+        if (a->open) {
+            const bool fit = keylink_fits(m, a->digest);
+            const bool too_late = placement == EVAL_INPUTS && agreement_has_ended(a, uptime_ns);
             any = true;
-            fits = fits || keylink_fits(m, e->agreements[i].digest);
+            fits = fits || fit;
+            permitted = permitted || (fit && !too_late && (a->placements >> placement & 1) != 0);
         }
-    return fits || !any;
+    }
+    if (!any) /* only who put his key in clear has nothing to lose */
+        return permitted || is_zero(m->agreement, sizeof(m->agreement)) ? EDGED_OK : EDGED_ERR_AGREEMENT;
+    if (!fits)
+        return EDGED_ERR_KEY;
+    return permitted ? EDGED_OK : EDGED_ERR_PLACEMENT;
 }
 
 /* The envelope is complete: nothing in it is believed before its signature holds. */
 static enum edged_status open_envelope(struct eval *e) {
     struct loading *l = e->loading;
-    const uint8_t *manifest, *signature;
+    struct cose_sign1 manifest;
     uint8_t no_salt[32] = {0};
-    size_t size;
     enum edged_status status;
 
-    if (!read_envelope(l, &manifest, &size, &signature))
+    if (!cose_read_sign1(&manifest, l->envelope, l->envelope_bytes, EVAL_ENVELOPE_MAX))
         return EDGED_ERR_PACKAGE;
     /* First for the owner's verification key alone: the salt is not to be believed yet. */
     status = keylink_derive(&e->keylink, l->slot, KEY_FOR_PACKAGE, no_salt, NULL, 0, &l->key);
     if (status != EDGED_OK)
         return status;
-    if (!cose_holds(l->key.verifier, "Signature1", "edged package", manifest, size, signature))
+    if (!cose_sign1_holds(&manifest, l->key.verifier, "edged package"))
         return EDGED_ERR_PACKAGE;
-    status = model_read_manifest(&e->model, manifest, size);
+    status = model_read_manifest(&e->model, manifest.payload, manifest.payload_bytes);
     if (status != EDGED_OK)
         return status;
     memcpy(e->model.owner, l->key.verifier, sizeof(e->model.owner));
@@ -100,9 +95,12 @@ static enum edged_status open_envelope(struct eval *e) {
     status = keylink_derive(&e->keylink, l->slot, KEY_FOR_PACKAGE, e->model.salt, NULL, 0, &l->key);
     if (status != EDGED_OK)
         return status;
-    if (!is_agreed(e, &l->key))
-        return EDGED_ERR_KEY;
-    if (crypto_sha256(manifest, size, e->model_digest) != 0)
+    status = judge_load(e, &l->key, l->placement);
+    if (status != EDGED_OK)
+        return status;
+    if (e->model.version < l->key.least_model)
+        return EDGED_ERR_AGREEMENT; /* those in force may not know of its owner's floor */
+    if (crypto_sha256(manifest.payload, manifest.payload_bytes, e->model_digest) != 0)
         return EDGED_ERR_UNAVAILABLE;
     status = model_allocate(&e->model);
     if (status != EDGED_OK)

@@ -4,7 +4,8 @@
  *
  * Record key = HKDF(alert key, salt drawn at the epoch's begin, recipient || agreement
  * digest); nonce = sequence number, counted here; the header is associated data.
- * Uniqueness of (key, nonce) so depends on nothing stored.
+ * Uniqueness of (key, nonce) so depends on nothing stored, nor on which agreements are in
+ * force: a recipient's sequence goes on until the epoch ends.
  */
 #include "bytes.h"
 #include "cbor.h"
@@ -57,16 +58,47 @@ bool record_room(const struct eval *e, uint32_t records) {
     return records <= free_slots;
 }
 
-uint64_t record_next_seq(const struct eval *e, const uint8_t rcpt[16]) {
-    uint64_t last = 0;
+const struct sequence *record_find(const struct eval *e, const uint8_t rcpt[16]) {
+    for (uint32_t i = 0; i < EVAL_RECIPIENTS_MAX; i++)
+        if (e->sequences[i].seq != 0 && memcmp(e->sequences[i].rcpt, rcpt, sizeof(e->sequences[i].rcpt)) == 0)
+            return &e->sequences[i];
+    return NULL;
+}
 
-    for (uint32_t i = 0; i < EVAL_AGREEMENTS_MAX; i++)
-        for (uint32_t r = 0; r < e->agreements[i].recipient_count; r++) {
-            const struct recipient *to = &e->agreements[i].recipients[r];
-            if (memcmp(to->rcpt, rcpt, sizeof(to->rcpt)) == 0 && to->seq > last)
-                last = to->seq;
-        }
-    return last + 1;
+enum edged_status record_admits(const struct eval *e, const struct agreement *a) {
+    uint32_t left = 0;
+
+    for (uint32_t i = 0; i < EVAL_RECIPIENTS_MAX; i++)
+        left += e->sequences[i].seq == 0;
+    for (uint32_t i = 0; i < a->recipient_count; i++) {
+        const struct sequence *s = record_find(e, a->recipients[i].rcpt);
+        /* Numbers that are spent on somebody else's records would be gaps, which look like records withheld. */
+        if (s != NULL && memcmp(s->qdo, a->qdo, sizeof(s->qdo)) != 0)
+            return EDGED_ERR_RECIPIENT;
+        if (s == NULL && left-- == 0)
+            return EDGED_ERR_MEMORY;
+    }
+    return EDGED_OK;
+}
+
+struct sequence *record_sequence(struct eval *e, const uint8_t rcpt[16]) {
+    const struct sequence *known = record_find(e, rcpt);
+    uint32_t place = 0;
+
+    if (known != NULL)
+        return &e->sequences[known - e->sequences];
+    while (place < EVAL_RECIPIENTS_MAX && e->sequences[place].seq != 0)
+        place++;
+    if (place == EVAL_RECIPIENTS_MAX)
+        return NULL;
+    e->sequences[place] = (struct sequence){.seq = 0};
+    memcpy(e->sequences[place].rcpt, rcpt, sizeof(e->sequences[place].rcpt));
+    return &e->sequences[place];
+}
+
+uint64_t record_next_seq(const struct eval *e, const uint8_t rcpt[16]) {
+    const struct sequence *s = record_find(e, rcpt);
+    return s == NULL ? 1 : s->seq + 1;
 }
 
 static struct kept *find_kept(struct eval *e) {
@@ -76,29 +108,37 @@ static struct kept *find_kept(struct eval *e) {
     return NULL;
 }
 
+/* What was sealed since then never left: neither the records nor their numbers were ever there. */
 static void withdraw(struct eval *e, uint64_t since) {
-    for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++)
-        if (e->kept[i].emission >= since) {
-            crypto_wipe(&e->kept[i], sizeof(e->kept[i]));
-            e->stats.records--;
-        }
+    for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++) {
+        struct kept *k = &e->kept[i];
+        if (k->emission < since)
+            continue;
+        struct sequence *s = record_sequence(e, e->agreements[k->agreement].recipients[k->recipient].rcpt);
+        if (s != NULL && s->seq >= k->seq)
+            s->seq = k->seq - 1;
+        crypto_wipe(k, sizeof(*k));
+        e->stats.records--;
+    }
     e->emission = since - 1;
 }
 
 int record_seal(struct eval *e, uint32_t agreement, uint32_t recipient, enum edged_record_kind kind,
                 uint64_t since) {
     const struct agreement *a = &e->agreements[agreement];
-    struct recipient *to = &e->agreements[agreement].recipients[recipient];
+    const struct recipient *to = &a->recipients[recipient];
     struct kept *kept = find_kept(e);
-    const uint64_t seq = to->seq = record_next_seq(e, to->rcpt); /* spent, whatever follows */
+    struct sequence *sequence = record_sequence(e, to->rcpt);
     uint8_t *header, nonce[12] = {0};
     struct edged_record r;
+    uint64_t seq;
     uint32_t plain;
 
-    if (kept == NULL) {
+    if (kept == NULL || sequence == NULL) {
         withdraw(e, since);
-        return -1; /* cannot be: every caller asked record_room */
+        return -1; /* cannot be: every caller asked record_room, and epoch_agree record_admits */
     }
+    seq = sequence->seq + 1;
     /* A header grows with seq; the body fills what it leaves, so that all records have one size. */
     header = kept->record + sizeof(r);
     r.header_bytes = (uint32_t)write_header(e, to, seq, kind, header);
@@ -111,6 +151,8 @@ int record_seal(struct eval *e, uint32_t agreement, uint32_t recipient, enum edg
         withdraw(e, since);
         return -1;
     }
+    sequence->seq = seq;
+    memcpy(sequence->qdo, a->qdo, sizeof(sequence->qdo));
     kept->emission = ++e->emission;
     kept->agreement = agreement;
     kept->recipient = recipient;

@@ -7,29 +7,52 @@
 #include "port.h"
 #include "state.h"
 
+/* The camera's own, else a free one. */
+static struct session *find_session(struct eval *e, const struct eval_session_open *ask) {
+    struct session *empty = NULL;
+
+    for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++) {
+        struct session *s = &e->sessions[i];
+        if (s->open && s->agreement == ask->agreement && memcmp(s->camera, ask->camera, sizeof(s->camera)) == 0)
+            return s;
+        if (!s->open && empty == NULL)
+            empty = s;
+    }
+    return empty;
+}
+
+/* The one that the camera has under an agreement that this one may follow, the last of them; or NULL. */
+static struct session *find_former(struct eval *e, const struct eval_session_open *ask) {
+    struct session *former = NULL;
+
+    for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++) {
+        struct session *s = &e->sessions[i];
+        const struct agreement *of = &e->agreements[s->agreement];
+        if (s->open && memcmp(s->camera, ask->camera, sizeof(s->camera)) == 0 &&
+            succession_may(&e->agreements[ask->agreement], of) &&
+            (former == NULL || of->number > e->agreements[former->agreement].number))
+            former = s;
+    }
+    return former;
+}
+
 enum edged_status session_open(struct eval *e, const struct eval_session_open *ask, struct eval_session *out) {
     static const char label[] = "edged session v1";
     static const uint8_t no_salt[32];
-    const struct agreement *a = &e->agreements[ask->agreement % EVAL_AGREEMENTS_MAX];
-    struct session *s = NULL, fresh;
+    struct agreement *a = &e->agreements[ask->agreement % EVAL_AGREEMENTS_MAX];
+    struct session *s, *former, fresh;
     struct key_material camera = {0};
     uint8_t salt[64];
     enum edged_status status;
 
     if (ask->agreement >= EVAL_AGREEMENTS_MAX || !a->open)
         return EDGED_ERR_ARGUMENT;
-    for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++) { /* the camera's own, else a free one */
-        struct session *at = &e->sessions[i];
-        if (at->open && at->agreement == ask->agreement &&
-            memcmp(at->camera, ask->camera, sizeof(at->camera)) == 0)
-            s = at;
-        else if (!at->open && s == NULL)
-            s = at;
-        if (s == at && at->open)
-            break;
-    }
+    if (succession_is_over(e, a))
+        return EDGED_ERR_AGREEMENT; /* in force for the cameras that it has, until they go over */
+    s = find_session(e, ask);
     if (s == NULL)
         return EDGED_ERR_MEMORY;
+    former = s->open ? NULL : find_former(e, ask);
     if (s->unfinished)
         return EDGED_ERR_ORDER; /* its clip needs a record first */
     memset(&fresh, 0, sizeof(fresh));
@@ -49,12 +72,16 @@ enum edged_status session_open(struct eval *e, const struct eval_session_open *a
                                memcmp(camera.key_id, a->data_key, sizeof(a->data_key)) != 0 ||
                                !keylink_fits(&camera, a->digest)))
         status = EDGED_ERR_KEY; /* the slot has another key since: one owner's clips under another's agreement */
+    if (status == EDGED_OK)
+        status = agreement_raise(a, &camera, false, port_uptime_ns()); /* the city may have spoken since it began */
     memcpy(salt, ask->nonce, 32);
     memcpy(salt + 32, out->nonce, 32);
     if (status == EDGED_OK && crypto_hkdf_sha256(camera.key, 32, salt, sizeof(salt), (const uint8_t *)label,
                                                  sizeof(label) - 1, fresh.key, 32) != 0)
         status = EDGED_ERR_UNAVAILABLE;
     if (status == EDGED_OK) {
+        if (former != NULL)
+            succession_events(a, &e->agreements[former->agreement], former->events, fresh.events);
         fresh.open = true;
         *s = fresh;
         out->session = (uint32_t)(s - e->sessions);

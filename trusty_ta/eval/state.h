@@ -96,21 +96,54 @@ struct kept {
     uint8_t record[RECORD_MAX];
 };
 
-/** struct epoch_end - where a recipient's sequence stood */
-struct epoch_end {
+/** struct sequence - of one recipient in this epoch, whichever agreements of its query data owner come and go */
+struct sequence {
     uint8_t rcpt[16];
-    uint64_t seq;
+    uint8_t qdo[32];
+    uint64_t seq;       /* of the last record sealed, 0: free */
+    uint64_t confirmed; /* of the last one stored outside */
 };
 
-#define EPOCH_ENDS_MAX (EVAL_AGREEMENTS_MAX * EDGED_RECIPIENTS_MAX)
+/** struct past - of one query data owner's recipient, in whichever agreements and epochs */
+struct past {
+    bool known;
+    bool closed; /* that epoch ended by EVAL_CLOSE, and none after it had records for him */
+    uint8_t rcpt[16];
+    uint8_t qdo[32];
+    uint8_t epoch[16];  /* the last one of which a record of his was confirmed, before this one */
+    uint64_t seq;       /* the last such record; 0: none */
+    uint64_t told_ns;   /* the highest time of his beacons; 0: none */
+    struct bound least; /* by all of them */
+};
+
+#define EVAL_PASTS_MAX EVAL_RECIPIENTS_MAX
+
+/** struct past_end - likewise, sealed, at the end of this epoch; of nobody where seq and told_ns are 0 */
+struct past_end {
+    uint8_t rcpt[16];
+    uint8_t qdo[32];
+    uint8_t epoch[16];
+    uint64_t seq;
+    uint64_t closed;
+    uint64_t told_ns;
+    uint64_t least_ns; /* the earliest that it could be then */
+};
 
 /** struct epoch_summary - an epoch as sealed state and the next epoch's first records know it */
 struct epoch_summary {
     uint64_t counter;
-    uint32_t closed; /* by EVAL_CLOSE */
-    uint32_t count;
-    struct epoch_end ends[EPOCH_ENDS_MAX];
+    uint64_t closed; /* by EVAL_CLOSE */
+    struct past_end pasts[EVAL_PASTS_MAX];
 };
+
+/** struct rate - of an agreement that was in force before, in this or another epoch */
+struct rate {
+    bool known;
+    uint8_t agreement[32];
+    uint64_t rate_ns;
+};
+
+#define EVAL_RATES_MAX 16u
 
 struct eval {
     const struct kernel *kernel;
@@ -123,9 +156,12 @@ struct eval {
     uint64_t counter; /* of epochs */
     bool previous_known;
     uint8_t previous_epoch[16];
-    struct epoch_summary previous;
+    bool previous_closed;
     struct agreement agreements[EVAL_AGREEMENTS_MAX];
     struct agreement reading; /* one that is not believed yet */
+    struct sequence sequences[EVAL_RECIPIENTS_MAX];
+    struct past pasts[EVAL_PASTS_MAX]; /* these go on when the epoch ends, and so do the rates */
+    struct rate rates[EVAL_RATES_MAX];
 
     enum eval_state state;
     uint64_t loads;
@@ -178,6 +214,34 @@ enum edged_status epoch_close(struct eval *e, struct edged_state *out);
 enum edged_status epoch_beacon(struct eval *e, const struct eval_beacon *ask);
 enum edged_status epoch_claim(struct eval *e, const struct eval_claim *ask, const uint8_t *bytes, size_t size);
 
+/* past.c: what is remembered of recipients over the epochs */
+const struct past *past_find(const struct eval *e, const uint8_t rcpt[16], const uint8_t qdo[32]); /* NULL: nothing */
+/* Its recipients have a place; it begins no earlier than they told, in any other agreement or before this epoch. */
+void past_resume(struct eval *e, struct agreement *a, uint64_t uptime_ns);
+/* A beacon of one of the agreement's recipients was taken. */
+void past_hear(struct eval *e, const struct agreement *a, const struct recipient *from, uint64_t time_ns,
+               uint64_t uptime_ns);
+void past_summarise(const struct eval *e, bool closed, uint64_t uptime_ns, struct past_end out[EVAL_PASTS_MAX]);
+void past_restore(struct eval *e, const struct past_end ends[EVAL_PASTS_MAX], uint64_t uptime_ns);
+
+/* rate.c: clips an hour, whatever begins anew */
+/* rate_ns of one that begins, or was in force before. */
+uint64_t rate_resume(const struct eval *e, const struct agreement *a, uint64_t uptime_ns);
+/* Of one that is in force no more, for the moment perhaps. */
+void rate_keep(struct eval *e, const struct agreement *a, uint64_t uptime_ns);
+
+/* succession.c: one agreement follows another */
+enum edged_status succession_begin(struct eval *e, const struct eval_succeed *ask);
+/* May it follow that one: of the same owners, with a higher number? */
+bool succession_may(const struct agreement *next, const struct agreement *before);
+/* Did another one follow it already, or one of a higher number? */
+bool succession_is_over(const struct eval *e, const struct agreement *a);
+/* Free the places of those that are over and have nothing kept. */
+void succession_release(struct eval *e);
+/* A camera goes on under the next one: the events that all who will hear of them know move there. */
+void succession_events(const struct agreement *next, const struct agreement *before,
+                       struct event events[EDGED_RULES_MAX], struct event out[EDGED_RULES_MAX]);
+
 /* verdict.c: what a finished or failed clip says to each recipient. OK, or UNAVAILABLE: the clip is unfinished still */
 enum edged_status verdict_finished(struct eval *e, uint32_t session, const int32_t *logits,
                                    const uint32_t *probabilities);
@@ -187,7 +251,11 @@ enum edged_status verdict_exercise(struct eval *e, const struct eval_exercise *a
 /* record.c: sealed records, kept until they are confirmed */
 /* Room for so many more records, beside those that announced and unfinished clips will need? */
 bool record_room(const struct eval *e, uint32_t records);
+/* Is there a sequence for each recipient of the agreement, or room for one? MEMORY; RECIPIENT: another city's is one */
+enum edged_status record_admits(const struct eval *e, const struct agreement *a);
+const struct sequence *record_find(const struct eval *e, const uint8_t rcpt[16]); /* NULL: none */
 /* A recipient has one sequence, in however many agreements: who stores records knows them by it. */
+struct sequence *record_sequence(struct eval *e, const uint8_t rcpt[16]); /* NULL: none, and no room for one */
 uint64_t record_next_seq(const struct eval *e, const uint8_t rcpt[16]);
 /* Seal e->plain for a recipient. 0, or -1; then all records from `since` on are withdrawn. */
 int record_seal(struct eval *e, uint32_t agreement, uint32_t recipient, enum edged_record_kind kind, uint64_t since);

@@ -85,11 +85,12 @@ enum edged_status {
     EDGED_ERR_VERIFICATION = 15, /* a product failed its check: invocation dead */
     EDGED_ERR_AGREEMENT = 16,   /* not signed by both, not covered by it, or not valid now */
     EDGED_ERR_RATE = 17,        /* the agreement's clips of this hour are used up */
-    EDGED_ERR_LOCKED = 18,      /* no beacon within the agreement's limit; a granted key that may be rolled back */
+    EDGED_ERR_LOCKED = 18,      /* no beacon within the agreement's limit; a granted key that wants its owner's floor */
     EDGED_ERR_FULL = 19,        /* too many records are kept: fetch and confirm them first */
     EDGED_ERR_STATE = 20,       /* what is sealed is not this device's, altered, older, or of a newer application */
-    EDGED_ERR_GRANT = 21,       /* malformed, for another device, not signed by whom it names, or does not open */
-    EDGED_ERR_REPLAY = 22       /* a grant of this number, or of a later one, was taken before */
+    EDGED_ERR_GRANT = 21,       /* grant or floor: malformed, for another device, not signed by whom it names, shut */
+    EDGED_ERR_REPLAY = 22,      /* a grant no newer than one that was taken; likewise a floor, or of another start */
+    EDGED_ERR_RECIPIENT = 23    /* a recipient's id is one of another query data owner's in this epoch */
 };
 
 /* ---------------------------------------------------------------- eval --- */
@@ -127,7 +128,8 @@ enum eval_cmd {
     EVAL_BEACON = 58,        /* eval_beacon             -> eval_step + heartbeat */
     EVAL_EXERCISE = 60,      /* eval_exercise           -> eval_step + records */
     EVAL_CLAIM = 62,         /* eval_claim + bytes      -> eval_step + records */
-    EVAL_CLOSE = 64          /* -                       -> edged_state */
+    EVAL_CLOSE = 64,         /* -                       -> edged_state */
+    EVAL_SUCCEED = 66        /* eval_succeed            -> eval_step + last records */
 };
 
 /** enum eval_placement - where the linear products are computed */
@@ -261,6 +263,11 @@ static_assert(sizeof(struct eval_window) == 8, "eval_window");
 
 /**
  * struct eval_load_open - begin to load a package; drops the present model
+ *
+ * Its owner's signature has to permit the placement (PLACEMENT). Where agreements are in force, the key has to be
+ * granted for one of them (KEY), and where products leave the enclave, one of those for which it was has to permit the
+ * placement, too, and inputs not after its end (PLACEMENT). Where there is none, a granted key loads for placement
+ * enclave alone (AGREEMENT). A version below the floor of the key's owner is AGREEMENT.
  * @slot:           key slot of kind KEY_MODEL
  * @placement:      enum eval_placement
  * @envelope_bytes: size of the signed manifest, sent next
@@ -325,8 +332,13 @@ static_assert(sizeof(struct eval_product) == 10 * 4 + 2 * 8, "eval_product");
 
 /**
  * struct eval_session_open - bind one camera to an agreement. A camera of an
- * agreement has one session: opening it again replaces it, under a fresh key.
- * @agreement: from EVAL_AGREEMENT; it names owner, data key and recipients
+ * agreement has one session: opening it again replaces it, under a fresh key; its events go on.
+ * Where the camera has none under this agreement yet, but under one that this may follow (struct
+ * eval_succeed; the last of them), the events of that one move here: of a rule whose label has
+ * a rule there that all who see it here saw, with the same status. Any other begins anew: an alert
+ * told twice is better than an update of one never told.
+ * @agreement: from EVAL_AGREEMENT; it names owner, data key and recipients. AGREEMENT: one above it was followed, or
+ *             the data key's owner put a floor above it
  * @nonce:     the camera's
  */
 struct eval_session_open {
@@ -450,6 +462,7 @@ static_assert(sizeof(struct eval_step) == 4 + 4 + 8, "eval_step");
 
 #define EVAL_AGREEMENTS_MAX 4u
 #define EDGED_RECIPIENTS_MAX 4u /* of one agreement */
+#define EVAL_RECIPIENTS_MAX 32u /* of one epoch: their sequences go on whichever agreements they are in */
 #define EDGED_RULES_MAX 8u      /* of one agreement */
 #define EDGED_LABEL_MAX 32u     /* bytes of a rule's label */
 
@@ -458,10 +471,21 @@ static_assert(sizeof(struct eval_step) == 4 + 4 + 8, "eval_step");
  * names; unused alert slots are 0. The signed agreement follows. Put again it gives the
  * same index and no record; else its records `epoch` begin every recipient's sequence.
  * One who is a recipient of several agreements has one sequence: seq rises over all of them.
+ * One that another follows (EVAL_SUCCEED) is refused (AGREEMENT) until the epoch ends, and so is any of the same
+ * owners with no higher number; where one of these is in force still, no session opens under it any more
+ * (AGREEMENT). Further recipients are refused (MEMORY) where the epoch had EVAL_RECIPIENTS_MAX of them, and one who
+ * was a recipient of another query data owner's agreement in this epoch (RECIPIENT): each city names its own.
  *
  * Signed (eval/agreement.c): COSE_Sign = D8 62 84 40 A0 bstr(payload) 82 (83 43 A10127 A0 bstr64)x2,
  * Ed25519 of the model owner, then of the query data owner, over ["Signature", h'', h'A10127',
  * "edged agreement" as bstr, payload]. Its digest is SHA-256(payload).
+ *
+ * Refused as AGREEMENT, too, where its number is below the floors' of the model's, the data's or an alert key's
+ * owner (struct key_material); EVAL_SESSION_OPEN asks anew for the data key's. The floors' times, and those that the
+ * recipients' beacons told before, under other agreements and in other epochs too, are bounds below its time, which
+ * go on with the enclave's clock: it ends by them (that it has not begun only its own beacons tell), and a beacon
+ * that lags too far behind them is late. The model owner's least version counts where it is above the agreement's,
+ * and for every package that is loaded.
  *
  * Payload: a map in deterministic CBOR, keys in this order; numbers unsigned:
  *   v 1, mo bstr32, qdo bstr32 (verification keys; those of the model and of the data and alert slots),
@@ -473,7 +497,8 @@ static_assert(sizeof(struct eval_step) == 4 + 4 + 8, "eval_step");
  *   beacons [period 1..86400 s, limit period..2^31-1 s], data_key bstr16 (key id), placements 1..7 (bits),
  *   recipients (1..4, no rcpt twice) [[rcpt bstr16, alert key id bstr16, sees (EDGED_SEES_SCORES or 0),
  *          [per rule: 0, EDGED_SEES_LABEL, or EDGED_SEES_LABEL | EDGED_SEES_SCORE]]],
- *   score_bits 0..16 (fractional bits that a rounded score keeps), clips_per_hour 1..1000000
+ *   score_bits 0..16 (fractional bits that a rounded score keeps), clips_per_hour 1..1000000 (saved up, an
+ *   hour's at most; a second's where it was not in force since the application's start)
  * A rule holds from the first minute of the (UTC) day up to the end minute, over midnight
  * where that is less, always where they are equal or while no beacon has told the time.
  */
@@ -499,10 +524,11 @@ enum edged_record_kind {
     EDGED_HEARTBEAT = 2,
     EDGED_EPOCH = 3,
     EDGED_FAILED = 4,
-    EDGED_CAMERA = 5, /* from here on: claimed by the node (EVAL_CLAIM) */
+    EDGED_CAMERA = 5, /* up to EVICTED: claimed by the node (EVAL_CLAIM) */
     EDGED_HEALTH = 6,
     EDGED_STATISTICS = 7,
-    EDGED_EVICTED = 8
+    EDGED_EVICTED = 8,
+    EDGED_SUCCESSION = 9
 };
 
 /**
@@ -581,10 +607,12 @@ static_assert(sizeof(struct edged_alert) == 4 + 4 + 8, "edged_alert");
 
 /**
  * struct edged_epoch - body of EPOCH, the first record of every recipient
- * @unclean:      1 where the epoch before did not end by EVAL_CLOSE, or none is known
+ * @unclean:      1 where @previous, the epoch before this one, or one that had records for him since did not end by
+ *                EVAL_CLOSE, or none is known
  * @counter:      epochs of this device, as far as its sealed state tells
- * @previous:     the epoch before, all 0: none is known
- * @previous_seq: this recipient's last record of it that was confirmed
+ * @previous:     the last one of which a record of this recipient's was confirmed, whatever epochs lie between; where
+ *                none is known the epoch before, all 0: none is known either
+ * @previous_seq: his last record of it that was confirmed
  */
 struct edged_epoch {
     uint32_t version;
@@ -638,6 +666,37 @@ static_assert(sizeof(struct edged_claim) == 4 * 4, "edged_claim");
 #define EDGED_CLAIM_MAX 384u
 
 /**
+ * struct edged_succession - body of SUCCESSION, a recipient's last record under its agreement, which another one of
+ * the same two owners follows
+ * @number:    of the agreement that follows
+ * @next_key:  the recipient's alert key there; all 0: it is none of its recipients
+ * @successor: digest of the agreement that follows
+ */
+struct edged_succession {
+    uint32_t version;
+    uint32_t kind;
+    uint32_t number;
+    uint32_t reserved;
+    uint8_t next_key[16];
+    uint8_t successor[32];
+};
+static_assert(sizeof(struct edged_succession) == 4 * 4 + 16 + 32, "edged_succession");
+
+/**
+ * struct eval_succeed - one agreement follows another: same owners, higher number (else ARGUMENT), both in force
+ * (ARGUMENT), no session left under the old one (ORDER), room for its last records (FULL)
+ *
+ * Each of its recipients gets SUCCESSION as his last record under it. Then it is over: sessions, exercises, claims and
+ * another succession of it are refused (ARGUMENT), its beacons (KEY), and it itself (AGREEMENT). Its records are kept
+ * as any others; once they are confirmed its place is free.
+ */
+struct eval_succeed {
+    uint32_t agreement;
+    uint32_t successor;
+};
+static_assert(sizeof(struct eval_succeed) == 4 + 4, "eval_succeed");
+
+/**
  * struct eval_claim - have a statement of the node sealed for every recipient
  * @kind: EDGED_CAMERA .. EDGED_EVICTED
  */
@@ -657,8 +716,9 @@ struct eval_exercise {
 static_assert(sizeof(struct eval_exercise) == 4 + 4, "eval_exercise");
 
 /**
- * struct edged_beacon - from a recipient; @time_ns rises strictly within an epoch. One that lags by more
- * than the agreement's limit behind what earlier ones told is answered, but tells no time and unlocks nothing.
+ * struct edged_beacon - from a recipient; @time_ns rises strictly, over epochs too where EVAL_RESTORE told. One that
+ * lags by more than the agreement's limit behind what earlier ones or floors told is answered, but tells no time and
+ * unlocks nothing.
  *
  * tag = HMAC-SHA-256(HKDF(alert key, salt, "edged beacon v1" || rcpt || agreement digest), all before
  * the tag); the salt is that of the epoch's records, the key as long as the alert key.
@@ -701,13 +761,21 @@ static_assert(sizeof(struct eval_emission) == 8, "eval_emission");
  * last. EVAL_RESTORE gives it back, once, before the first agreement of a later epoch; without it
  * the new epoch knows none before. EVAL_CLOSE ends an epoch cleanly (nothing unfinished, nothing kept), and begins
  * the next: sessions and agreements are gone.
+ *
+ * Plaintext: u64 counter (of epochs), u64 closed (by EVAL_CLOSE), EVAL_RECIPIENTS_MAX of { rcpt 16, qdo 32, epoch 16,
+ * u64 seq, u64 closed, u64 told_ns, u64 least_ns }, of nobody where seq and told_ns are 0: every recipient, as one of
+ * that query data owner's; the last epoch of which a record of his was confirmed, the last such record, whether that
+ * epoch was closed and none after it had records for him; the highest time of his beacons, and the earliest that it can
+ * be by them when this is sealed. Where they are more, those who are none of the epoch's recipients give way, who tell
+ * the earliest time first.
  */
 struct edged_state {
     uint8_t epoch[16];
     uint64_t count;
-    uint8_t sealed[16 + 16 * 24 + 16];
+    uint8_t sealed[16 + 32 * 96 + 16];
 };
-static_assert(sizeof(struct edged_state) == 16 + 8 + 16 + 16 * 24 + 16, "edged_state");
+static_assert(sizeof(struct edged_state) == 16 + 8 + 16 + EVAL_RECIPIENTS_MAX * 96 + 16, "edged_state");
+static_assert(sizeof(struct edged_hdr) + sizeof(struct edged_state) <= EDGED_MESSAGE_BYTES, "one message");
 
 #define EVAL_LABELS_MAX 400u
 #define EVAL_PERSONS_MAX 8u
@@ -737,8 +805,11 @@ enum key_cmd {
     KEY_STATE = 20,         /* -             -> key_state */
     KEY_RESTORE = 22,       /* key_state     -> - */
     KEY_COMMIT = 24,        /* key_commit    -> - */
+    KEY_FLOOR = 26,         /* a floor       -> key_state */
+    KEY_LIST = 28,          /* -             -> KEY_SLOTS of key_listed */
     KEY_HELLO = 32,      /* key_hello       -> key_hello */
-    KEY_DERIVE = 34      /* key_derive      -> key_sealed */
+    KEY_DERIVE = 34,     /* key_derive      -> key_sealed */
+    KEY_CONFIRM = 36     /* key_confirm     -> - ; right after KEY_HELLO */
 };
 
 #define KEY_SLOTS 16u
@@ -754,7 +825,7 @@ enum key_kind {
 #define KEY_FLAG_IDENTITY 4u /* beside EVAL_FLAG_EMULATED: an identity is open */
 #define KEY_FLAG_STATE 8u    /* its grants are known: KEY_RESTORE comes too late */
 #define KEY_FLAG_PENDING 16u /* a change waits for KEY_COMMIT */
-#define KEY_FLAG_LOCKED 32u  /* no monotonic store: granted keys are not used */
+#define KEY_FLAG_LOCKED 32u  /* no monotonic store, and of a granted slot no floor was taken since start */
 
 /**
  * struct key_info - answer to KEY_INFO: slot kinds, never keys
@@ -769,6 +840,27 @@ struct key_info {
     uint8_t device[32];
 };
 static_assert(sizeof(struct key_info) == 4 + 4 + 16 + KEY_SLOTS + 32, "key_info");
+
+/**
+ * struct key_listed - what a slot holds, all of it public, never a key; all 0 where it is empty
+ * @kind:      enum key_kind
+ * @flags:     KEY_LISTED_*
+ * @agreement: the one that the key was granted for; all 0 where it was put in clear
+ *
+ * It tells the normal world which slots to name in EVAL_AGREEMENT. The evaluation application believes nothing of
+ * it: whatever slots are named, KEY_DERIVE says whose keys they hold.
+ */
+#define KEY_LISTED_GRANTED 1u
+#define KEY_LISTED_LOCKED 2u /* see KEY_FLAG_LOCKED */
+struct key_listed {
+    uint32_t kind;
+    uint32_t flags;
+    uint8_t key_id[16];
+    uint8_t verifier[32];
+    uint8_t agreement[32];
+};
+static_assert(sizeof(struct key_listed) == 2 * 4 + 16 + 32 + 32, "key_listed");
+static_assert(sizeof(struct edged_hdr) + KEY_SLOTS * sizeof(struct key_listed) <= EDGED_MESSAGE_BYTES, "one message");
 
 /**
  * struct key_slot_put - a key in clear: only an emulated key application, which
@@ -834,7 +926,7 @@ static_assert(sizeof(struct key_challenge) == 32, "key_challenge");
  *   266 submods {"key": application, "eval": application}, 268 bootseed bstr32 (drawn when the application
  *   starts), -65537 class "emulated" or "hardware"
  * application = {-65538: measurement bstr32, -65539: security version, -65540: uuid bstr16}; "eval" is there
- * once one has said KEY_HELLO since start: the last one that did.
+ * once one has sent a right KEY_CONFIRM since start: the last one that did.
  */
 #define EDGED_EVIDENCE_PROFILE "urn:uuid:8f1c1d0a-5b0e-4f0b-9d3e-2c60ad1f7e51"
 
@@ -855,7 +947,31 @@ static_assert(sizeof(struct key_challenge) == 32, "key_challenge");
  * (only a new identity forgets them); GRANT: everything else that is wrong with it, one answer for all that depends on
  * a secret; ORDER: no identity is open, its state is not restored, or the last change is not committed.
  */
-#define KEY_NUMBERS 48u /* of (verifier, slot): a state fits one message */
+#define KEY_NUMBERS 40u /* of (verifier, slot): a state fits one message */
+
+/*
+ * A floor (key/floor.c): one party's fresh word on what of its grants it still stands by. COSE_Sign1 in the form of a
+ * grant's, external data "edged floor 1" as bstr. Payload: a map in deterministic CBOR, keys in this order:
+ *   form "edged floor 1", time (of the party's clock, Unix seconds, below 2^40), model (the least version of a
+ *   package of its), start bstr32 (`bootseed` of the device's evidence), device bstr32 (as in a grant),
+ *   grants (0..16, slots rising strictly) [[slot, number 1 .. 2^32 - 1]], verifier bstr32 (not zero),
+ *   agreement (the least number of one of its); model and agreement: u32, each for all of this party's models or
+ *   agreements on the device, whatever their ids
+ *
+ * KEY_FLOOR takes it. Refused as ORDER: like a grant; GRANT: malformed, of another device, not signed; REPLAY: of
+ * another start of the application, or no later than the last one of this verifier that this start took, and not the
+ * same: it may vouch for what that one withdrew or left out; KEY: no slot holds a grant of the verifier; FULL:
+ * floors of too many verifiers are known. Then, of this verifier's grants:
+ *   the known least agreement, least model and time rise to those of the floor, where they are less;
+ *   the number known for a listed slot rises to the listed one less 1, and a grant below the listed number is wiped:
+ *   it was withdrawn, or the state is an old one, and that number may be granted still, none before it, nor where the
+ *   slot never held one;
+ *   a listed slot whose grant is left is vouched for until the application ends, a slot that is not listed no more.
+ * A grant that fills a slot is not vouched for. Where there is no monotonic store, KEY_DERIVE of a granted slot that
+ * nobody vouches for is LOCKED: so neither an old state nor an old grant nor a floor of an earlier start is of use.
+ */
+#define KEY_FLOORS 8u /* verifiers */
+#define KEY_FLOOR_TIME_MAX ((1ull << 40) - 1)
 
 /**
  * struct key_state - the granted slots, and which grants were taken, sealed; the normal world keeps it
@@ -863,10 +979,10 @@ static_assert(sizeof(struct key_challenge) == 32, "key_challenge");
  * @security_version: of the application that sealed it; it and a newer one open it
  * @counter:          of changes to the granted slots of this device
  *
- * KEY_GRANT, KEY_SLOT_CLEAR of a granted slot and KEY_STATE answer it. A change is in force at once. It lasts once
- * the normal world has stored the answer durably and then sent KEY_COMMIT, which raises the monotonic store to it;
- * until then no further change is taken (ORDER), and KEY_STATE answers the same state again. KEY_RESTORE gives the
- * last one back, after KEY_IDENTITY_OPEN of the identity that it is of and before any slot is filled.
+ * KEY_GRANT, KEY_FLOOR, KEY_SLOT_CLEAR of a granted slot and KEY_STATE answer it. A change is in force at once. It
+ * lasts once the normal world has stored the answer durably and then sent KEY_COMMIT, which raises the monotonic store
+ * to it; until then no further change is taken (ORDER), and KEY_STATE answers the same state again. KEY_RESTORE gives
+ * the last one back, after KEY_IDENTITY_OPEN of the identity that it is of and before any slot is filled.
  *
  * Every state names itself and the one that it follows by 32 random bytes, and the store holds counter and name of
  * the last one committed. Restored is that one, or one that follows it, which is committed by that: at any loss of
@@ -874,11 +990,12 @@ static_assert(sizeof(struct key_challenge) == 32, "key_challenge");
  * Where the store was ever raised, an identity that was opened takes no grant before its state is restored; one that
  * KEY_IDENTITY_NEW just drew begins without, for no grant can have been for it: KEY_STATE and KEY_COMMIT then end
  * the states of any identity before. Without a store nothing tells an old state from the last: granted keys are
- * there, but KEY_DERIVE refuses them (LOCKED).
+ * there, but KEY_DERIVE refuses them (LOCKED) until floors of their owners come.
  *
  * Sealed as key_identity is, label "edged key state v1". Plaintext: name bstr32, the one before bstr32, device
  * (as in a grant) bstr32, the slots { u32 kind, u32 key_bytes, key_id 16, key 32, verifier 32, agreement 32 } (all 0
- * where none was granted), KEY_NUMBERS of { u32 number, u32 slot, verifier 32 } (number 0: free).
+ * where none was granted), KEY_NUMBERS of { u32 number, u32 slot, verifier 32 } (number 0: free), KEY_FLOORS of
+ * { verifier 32 (all 0: free), u32 agreement, u32 model, u64 time_s }.
  */
 #define KEY_STATE_FORM 1u
 struct key_state {
@@ -886,9 +1003,10 @@ struct key_state {
     uint32_t security_version;
     uint8_t salt[32];
     uint64_t counter;
-    uint8_t sealed[3 * 32 + 16 * 120 + 48 * 40 + 16];
+    uint8_t sealed[3 * 32 + 16 * 120 + 40 * 40 + 8 * 48 + 16];
 };
-static_assert(sizeof(struct key_state) == 4 + 4 + 32 + 8 + 3 * 32 + KEY_SLOTS * 120 + KEY_NUMBERS * 40 + 16,
+static_assert(sizeof(struct key_state) ==
+                  4 + 4 + 32 + 8 + 3 * 32 + KEY_SLOTS * 120 + KEY_NUMBERS * 40 + KEY_FLOORS * 48 + 16,
               "key_state");
 static_assert(sizeof(struct edged_hdr) + sizeof(struct key_state) <= EDGED_MESSAGE_BYTES, "one message");
 
@@ -902,7 +1020,7 @@ static_assert(sizeof(struct key_commit) == 8, "key_commit");
  * struct key_hello - opens the session between the two applications
  * @nonce, @public_key: fresh; X25519
  * @measurement:        SHA-256 of the application's image
- * @security_version:   its EDGED_SECURITY_VERSION, not 0
+ * @security_version:   its EDGED_SECURITY_VERSION; each end refuses one below its own: they are released together
  * @signature:          the release's, RSA-2048, PS256, over "edged measurement v1 com.edged.key" (or .eval),
  *                      @security_version, @measurement; zero with @signature_bytes 0 where the build has no
  *                      release key (accepted by such a build on an emulated port only)
@@ -919,6 +1037,16 @@ struct key_hello {
     uint8_t signature[384];
 };
 static_assert(sizeof(struct key_hello) == 3 * 32 + 2 * 4 + 384, "key_hello");
+
+/**
+ * struct key_confirm - the evaluation application has the link key, and so the link's secret; before it no key is
+ * derived (ORDER), and evidence does not name it. A wrong one closes the link (KEY).
+ * @tag: HMAC-SHA-256(link key, "edged link confirmed v1")
+ */
+struct key_confirm {
+    uint8_t tag[32];
+};
+static_assert(sizeof(struct key_confirm) == 32, "key_confirm");
 
 /** enum key_purpose - the only derivations; each fits one kind of slot */
 enum key_purpose {
@@ -944,6 +1072,8 @@ static_assert(sizeof(struct key_derive) == 4 * 4 + 32 + 64, "key_derive");
 /**
  * struct key_material - plaintext of the answer
  * @agreement: digest of the only one that the key may be used under; all 0, of a slot that KEY_SLOT_PUT filled: any
+ * @least_agreement, @least_model, @time_s: by the floors of its verifier; 0 where there was none. The time goes on from
+ *             floors that this start took: by the whole seconds passed since less a 1024th; others' is as they said
  */
 struct key_material {
     uint32_t key_bytes;
@@ -953,8 +1083,11 @@ struct key_material {
     uint8_t verifier[32];
     uint8_t agreement[32];
     uint8_t node[16];
+    uint32_t least_agreement;
+    uint32_t least_model;
+    uint64_t time_s;
 };
-static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32 + 32 + 16, "key_material");
+static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32 + 32 + 16 + 4 + 4 + 8, "key_material");
 
 /**
  * struct key_sealed - answer to KEY_DERIVE: AES-256-GCM under the link key
@@ -963,7 +1096,7 @@ static_assert(sizeof(struct key_material) == 4 + 4 + 16 + 32 + 32 + 32 + 16, "ke
  */
 struct key_sealed {
     uint64_t counter;
-    uint8_t sealed[136 + 16];
+    uint8_t sealed[152 + 16];
 };
 static_assert(sizeof(struct key_sealed) == 8 + sizeof(struct key_material) + 16, "key_sealed");
 

@@ -27,7 +27,7 @@ struct device {
     uint8_t bootseed[32];
     struct application key;
     struct application eval;
-    bool eval_known; /* it was linked since start */
+    bool eval_known; /* one has proved since start that it is */
 };
 
 /*

@@ -9,22 +9,12 @@
 
 static const char FORM[] = "edged grant 1";
 
-/* COSE_Sign1, tagged. */
-static const uint8_t SIGN1[] = {0xd2, 0x84};
-
 #define HEADER_MAX 256u /* the longest has 225 bytes */
 #define PAYLOAD_MAX (1u + 3u + HEADER_MAX + 3u + CRYPTO_RSA_BYTES)
 
-static void read_fixed(struct cbor_reader *r, uint8_t *out, size_t size) {
-    size_t n;
-    const uint8_t *s = cbor_read_bytes(r, size, size, &n);
-
-    memcpy(out, s, n);
-}
-
 /* Of a party or an agreement all 0 is nobody's: a point of small order, the mark of a slot put in clear. */
 static void read_name(struct cbor_reader *r, uint8_t out[32]) {
-    read_fixed(r, out, 32);
+    cbor_read_fixed(r, out, 32);
     if (is_zero(out, 32))
         r->failed = true;
 }
@@ -40,9 +30,9 @@ static bool read_header(struct grant *g) {
     cbor_expect_text(&r, "slot");
     g->slot = (uint32_t)cbor_read_uint(&r, KEY_SLOTS - 1);
     cbor_expect_text(&r, "device");
-    read_fixed(&r, g->device, sizeof(g->device));
+    cbor_read_fixed(&r, g->device, sizeof(g->device));
     cbor_expect_text(&r, "key_id");
-    read_fixed(&r, g->key_id, sizeof(g->key_id));
+    cbor_read_fixed(&r, g->key_id, sizeof(g->key_id));
     cbor_expect_text(&r, "number");
     g->number = (uint32_t)cbor_read_uint(&r, UINT32_MAX);
     cbor_expect_text(&r, "verifier");
@@ -53,49 +43,30 @@ static bool read_header(struct grant *g) {
 }
 
 enum edged_status grant_read(struct grant *g, const uint8_t *bytes, size_t size_bytes) {
-    struct cbor_reader r = {.data = bytes, .size = size_bytes};
-    size_t payload_bytes, n;
+    struct cose_sign1 m;
+    size_t n;
 
     memset(g, 0, sizeof(*g));
-    cbor_expect(&r, SIGN1, sizeof(SIGN1));
-    cose_expect_headers(&r);
-    const uint8_t *payload = cbor_read_bytes(&r, 1, PAYLOAD_MAX, &payload_bytes);
-    const uint8_t *signature = cbor_read_bytes(&r, 64, 64, &n);
-    if (!cbor_done(&r))
+    if (!cose_read_sign1(&m, bytes, size_bytes, PAYLOAD_MAX))
         return EDGED_ERR_GRANT;
-    struct cbor_reader p = {.data = payload, .size = payload_bytes};
+    struct cbor_reader p = {.data = m.payload, .size = m.payload_bytes};
     (void)cbor_read_array(&p, 2, 2);
     g->header = cbor_read_bytes(&p, 1, HEADER_MAX, &g->header_bytes);
     g->wrapped = cbor_read_bytes(&p, CRYPTO_RSA_BYTES, CRYPTO_RSA_BYTES, &n);
-    if (!cbor_done(&p) || !read_header(g) ||
-        !cose_holds(g->verifier, "Signature1", FORM, payload, payload_bytes, signature))
+    if (!cbor_done(&p) || !read_header(g) || !cose_sign1_holds(&m, g->verifier, FORM))
         return EDGED_ERR_GRANT;
     return EDGED_OK;
 }
 
 enum edged_status grant_count(const struct grant *g, struct granted *draft) {
     const struct slot *s = &draft->slots[g->slot];
-    struct number *count = NULL;
 
     if (s->kind != KEY_EMPTY && memcmp(s->verifier, g->verifier, sizeof(s->verifier)) != 0)
         return EDGED_ERR_KEY;
-    for (uint32_t i = 0; i < KEY_NUMBERS; i++) {
-        struct number *at = &draft->numbers[i];
-        if (at->number != 0 && at->slot == g->slot && memcmp(at->verifier, g->verifier, sizeof(at->verifier)) == 0) {
-            count = at;
-            break;
-        }
-        if (at->number == 0 && count == NULL)
-            count = at;
-    }
-    if (count == NULL)
-        return EDGED_ERR_FULL;
-    if (g->number <= count->number)
+    const struct number *last = granted_number(draft, g->verifier, g->slot);
+    if (last != NULL && g->number <= last->number)
         return EDGED_ERR_REPLAY;
-    count->number = g->number;
-    count->slot = g->slot;
-    memcpy(count->verifier, g->verifier, sizeof(count->verifier));
-    return EDGED_OK;
+    return granted_count(draft, g->verifier, g->slot, g->number) ? EDGED_OK : EDGED_ERR_FULL;
 }
 
 /* The label binds the key to every word of the header: under another one the same ciphertext does not open. */

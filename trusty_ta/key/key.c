@@ -1,7 +1,6 @@
 /*
- * key.c - the key application: slots that hold keys, and the only derivations
- * that ever leave them; the device's identity, what is signed with it, and the grants that it
- * receives. Neither the slots' keys nor those of the identity are ever answered.
+ * key.c - the key application: its messages, and the link to the evaluation application; the slots that hold keys and
+ * the device's identity. Neither the slots' keys nor those of the identity are ever answered.
  */
 #include "key.h"
 
@@ -11,16 +10,13 @@
 #include "bytes.h"
 #include "crypto.h"
 #include "evidence.h"
-#include "grant.h"
 #include "identity.h"
 #include "link.h"
 #include "port.h"
-#include "state.h"
+#include "slots.h"
 
-/** struct key_app - a slot is filled in `put` or in the state, never in both */
 struct key_app {
-    struct slot put[KEY_SLOTS]; /* in clear, by KEY_SLOT_PUT */
-    struct state state;
+    struct slots slots;
     uint8_t node[16];
     struct identity identity;
     struct device device;
@@ -59,17 +55,11 @@ void key_link_open(struct key_link *link, const uint8_t peer[16]) {
 }
 
 void key_link_close(struct key_link *link) {
-    link->open = false;
-    link->counter = 0;
-    crypto_wipe(link->key, sizeof(link->key));
-}
+    uint8_t peer[sizeof(link->peer)];
 
-static bool is_granted(const struct key_app *k, uint32_t slot) {
-    return k->state.granted.slots[slot].kind != KEY_EMPTY;
-}
-
-static const struct slot *slot_at(const struct key_app *k, uint32_t slot) {
-    return is_granted(k, slot) ? &k->state.granted.slots[slot] : &k->put[slot];
+    memcpy(peer, link->peer, sizeof(peer));
+    crypto_wipe(link, sizeof(*link));
+    memcpy(link->peer, peer, sizeof(peer));
 }
 
 static enum edged_status info(struct key_app *k, uint8_t *out) {
@@ -82,102 +72,29 @@ static enum edged_status info(struct key_app *k, uint8_t *out) {
         if (identity_thumbprint(&k->identity, i.device) != 0)
             return EDGED_ERR_UNAVAILABLE;
     }
-    if (k->state.known)
+    if (k->slots.state.known)
         i.flags |= KEY_FLAG_STATE;
-    if (k->state.pending)
+    if (k->slots.state.pending)
         i.flags |= KEY_FLAG_PENDING;
-    if (k->state.known && k->state.locked)
-        i.flags |= KEY_FLAG_LOCKED;
     memcpy(i.node, k->node, sizeof(i.node));
-    for (uint32_t s = 0; s < KEY_SLOTS; s++)
-        i.kinds[s] = (uint8_t)slot_at(k, s)->kind;
+    for (uint32_t s = 0; s < KEY_SLOTS; s++) {
+        i.kinds[s] = (uint8_t)slots_kind(&k->slots, s);
+        if (slots_locked(&k->slots, s))
+            i.flags |= KEY_FLAG_LOCKED;
+    }
     memcpy(out, &i, sizeof(i));
     return EDGED_OK;
-}
-
-static enum edged_status slot_put(struct key_app *k, const struct key_slot_put *p) {
-    if (!port_emulated())
-        return EDGED_ERR_KEY;
-    if (p->slot >= KEY_SLOTS || p->kind < KEY_MODEL || p->kind > KEY_ALERT ||
-        (p->key_bytes != 32 && !(p->key_bytes == 16 && p->kind == KEY_ALERT)))
-        return EDGED_ERR_ARGUMENT;
-    if (!is_zero(p->key + p->key_bytes, 32 - p->key_bytes))
-        return EDGED_ERR_RESERVED;
-    if (is_zero(p->verifier, sizeof(p->verifier)))
-        return EDGED_ERR_ARGUMENT; /* a point of small order: it would verify what nobody signed */
-    if (is_granted(k, p->slot))
-        return EDGED_ERR_KEY;
-    struct slot *s = &k->put[p->slot];
-    s->kind = p->kind;
-    s->key_bytes = p->key_bytes;
-    memcpy(s->key_id, p->key_id, sizeof(s->key_id));
-    memcpy(s->key, p->key, sizeof(s->key));
-    memcpy(s->verifier, p->verifier, sizeof(s->verifier));
-    return EDGED_OK;
-}
-
-/* What was granted may not come back with an older state: clearing is a change, and its number stays. */
-static enum edged_status slot_clear(struct key_app *k, const struct eval_index *i, uint8_t *out, size_t *out_bytes) {
-    struct granted *draft;
-
-    if (i->index >= KEY_SLOTS)
-        return EDGED_ERR_ARGUMENT;
-    if (!is_granted(k, i->index)) {
-        crypto_wipe(&k->put[i->index], sizeof(k->put[i->index]));
-        return EDGED_OK;
-    }
-    enum edged_status status = state_draft(&k->state, &k->identity, &draft);
-    if (status == EDGED_OK) {
-        crypto_wipe(&draft->slots[i->index], sizeof(draft->slots[i->index]));
-        status = state_change(&k->state, draft, out);
-        *out_bytes = sizeof(struct key_state);
-    }
-    state_release(draft);
-    return status;
 }
 
 static enum edged_status identity_new(struct key_app *k, uint8_t *out) {
     const enum edged_status status = identity_draw(&k->identity, out);
 
     if (status == EDGED_OK)
-        k->state.fresh = true;
+        k->slots.state.fresh = true;
     return status;
 }
 
-/* Form, device and signature, then what the slot and its numbers admit; the private key comes last. */
-static enum edged_status take_grant(struct key_app *k, const uint8_t *bytes, size_t size_bytes, uint8_t *out) {
-    struct granted *draft;
-    struct grant g;
-    enum edged_status status = state_draft(&k->state, &k->identity, &draft);
-
-    if (status == EDGED_OK)
-        status = grant_read(&g, bytes, size_bytes);
-    if (status == EDGED_OK && memcmp(g.device, draft->device, sizeof(g.device)) != 0)
-        status = EDGED_ERR_GRANT;
-    if (status == EDGED_OK && k->put[g.slot].kind != KEY_EMPTY &&
-        memcmp(k->put[g.slot].verifier, g.verifier, sizeof(g.verifier)) != 0)
-        status = EDGED_ERR_KEY;
-    if (status == EDGED_OK)
-        status = grant_count(&g, draft);
-    if (status == EDGED_OK)
-        status = grant_open(&g, &k->identity, &draft->slots[g.slot]);
-    if (status == EDGED_OK)
-        status = state_change(&k->state, draft, out);
-    if (status == EDGED_OK)
-        crypto_wipe(&k->put[g.slot], sizeof(k->put[g.slot]));
-    state_release(draft);
-    return status;
-}
-
-static enum edged_status restore(struct key_app *k, const uint8_t *sealed) {
-    for (uint32_t i = 0; i < KEY_SLOTS; i++)
-        if (k->put[i].kind != KEY_EMPTY)
-            return EDGED_ERR_ORDER;
-    return state_restore(&k->state, &k->identity, sealed);
-}
-
-static enum edged_status hello(struct key_app *k, struct key_link *link, const struct key_hello *from_eval,
-                               uint8_t *out) {
+static enum edged_status hello(struct key_link *link, const struct key_hello *from_eval, uint8_t *out) {
     struct key_hello mine;
     uint8_t private_key[32];
     enum edged_status status = EDGED_ERR_UNAVAILABLE;
@@ -188,10 +105,8 @@ static enum edged_status hello(struct key_app *k, struct key_link *link, const s
     if (link_hello(&mine, private_key) == 0 &&
         link_key(private_key, from_eval, from_eval, &mine, link->key) == 0) {
         link->open = true;
-        memcpy(k->device.eval.measurement, from_eval->measurement, sizeof(k->device.eval.measurement));
-        memcpy(k->device.eval.uuid, link->peer, sizeof(k->device.eval.uuid));
-        k->device.eval.security_version = from_eval->security_version;
-        k->device.eval_known = true;
+        memcpy(link->measurement, from_eval->measurement, sizeof(link->measurement));
+        link->security_version = from_eval->security_version;
         memcpy(out, &mine, sizeof(mine));
         status = EDGED_OK;
     }
@@ -199,59 +114,31 @@ static enum edged_status hello(struct key_app *k, struct key_link *link, const s
     return status;
 }
 
-/** struct derivation - what a purpose means; without a label no key is derived */
-struct derivation {
-    uint32_t purpose;
-    uint32_t kind;
-    const char *label;
-    bool has_context;
-};
+/*
+ * A hello can be harvested and shown again by whoever gets at this port. What only the other application can make is
+ * the tag, and until it is there, nothing is derived and nobody named.
+ */
+static enum edged_status confirm(struct key_app *k, struct key_link *link, const struct key_confirm *ask) {
+    uint8_t tag[sizeof(ask->tag)];
+    enum edged_status status = EDGED_OK;
 
-static const struct derivation DERIVATIONS[] = {
-    {KEY_FOR_PACKAGE, KEY_MODEL, "edged package v1", false},
-    {KEY_FOR_CAMERA, KEY_DATA, "edged camera v1", true},
-    {KEY_FOR_RECORD, KEY_ALERT, "edged record v1", true},
-    {KEY_FOR_BEACON, KEY_ALERT, "edged beacon v1", true},
-    {KEY_OF_MODEL, KEY_MODEL, NULL, false},
-    {KEY_OF_DATA, KEY_DATA, NULL, false},
-};
-
-static enum edged_status derive_key(const struct key_app *k, const struct key_derive *ask,
-                                    struct key_material *m) {
-    const struct derivation *d = NULL;
-    uint8_t context[16 + sizeof(ask->context)];
-    size_t label;
-
-    for (size_t i = 0; i < sizeof(DERIVATIONS) / sizeof(DERIVATIONS[0]); i++)
-        if (DERIVATIONS[i].purpose == ask->purpose)
-            d = &DERIVATIONS[i];
-    if (d == NULL || ask->slot >= KEY_SLOTS || ask->context_bytes > sizeof(ask->context) ||
-        d->has_context != (ask->context_bytes != 0))
-        return EDGED_ERR_ARGUMENT;
-    if (!is_zero(ask->context + ask->context_bytes, sizeof(ask->context) - ask->context_bytes))
-        return EDGED_ERR_RESERVED;
-    const struct slot *s = slot_at(k, ask->slot);
-    if (s->kind != d->kind)
-        return EDGED_ERR_KEY;
-    if (is_granted(k, ask->slot) && k->state.locked)
-        return EDGED_ERR_LOCKED;
-    if (is_granted(k, ask->slot) && k->state.pending)
-        return EDGED_ERR_ORDER; /* else a key might be used under a state that the next start takes back */
-    memset(m, 0, sizeof(*m));
-    memcpy(m->key_id, s->key_id, sizeof(m->key_id));
-    memcpy(m->verifier, s->verifier, sizeof(m->verifier));
-    memcpy(m->agreement, s->agreement, sizeof(m->agreement));
-    memcpy(m->node, k->node, sizeof(m->node));
-    if (d->label == NULL)
-        return EDGED_OK;
-    m->key_bytes = s->key_bytes;
-    label = strlen(d->label);
-    memcpy(context, d->label, label);
-    memcpy(context + label, ask->context, ask->context_bytes);
-    return crypto_hkdf_sha256(s->key, s->key_bytes, ask->salt, sizeof(ask->salt), context,
-                              label + ask->context_bytes, m->key, s->key_bytes) == 0
-               ? EDGED_OK
-               : EDGED_ERR_UNAVAILABLE;
+    if (!link->open || link->confirmed)
+        return EDGED_ERR_ORDER;
+    if (link_tag(link->key, tag) != 0)
+        status = EDGED_ERR_UNAVAILABLE;
+    else if (!crypto_equal(tag, ask->tag, sizeof(tag)))
+        status = EDGED_ERR_KEY;
+    crypto_wipe(tag, sizeof(tag));
+    if (status != EDGED_OK) {
+        key_link_close(link);
+        return status;
+    }
+    link->confirmed = true;
+    memcpy(k->device.eval.measurement, link->measurement, sizeof(k->device.eval.measurement));
+    memcpy(k->device.eval.uuid, link->peer, sizeof(k->device.eval.uuid));
+    k->device.eval.security_version = link->security_version;
+    k->device.eval_known = true;
+    return EDGED_OK;
 }
 
 static enum edged_status derive(struct key_app *k, struct key_link *link, const struct key_derive *ask,
@@ -259,9 +146,10 @@ static enum edged_status derive(struct key_app *k, struct key_link *link, const 
     struct key_material m = {0};
     struct key_sealed sealed = {.counter = link->counter + 1};
     uint8_t nonce[12] = {0};
-    enum edged_status status = link->open ? derive_key(k, ask, &m) : EDGED_ERR_ORDER;
+    enum edged_status status = link->confirmed ? slots_derive(&k->slots, ask, &m) : EDGED_ERR_ORDER;
 
     if (status == EDGED_OK) {
+        memcpy(m.node, k->node, sizeof(m.node));
         store_le64(nonce, sealed.counter);
         link->counter = sealed.counter;
         if (crypto_gcm_seal(link->key, 32, nonce, (const uint8_t *)ask, sizeof(*ask), (const uint8_t *)&m,
@@ -303,8 +191,11 @@ static const struct entry TABLE[] = {
     {KEY_STATE, false, NO_RESERVED, EXACTLY(0), sizeof(struct key_state)},
     {KEY_RESTORE, false, NO_RESERVED, EXACTLY(sizeof(struct key_state)), 0},
     {KEY_COMMIT, false, NO_RESERVED, EXACTLY(sizeof(struct key_commit)), 0},
+    {KEY_FLOOR, false, NO_RESERVED, 1, BODY_MAX, sizeof(struct key_state)},
+    {KEY_LIST, false, NO_RESERVED, EXACTLY(0), KEY_SLOTS * sizeof(struct key_listed)},
     {KEY_HELLO, true, NO_RESERVED, EXACTLY(sizeof(struct key_hello)), sizeof(struct key_hello)},
     {KEY_DERIVE, true, RESERVED(key_derive), EXACTLY(sizeof(struct key_derive)), sizeof(struct key_sealed)},
+    {KEY_CONFIRM, true, NO_RESERVED, EXACTLY(sizeof(struct key_confirm)), 0},
 };
 
 /* out: BODY_MAX; *out_bytes is read only where the table leaves the answer's length to the command. */
@@ -316,6 +207,7 @@ static enum edged_status run(struct key_app *k, struct key_link *link, uint16_t 
         struct key_commit commit;
         struct key_hello hello;
         struct key_derive derive;
+        struct key_confirm confirm;
     } in;
     struct edged_memory memory = {0};
     enum edged_status status = EDGED_OK;
@@ -329,12 +221,12 @@ static enum edged_status run(struct key_app *k, struct key_link *link, uint16_t 
         return EDGED_OK;
     case KEY_SLOT_PUT:
         memcpy(&in.put, body, sizeof(in.put));
-        status = slot_put(k, &in.put);
+        status = slots_put(&k->slots, &in.put);
         crypto_wipe(&in, sizeof(in));
         return status;
     case KEY_SLOT_CLEAR:
         memcpy(&in.index, body, sizeof(in.index));
-        return slot_clear(k, &in.index, out, out_bytes);
+        return slots_clear(&k->slots, &k->identity, &in.index, out, out_bytes);
     case KEY_IDENTITY_NEW:
         return identity_new(k, out);
     case KEY_IDENTITY_OPEN:
@@ -344,17 +236,25 @@ static enum edged_status run(struct key_app *k, struct key_link *link, uint16_t 
     case KEY_ATTEST:
         return evidence_attest(&k->device, &k->identity, body, body_bytes, out, BODY_MAX, out_bytes);
     case KEY_GRANT:
-        return take_grant(k, body, body_bytes, out);
+        return slots_grant(&k->slots, &k->identity, body, body_bytes, out);
     case KEY_STATE:
-        return state_answer(&k->state, &k->identity, out);
+        return state_answer(&k->slots.state, &k->identity, out);
     case KEY_RESTORE:
-        return restore(k, body);
+        return slots_restore(&k->slots, &k->identity, body);
     case KEY_COMMIT:
         memcpy(&in.commit, body, sizeof(in.commit));
-        return state_commit(&k->state, in.commit.counter);
+        return state_commit(&k->slots.state, in.commit.counter);
+    case KEY_FLOOR:
+        return slots_floor(&k->slots, &k->identity, k->device.bootseed, body, body_bytes, out);
+    case KEY_LIST:
+        slots_list(&k->slots, out);
+        return EDGED_OK;
+    case KEY_CONFIRM:
+        memcpy(&in.confirm, body, sizeof(in.confirm));
+        return confirm(k, link, &in.confirm);
     case KEY_HELLO:
         memcpy(&in.hello, body, sizeof(in.hello));
-        return hello(k, link, &in.hello, out);
+        return hello(link, &in.hello, out);
     default: /* KEY_DERIVE: the table has no other */
         memcpy(&in.derive, body, sizeof(in.derive));
         return derive(k, link, &in.derive, out);

@@ -14,13 +14,19 @@ struct key_app;
 
 /**
  * struct key_link - state of one channel of KEY_EVAL_PORT
- * @peer: UUID of the application at its other end, vouched for by the trusted kernel
+ * @peer:             UUID of the application at its other end, vouched for by the trusted kernel
+ * @open:             there is a key, which the other end may have
+ * @confirmed:        it has shown that it does
+ * @measurement, @security_version: as it introduced itself
  */
 struct key_link {
     uint8_t peer[16];
     bool open;
+    bool confirmed;
     uint8_t key[32];
     uint64_t counter;
+    uint8_t measurement[32];
+    uint32_t security_version;
 };
 
 /* uuid: the key application's own. */

@@ -13,17 +13,19 @@ static const char LABEL[] = "edged key state v1";
 #define HEAD_BYTES offsetof(struct key_state, sealed)
 
 static_assert(COUNTER_AT == sizeof(struct seal_head), "key_state");
-static_assert(sizeof(struct slot) == 2 * 4 + 16 + 3 * 32 && sizeof(struct number) == 2 * 4 + 32, "key_state");
+static_assert(sizeof(struct slot) == 2 * 4 + 16 + 3 * 32 && sizeof(struct number) == 2 * 4 + 32 &&
+                  sizeof(struct least) == 32 + 2 * 4 + 8,
+              "key_state");
 static_assert(HEAD_BYTES + sizeof(struct granted) + CRYPTO_TAG_BYTES == sizeof(struct key_state), "key_state");
 
-/* All 0 where the platform has none: then `locked`. */
+/* All 0 where the platform has none. */
 static enum edged_status read_store(struct state *s, struct port_counter *stored) {
     const int rc = port_counter_read(stored);
 
     if (rc < 0)
         return EDGED_ERR_UNAVAILABLE;
-    s->locked = rc == PORT_NO_COUNTER;
-    if (s->locked)
+    s->no_store = rc == PORT_NO_COUNTER;
+    if (s->no_store)
         *stored = (struct port_counter){0};
     return EDGED_OK;
 }
@@ -32,7 +34,7 @@ static enum edged_status commit(const struct state *s, uint64_t counter, const u
     struct port_counter to = {.value = counter};
 
     memcpy(to.name, name, sizeof(to.name));
-    return s->locked || port_counter_raise(&to) == 0 ? EDGED_OK : EDGED_ERR_UNAVAILABLE;
+    return s->no_store || port_counter_raise(&to) == 0 ? EDGED_OK : EDGED_ERR_UNAVAILABLE;
 }
 
 /* Begin without a state where there never was one: else an old grant could be taken once more. */
@@ -56,6 +58,36 @@ static enum edged_status know(struct state *s, const struct identity *i) {
     s->unnamed = s->fresh;
     s->known = true;
     return EDGED_OK;
+}
+
+struct number *granted_number(struct granted *g, const uint8_t verifier[32], uint32_t slot) {
+    for (uint32_t i = 0; i < KEY_NUMBERS; i++) {
+        struct number *at = &g->numbers[i];
+        if (at->number != 0 && at->slot == slot && memcmp(at->verifier, verifier, sizeof(at->verifier)) == 0)
+            return at;
+    }
+    return NULL;
+}
+
+bool granted_count(struct granted *g, const uint8_t verifier[32], uint32_t slot, uint32_t number) {
+    struct number *at = granted_number(g, verifier, slot);
+
+    for (uint32_t i = 0; i < KEY_NUMBERS && at == NULL; i++)
+        if (g->numbers[i].number == 0)
+            at = &g->numbers[i];
+    if (at == NULL)
+        return false;
+    at->number = number;
+    at->slot = slot;
+    memcpy(at->verifier, verifier, sizeof(at->verifier));
+    return true;
+}
+
+struct least *granted_least(struct granted *g, const uint8_t verifier[32]) {
+    for (uint32_t i = 0; i < KEY_FLOORS; i++)
+        if (memcmp(g->least[i].verifier, verifier, sizeof(g->least[i].verifier)) == 0)
+            return &g->least[i];
+    return NULL;
 }
 
 void state_release(struct granted *draft) {
@@ -122,7 +154,7 @@ static enum edged_status judge(struct state *s, const struct identity *i, const 
         return EDGED_ERR_UNAVAILABLE;
     if (memcmp(device, g->device, sizeof(device)) != 0)
         return EDGED_ERR_STATE;
-    if (s->locked || (counter == stored.value && memcmp(g->name, stored.name, sizeof(stored.name)) == 0))
+    if (s->no_store || (counter == stored.value && memcmp(g->name, stored.name, sizeof(stored.name)) == 0))
         return EDGED_OK;
     if (counter == 0 || counter - 1 != stored.value || memcmp(g->previous, stored.name, sizeof(stored.name)) != 0)
         return EDGED_ERR_STATE;

@@ -21,11 +21,19 @@ struct slot {
     uint8_t agreement[32]; /* all 0 where KEY_SLOT_PUT filled it */
 };
 
-/** struct number - the highest of one party's grants that was taken for a slot */
+/** struct number - of one party's grants for a slot: none up to this one is taken any more */
 struct number {
     uint32_t number; /* 0: free */
     uint32_t slot;
     uint8_t verifier[32];
+};
+
+/** struct least - what the floors of one party came to */
+struct least {
+    uint8_t verifier[32]; /* all 0: free */
+    uint32_t agreement;
+    uint32_t model;
+    uint64_t time_s;
 };
 
 /** struct granted - what is sealed */
@@ -35,7 +43,15 @@ struct granted {
     uint8_t device[32];
     struct slot slots[KEY_SLOTS];
     struct number numbers[KEY_NUMBERS];
+    struct least least[KEY_FLOORS];
 };
+
+/* What is known of this party, and of its grants for a slot; NULL: nothing. */
+struct number *granted_number(struct granted *g, const uint8_t verifier[32], uint32_t slot);
+struct least *granted_least(struct granted *g, const uint8_t verifier[32]);
+
+/* None of its grants for the slot up to this number, above the one before, is taken any more. False: no room. */
+bool granted_count(struct granted *g, const uint8_t verifier[32], uint32_t slot, uint32_t number);
 
 /** struct state - all zero at start */
 struct state {
@@ -43,7 +59,8 @@ struct state {
     bool known;   /* restored, or begun where there is nothing to restore */
     bool unnamed; /* begun for a fresh identity: the states of the one before still open */
     bool pending; /* the last change is not committed */
-    bool locked;  /* no monotonic store */
+    bool no_store;
+    uint32_t vouched; /* a bit for each slot: a floor that was taken since start names its grant */
     uint64_t counter;
     struct granted granted;
 };

@@ -68,6 +68,13 @@ const uint8_t *cbor_read_bytes(struct cbor_reader *r, size_t least, size_t most,
     return read_string(r, CBOR_BYTES, least, most, size_bytes);
 }
 
+void cbor_read_fixed(struct cbor_reader *r, uint8_t *out, size_t size_bytes) {
+    size_t n;
+    const uint8_t *s = cbor_read_bytes(r, size_bytes, size_bytes, &n);
+
+    memcpy(out, s, n);
+}
+
 /* UTF-8 without overlong forms, surrogates or values past U+10FFFF. */
 static bool is_utf8(const uint8_t *s, size_t n) {
     for (size_t i = 0; i < n;) {

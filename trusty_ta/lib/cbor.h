@@ -20,6 +20,8 @@ struct cbor_reader {
 
 uint64_t cbor_read_uint(struct cbor_reader *r, uint64_t most);
 const uint8_t *cbor_read_bytes(struct cbor_reader *r, size_t least, size_t most, size_t *size_bytes);
+/* Exactly so many; on failure out is left as it was. */
+void cbor_read_fixed(struct cbor_reader *r, uint8_t *out, size_t size_bytes);
 const uint8_t *cbor_read_text(struct cbor_reader *r, size_t least, size_t most, size_t *size_bytes);
 size_t cbor_read_array(struct cbor_reader *r, size_t least, size_t most);
 void cbor_expect_map(struct cbor_reader *r, size_t pairs);

@@ -30,6 +30,18 @@ bool cose_holds(const uint8_t verifier[32], const char *structure, const char *c
     return holds;
 }
 
+bool cose_read_sign1(struct cose_sign1 *m, const uint8_t *bytes, size_t size_bytes, size_t most) {
+    static const uint8_t sign1[] = {0xd2, 0x84};
+    struct cbor_reader r = {.data = bytes, .size = size_bytes};
+    size_t n;
+
+    cbor_expect(&r, sign1, sizeof(sign1));
+    cose_expect_headers(&r);
+    m->payload = cbor_read_bytes(&r, 1, most, &m->payload_bytes);
+    m->signature = cbor_read_bytes(&r, 64, 64, &n);
+    return cbor_done(&r);
+}
+
 void cose_expect_headers(struct cbor_reader *r) {
     static const uint8_t headers[] = {0x43, 0xa1, 0x01, 0x27, 0xa0};
 

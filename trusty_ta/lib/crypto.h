@@ -1,8 +1,8 @@
 /*
  * crypto.h - the few calls that edged makes to its crypto library: BoringSSL on
- * Trusty, OpenSSL 3 or BoringSSL on the host. Only crypto.c includes a header of
- * theirs. Functions return 0, or -1 when the library failed or a seal, key or
- * signature is wrong.
+ * Trusty, OpenSSL 3 or BoringSSL on the host. Only crypto.c and rsa.c include
+ * headers of theirs. Functions return 0, or -1 when the library failed or a seal,
+ * key or signature is wrong.
  */
 #ifndef EDGED_CRYPTO_H
 #define EDGED_CRYPTO_H
@@ -78,6 +78,8 @@ int crypto_rsa_verify(const struct crypto_rsa *k, const uint8_t *message, size_t
 int crypto_rsa_decrypt(const struct crypto_rsa *k, const uint8_t *label, size_t label_bytes,
                        const uint8_t sealed[CRYPTO_RSA_BYTES], uint8_t out[CRYPTO_OAEP_MAX],
                        size_t *size_bytes);
+
+int crypto_rsa_touch(void); /* part of crypto_init */
 
 /* A random-access stream cipher: byte `offset` of the key's stream onwards. */
 struct crypto_stream;

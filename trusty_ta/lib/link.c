@@ -6,6 +6,8 @@
 #include "crypto.h"
 #include "port.h"
 
+static_assert(EDGED_SECURITY_VERSION != 0, "an older peer is told by a lower version, and one of none by 0");
+
 int link_hello(struct key_hello *h, uint8_t private_key[32]) {
     memset(h, 0, sizeof(*h));
     if (port_random(h->nonce, sizeof(h->nonce)) != 0 || port_random(private_key, 32) != 0 ||
@@ -27,7 +29,7 @@ bool link_accepts(const struct key_hello *peer, const char *application) {
     uint8_t message[sizeof(LINK_SIGNED_EVAL) + 4 + sizeof(peer->measurement)];
     const size_t name = strlen(application);
 
-    if (peer->signature_bytes != CRYPTO_RSA_BYTES || peer->security_version == 0 ||
+    if (peer->signature_bytes != CRYPTO_RSA_BYTES || peer->security_version < EDGED_SECURITY_VERSION ||
         memcmp(peer->signature + CRYPTO_RSA_BYTES, none, sizeof(none)) != 0)
         return false;
     memcpy(message, application, name);
@@ -47,7 +49,7 @@ bool link_accepts(const struct key_hello *peer, const char *application) {
     static const uint8_t none[sizeof(peer->signature)];
 
     (void)application;
-    return port_emulated() && peer->signature_bytes == 0 && peer->security_version != 0 &&
+    return port_emulated() && peer->signature_bytes == 0 && peer->security_version >= EDGED_SECURITY_VERSION &&
            memcmp(peer->signature, none, sizeof(none)) == 0;
 }
 
@@ -72,4 +74,10 @@ int link_key(const uint8_t private_key[32], const struct key_hello *peer, const 
         rc = crypto_hkdf_sha256(shared, sizeof(shared), salt, sizeof(salt), info, sizeof(info), key, 32);
     crypto_wipe(shared, sizeof(shared));
     return rc;
+}
+
+int link_tag(const uint8_t key[32], uint8_t tag[32]) {
+    static const char confirmed[] = "edged link confirmed v1";
+
+    return crypto_hmac_sha256(key, 32, (const uint8_t *)confirmed, sizeof(confirmed) - 1, tag);
 }

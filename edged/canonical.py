@@ -1,16 +1,19 @@
 """CBOR in its one deterministic form (RFC 8949, 4.2.1), and typed fields out of what it holds.
 
-Nothing else is taken: what is decoded must encode to the same bytes again. Every error is a PackageError that names
-what was read and the field that is wrong.
+Nothing else is taken: what is decoded must encode to the same bytes again. No item has a tag: the library makes values
+of other types of tagged ones, and of a shared one (tag 29) as many as 200 bytes can name, which is any number. Every
+error is a PackageError that names what was read and the field that is wrong.
 """
 
-from typing import Any, Callable, Collection, Dict, List, Mapping, Union
+from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Union
 
 import cbor2
 
 from edged.errors import PackageError
 
 UINT32 = (1 << 32) - 1
+DEPTH_MAX = 16  # of containers in one another; the deepest that is written has five
+_BYTES, _TEXT, _ARRAY, _MAP, _TAG = 2, 3, 4, 5, 6  # major types
 _SHOWN = 120  # characters of a wrong value that an error quotes
 
 
@@ -20,6 +23,9 @@ def encode(value: Any) -> bytes:
 
 def decode(encoded: bytes, what: str, kind: str = "map") -> Any:
     """The one item that these bytes are; ``kind`` is for the error alone. Raises PackageError."""
+    odd = _oddity(encoded)
+    if odd is not None:
+        raise PackageError("{} is not CBOR: {}".format(what, odd))
     try:
         decoded = cbor2.loads(encoded)
         again = encode(decoded)
@@ -30,21 +36,46 @@ def decode(encoded: bytes, what: str, kind: str = "map") -> Any:
     return decoded
 
 
+def _oddity(encoded: bytes) -> Optional[str]:
+    """What the library need not see: who announces more than there is, nests without end, or tags."""
+    at, left = 0, [1]  # items that each open container still waits for
+    while left:
+        if left[-1] == 0:
+            left.pop()
+            continue
+        left[-1] -= 1
+        if at == len(encoded):
+            return "it ends too early"
+        major, short = encoded[at] >> 5, encoded[at] & 31
+        at += 1
+        if short > 27:
+            return "a length that is not told at the start"
+        size = 1 << short - 24 if short >= 24 else 0
+        value = int.from_bytes(encoded[at:at + size], "big") if size else short
+        at += size
+        if major == _TAG:
+            return "a tag"
+        if major in (_BYTES, _TEXT):
+            at += value
+        elif major in (_ARRAY, _MAP):
+            left.append(value * (2 if major == _MAP else 1))
+        if at > len(encoded) or left[-1] > len(encoded) - at:
+            return "it ends too early"
+        if len(left) > DEPTH_MAX:
+            return "more than {} levels".format(DEPTH_MAX)
+    return None
+
+
 def one_line(value: Any) -> str:
     """Of an error or a value, printable and short: what a stranger sent may be neither."""
-    try:
-        text = " ".join(str(value).split())
-    except ValueError:  # Python prints no number of thousands of digits
-        text = "a number of thousands of digits, or holds one"
+    text = " ".join(str(value).split())
+    text = "".join(character if character.isprintable() else "?" for character in text[:_SHOWN + 1])
     return text if len(text) <= _SHOWN else text[:_SHOWN - 4] + " ..."
 
 
 def _shown(value: Any) -> str:
     """As the sender would write it."""
-    try:
-        return one_line(repr(value))
-    except ValueError:
-        return one_line(value)
+    return one_line(repr(value))
 
 
 def fields(value: Any, names: Union[Collection[str], Mapping[int, str]], what: str,

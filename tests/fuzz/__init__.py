@@ -1,0 +1,1 @@
+"""Parsers of what strangers send, under inputs that are nearly right."""
