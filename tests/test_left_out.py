@@ -569,7 +569,7 @@ def test_edgectl_has_a_running_bridge_look_for_the_keys_that_it_installed(monkey
 
 
 def test_a_camera_that_was_told_to_wait_is_called_once_its_agreement_is_in_force(monkeypatch):
-    monkeypatch.setattr(camera_link, "RETRY_S", 60.0)  # by itself it would not ask again within this test
+    monkeypatch.setattr(camera_link, "WAIT_S", 60.0)  # by itself it would not ask again within this test
     trying(monkeypatch, 0.1)
     with two_cities(other_is_granted=False) as (node, gate, yard, other):
         until(lambda: yard.link.hellos)

@@ -46,7 +46,8 @@ def hurried(monkeypatch, caplog):
             (desk, "FOLLOW_S", 0.05), (succession, "AGAIN_S", 0.05), (rotation, "_POLL_S", 0.02),
             (rotation, "RELOAD_TIMEOUT_S", 2.0), (daemon, "POLL_S", 0.02), (daemon, "PING_S", 0.05),
             (backoff, "FIRST_S", 0.01), (backoff, "LAST_S", 0.1),
-            (camera_link, "AGAIN_S", 0.1), (camera_link, "RETRY_S", 0.05), (camera_link, "HELLO_S", 0.1)):
+            (camera_link, "AGAIN_S", 0.1), (camera_link, "RETRY_S", 0.05), (camera_link, "WAIT_S", 0.1),
+            (camera_link, "HELLO_S", 0.1)):
         monkeypatch.setattr(module, name, seconds)
     caplog.set_level("INFO", "edged")
 

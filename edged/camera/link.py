@@ -46,7 +46,7 @@ AGAIN_S, AGAIN_MAX_S = 3.0, 24.0  # an unanswered clip: a bridge that started me
 # A bridge that lives answers in the end, but others have their turns first: too early a new session would cost ours.
 LOST_S = 600.0
 RETRY_S, RETRY_MAX_S = 0.5, 10.0  # after a refusal that passes
-WAIT_MAX_S = 10.0      # until hello is said again after ever more `wait`: a city's agreement may be away for days
+WAIT_S, WAIT_MAX_S = 1.0, 10.0  # until hello is said again after ever more `wait`: an agreement may be away for days
 STATUS_S = 5.0         # each status becomes a record: a camera that flickers is not to fill the spool
 SKIPPED_S = 60.0       # ... nor one on a node that is too slow all day
 
@@ -118,7 +118,7 @@ class BridgeLink:
         self.session: Optional[Session] = None
         self._nonce = os.urandom(32)
         self._hello_due_s, self._hello_s = clock(), HELLO_S
-        self._wait_s = 2 * RETRY_S  # after the next `wait`
+        self._wait_s = WAIT_S  # after the next `wait`
         self._is_to_wait = False  # the last hello was answered so
         self._outstanding: List[_Held] = []
         self._waiting: Deque[_Held] = deque()
@@ -313,7 +313,7 @@ class BridgeLink:
         self._outstanding = [held for held in self._outstanding if session.takes(held.clip)]
         self._waiting = deque(held for held in self._waiting if session.takes(held.clip))
         self._retry_due_s, self._retry_s, self._wait_reason = 0.0, RETRY_S, ""
-        self._wait_s, self._is_to_wait = 2 * RETRY_S, False
+        self._wait_s, self._is_to_wait = WAIT_S, False
         self._status_told = ""  # a bridge, or an enclave, that is new does not know
         self.counts = self.counts._replace(sessions=self.counts.sessions + 1)
         events.emit(log, "session_opened", camera=self._name, session=self.session.number, epoch=self.session.epoch,

@@ -131,6 +131,7 @@ def test_an_evaluation_that_hangs_does_not_feed_the_watchdog(node, gate, monkeyp
 def test_the_camera_process_and_the_bridge_understand_each_other_through_restarts_of_both_sides(monkeypatch):
     monkeypatch.setattr(camera_link, "AGAIN_S", 0.1)
     monkeypatch.setattr(camera_link, "RETRY_S", 0.05)
+    monkeypatch.setattr(camera_link, "WAIT_S", 0.1)
     with BridgeNode() as node:
         identity = messages.camera_id("gate")
         with bus.Dealer(node.bridge().address, b"gate") as dealer:
