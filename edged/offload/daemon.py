@@ -105,7 +105,7 @@ class Daemon:
         self._statements = Statements(self._ledger, spool, config_digest(config))
         self._followed = Followed(config.node.state)
         self._succession = Succession(self._desk, self._ledger, self._followed)
-        self._beacons: Dict[bytes, Deque[Beacon]] = {}  # the last of each recipient, one for each agreement of his
+        self._beacons: Dict[bytes, Deque[Beacon]] = {}  # the last of each recipient, who may read under several
         self._exercises: Deque[ExerciseRequest] = deque()
         self._ping_due_s = 0.0
         self._reminder = validity.Reminder()
@@ -351,10 +351,7 @@ class Daemon:
     def _take_beacon(self, beacon: Beacon) -> None:
         if self._link is None or beacon.rcpt not in self._beacons and len(self._beacons) >= _RECIPIENTS_MAX:
             return
-        wait = self._beacons.setdefault(beacon.rcpt, deque())
-        wait.append(beacon)
-        while len(wait) > max(1, self._link.readings(beacon.rcpt)):
-            wait.popleft()
+        self._beacons.setdefault(beacon.rcpt, deque(maxlen=wire.EVAL_AGREEMENTS_MAX)).append(beacon)
 
     def _next_beacon(self) -> Beacon:
         rcpt, wait = next(iter(self._beacons.items()))

@@ -184,10 +184,6 @@ class Link:
         both = [one for one in self.in_force if one.place == place]
         return both[0] if len(both) > 1 else None
 
-    def readings(self, rcpt: bytes) -> int:
-        """Under how many agreements this recipient reads."""
-        return sum(any(to.rcpt == rcpt for to in one.agreement.recipients) for one in self.in_force)
-
     def is_awaited(self, rcpt: bytes) -> bool:
         """Whether a place that is left out names this recipient, or may: its file cannot be read."""
         for place in self.left_out:

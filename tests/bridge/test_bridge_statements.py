@@ -52,6 +52,24 @@ def test_a_replayed_beacon_is_refused(node, logged):
     assert kinds(node).count(RecordKind.HEARTBEAT) == 1
 
 
+def test_beacons_that_came_while_a_clip_was_evaluated_are_all_answered_up_to_one_for_each_agreement(monkeypatch):
+    """Under which agreement one is only the enclave can tell, and it may hold more of them than the files do."""
+    busy, came = [True], []
+    work, take = daemon.Daemon._work, daemon.Daemon._take_beacon
+    monkeypatch.setattr(daemon.Daemon, "_work", lambda self: None if busy else work(self))
+    monkeypatch.setattr(daemon.Daemon, "_take_beacon", lambda self, beacon: (take(self, beacon), came.append(beacon)))
+    with BridgeNode() as node:
+        node.bridge()
+        with outbox(node) as beacons:
+            for second in range(1, 7):
+                beacons.send(messages.pack("beacon", {}, beacon_of(node, second * 10 ** 9, bytes([second]) * 16)))
+            until(lambda: len(came) == 6)
+            busy.clear()
+            until(lambda: kinds(node).count(RecordKind.HEARTBEAT) == wire.EVAL_AGREEMENTS_MAX)
+        answered = [record.nonce[0] for record in node.checked() if record.kind == RecordKind.HEARTBEAT]
+        assert answered == [3, 4, 5, 6]
+
+
 def claims(node):
     return [cbor2.loads(record.data) for record in node.checked() if record.kind == RecordKind.CAMERA]
 
