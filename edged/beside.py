@@ -17,11 +17,13 @@ from typing import List, NamedTuple, Optional, Tuple
 
 from edged.command import read_file
 from edged.config import Camera, Config
+from edged.enclave.slots import KEY_SIZES
+from edged.enclave.wire import KeyKind
 from edged.errors import ConfigError, EdgedError, KeyRefused, MissingInput, PackageError, VerificationFailed
 from edged.secret import read_secret
 from edged.trust.agreement import Agreement, open_agreement
 
-CAMERA_KEY_BYTES = 32
+CAMERA_KEY_SIZES = KEY_SIZES[KeyKind.DATA]  # a camera's key is as long as that of which it comes
 _DIGITS = 16
 
 
@@ -62,7 +64,7 @@ def require_follows(path: Path, agreement: Agreement, before: Agreement) -> None
 
 
 class Paired(NamedTuple):
-    """agreement : digest of the one that a camera is judged under      key : the camera's under it, 32 bytes"""
+    """agreement : digest of the one that a camera is judged under      key : the camera's under it, 16 or 32 bytes"""
 
     agreement: bytes
     key: bytes
@@ -121,11 +123,11 @@ class CameraKeys:
         return read_agreement(self._agreement)[1].digest
 
     def _named_key(self) -> bytes:
-        return read_secret(str(self._key), (CAMERA_KEY_BYTES,))
+        return read_secret(str(self._key), CAMERA_KEY_SIZES)
 
     def _staged(self, digest: bytes) -> Optional[bytes]:
         try:
-            return read_secret(str(key_path(self._key, digest)), (CAMERA_KEY_BYTES,))
+            return read_secret(str(key_path(self._key, digest)), CAMERA_KEY_SIZES)
         except MissingInput:
             return None
 

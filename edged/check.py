@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from edged import artifacts, command, config as configuration, strict
-from edged.beside import (CAMERA_KEY_BYTES, judged_under, key_path, next_path, read_agreement, require_follows,
+from edged.beside import (CAMERA_KEY_SIZES, judged_under, key_path, next_path, read_agreement, require_follows,
                           staged_keys)
 from edged.config import Camera, Config
 from edged.enclave import host, tipc, wire
@@ -284,7 +284,7 @@ def _accelerator(config: Config) -> None:
 
 
 def _camera_key(path: Path, camera: Camera, seen: _Seen) -> None:
-    key = read_secret(str(path), (CAMERA_KEY_BYTES,), _owners(path))
+    key = read_secret(str(path), CAMERA_KEY_SIZES, _owners(path))
     other = seen.camera_keys.setdefault(key, camera.name)
     if other != camera.name:
         raise ConfigError("{}: the same key as that of camera {}: the city issues each its own".format(path, other))

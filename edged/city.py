@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edged import authority, command, negotiation, serving
 from edged.alerts import adopt, cityconfig, keyfiles, keys, nodes
-from edged.alerts.record import (
-    ALERT_KEY_SIZES, Claim, Epoch, Heartbeat, Observation, Record, Succession, open_record, split_record,
-)  # fmt: skip
+from edged.alerts.record import Claim, Epoch, Heartbeat, Observation, Record, Succession, open_record, split_record
 from edged.alerts.screen import Screen
 from edged.alerts.subscriber import Subscriber
+from edged.enclave.slots import KEY_SIZES
+from edged.enclave.wire import KeyKind
 from edged.errors import KeyRefused, UsageError
 from edged.keyserver import holder
 from edged.secret import read_secret
@@ -40,7 +40,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     _with_folder(drawn)
     drawn.add_argument("--recipient", metavar="NAME", action="append", dest="recipients",
                        help="who gets records; may be given several times (default: city)")
-    drawn.add_argument("--alert-key-bytes", type=int, choices=ALERT_KEY_SIZES, default=32, help="default 32: AES-256")
+    for what in (KeyKind.DATA, KeyKind.ALERT):
+        drawn.add_argument("--{}-key-bytes".format(what.name.lower()), type=int, choices=KEY_SIZES[what], default=32,
+                           help="of {}; default 32: AES-256".format("clips" if what is KeyKind.DATA else "records"))
     drawn.set_defaults(run=run_keys)
     changed = drawn.add_subparsers(dest="keys", metavar="COMMAND", description="without: draw them")
     renewed = changed.add_parser("renew", help="draw a new data key and new alert keys; the former ones stay")
@@ -123,7 +125,7 @@ def _signing_key(given: argparse.Namespace) -> Ed25519PrivateKey:
 
 
 def run_keys(given: argparse.Namespace) -> None:
-    keys.make_keys(given.dir, given.recipients or ("city",), given.alert_key_bytes)
+    keys.make_keys(given.dir, given.recipients or ("city",), given.alert_key_bytes, given.data_key_bytes)
     print("wrote {}: the model's owner needs {}".format(given.dir, os.path.join(given.dir, keys.PUBLIC_FILE)))
 
 
@@ -219,7 +221,7 @@ def run_open_record(given: argparse.Namespace) -> None:
 
 def _record_key(given: argparse.Namespace, sealed: bytes) -> bytes:
     if given.dir is None:
-        return read_secret(given.alert_key_file, ALERT_KEY_SIZES)
+        return read_secret(given.alert_key_file, KEY_SIZES[KeyKind.ALERT])
     key_id, files = split_record(sealed)[0].kid, keyfiles.read_all(given.dir)
     if key_id not in files:
         raise KeyRefused("{}: holds no key of id {}, which the record names".format(given.dir, key_id.hex()))

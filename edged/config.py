@@ -72,7 +72,7 @@ class Accelerator:
 @dataclass(frozen=True)
 class Camera:
     """kind : rtsp | device | file | recording | generator      source : the address, path or seed, without the kind
-    key : file of 32 raw bytes      agreement : one of the enclave's, None where it has one
+    key : file of 16 or 32 raw bytes      agreement : one of the enclave's, None where it has one
     models : folder, None where nobody named one      pose : a model's name, or None
     pose_backend : auto | opencv | onnxruntime
     speed : 1 is real time, 0 as fast as can be      group : near | few, of the people in a clip"""

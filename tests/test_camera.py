@@ -206,7 +206,7 @@ def test_a_generated_scene_goes_through(node):
     (lambda walk: (walk.folder / "a").write_bytes(b"nonsense"), PackageError, "/a: "),
     (lambda walk: (walk.folder / "a").write_bytes(SIGNED[:-1] + bytes([SIGNED[-1] ^ 1])), VerificationFailed, "/a: "),
     (lambda walk: (walk.folder / "camera.key").chmod(0o644), KeyRefused, "chmod 600"),
-    (lambda walk: (walk.folder / "camera.key").write_bytes(bytes(31)), KeyRefused, "32 raw bytes"),
+    (lambda walk: (walk.folder / "camera.key").write_bytes(bytes(31)), KeyRefused, "16 or 32 raw bytes"),
     (lambda walk: (walk.folder / "walk.jsonl.gz").unlink(), MissingInput, "walk.jsonl.gz"),
     (lambda walk: (walk.folder / "walk.jsonl.gz").write_bytes(b"x"), PackageError, "walk.jsonl.gz:1"),
 ])

@@ -102,7 +102,7 @@ def test_a_key_that_others_may_read_ends_with_77(node, capsys, name, key):
 
 
 @pytest.mark.parametrize("name, content, key, code, message", [
-    ("cameras/gate.key", bytes(31), "camera.gate.key", 77, "not a key of 32 raw bytes"),
+    ("cameras/gate.key", bytes(31), "camera.gate.key", 77, "not a key of 16 or 32 raw bytes"),
     ("curve.key", b"#" * 40, "outbox.key", 77, "no secret key of CURVE"),
     ("curve.key", b"short", "outbox.key", 77, "not a key of 40 raw bytes"),
     ("model.pkg", b"", "enclave.package", 65, ""),
@@ -257,7 +257,7 @@ def test_a_staged_key_that_is_missing_is_named(site, node, capsys):
 
 
 @pytest.mark.parametrize("spoil, code, message", [
-    (lambda path: path.chmod(0o640), 77, "chmod 600"), (lambda path: path.write_bytes(b"short"), 77, "32 raw bytes"),
+    (lambda path: path.chmod(0o640), 77, "chmod 600"), (lambda path: path.write_bytes(b"short"), 77, "16 or 32 raw bytes"),
     (lambda path: path.write_bytes((path.parent / "yard.key").read_bytes()), 78, "the same key as that of camera")])
 def test_a_staged_key_that_is_not_usable_is_named(site, node, capsys, spoil, code, message):
     path = node / "cameras" / ("gate.key." + stage(site, node))

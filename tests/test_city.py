@@ -42,7 +42,7 @@ def test_keys_are_drawn_for_each_recipient_and_are_readable_by_their_user_alone(
     before = os.umask(0)
     try:
         code, out, err = run(capsys, "keys", "--dir", tmp_path / "city", "--recipient", "city", "--recipient", "police",
-                             "--alert-key-bytes", 16)
+                             "--alert-key-bytes", 16, "--data-key-bytes", 16)
     finally:
         os.umask(before)
     assert code == 0 and err == ""
@@ -52,10 +52,16 @@ def test_keys_are_drawn_for_each_recipient_and_are_readable_by_their_user_alone(
     assert set(found.values()) == {0o600} and stat.S_IMODE((tmp_path / "city").stat().st_mode) == 0o700
     public = keys.read_public(str(tmp_path / "city"))
     assert [one.name for one in public.recipients] == ["city", "police"]
-    assert len((tmp_path / "city" / "alert-city.key").read_bytes()) == 16
+    for name in ("alert-city.key", "data.key"):
+        assert len((tmp_path / "city" / name).read_bytes()) == 16
     assert public_of((tmp_path / "city" / "curve.key").read_bytes()).decode() == public.curve
     assert keys.public_bytes(keys.read_signing_key(str(tmp_path / "city"))) == public.qdo
     assert (tmp_path / "city" / "data.id").read_text().strip() == public.data_key_id.hex()
+    assert run(capsys, "keys", "renew", "--dir", tmp_path / "city")[0] == 0
+    for name in ("alert-police.2.key", "data.2.key"):
+        assert len((tmp_path / "city" / name).read_bytes()) == 16, "as long as the former one"
+    public = keys.read_public(str(tmp_path / "city"))
+    assert (tmp_path / "city" / "data.2.id").read_text().strip() == public.data_key_id.hex()
 
 
 def test_what_others_may_know_holds_no_secret(city):

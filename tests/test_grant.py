@@ -101,6 +101,16 @@ def test_the_two_lengths_of_alert_keys_are_told_by_the_grant(node):
     assert node.agree(recipients=node.terms.recipients).terms.digest == node.terms.digest
 
 
+def test_the_length_of_a_data_key_is_told_by_the_grant(node):
+    node.load(MODEL, Placement.ENCLAVE)
+    node.data_key = bytes(range(16))
+    node.store.install(node.key, node.grant(DATA_SLOT, 2))
+    node.restart_key()
+    camera = node.camera()
+    assert len(camera.key) == 16
+    node.evaluate(camera, coordinates())
+
+
 def test_numbers_are_of_each_party_and_slot(node):
     other = Ed25519PrivateKey.generate()
     node.store.install(node.key, node.grant(FREE_SLOT, 1))
@@ -266,7 +276,8 @@ def test_whatever_is_wrong_with_the_wrapped_key_the_answer_is_one(granted):
 
 
 @pytest.mark.parametrize("kind, size", [(KeyKind.ALERT, 0), (KeyKind.ALERT, 15), (KeyKind.ALERT, 17),
-                                        (KeyKind.ALERT, 24), (KeyKind.ALERT, 33), (KeyKind.DATA, 16)])
+                                        (KeyKind.ALERT, 24), (KeyKind.ALERT, 33), (KeyKind.DATA, 15),
+                                        (KeyKind.DATA, 24), (KeyKind.MODEL, 16)])
 def test_a_key_of_a_length_that_its_kind_does_not_have_is_refused(granted, kind, size):
     expect_refused(granted, granted.grant(FREE_SLOT, kind=kind, key=bytes(size)), error=())
 
@@ -539,7 +550,7 @@ def test_what_is_made_is_read_back():
 
 
 @pytest.mark.parametrize("changes, error", [
-    ({"key": bytes(16)}, KeyRefused), ({"key": b""}, KeyRefused), ({"kind": KeyKind.EMPTY}, KeyRefused),
+    ({"key": bytes(16), "kind": KeyKind.MODEL}, KeyRefused), ({"key": b""}, KeyRefused), ({"kind": KeyKind.EMPTY}, KeyRefused),
     ({"slot": 16}, UsageError), ({"slot": -1}, UsageError), ({"number": 0}, UsageError),
     ({"number": 1 << 32}, UsageError), ({"key_id": bytes(15)}, UsageError), ({"agreement": bytes(32)}, UsageError),
     ({"agreement": b"a" * 31}, UsageError), ({"receiver": b"no key"}, PackageError)])

@@ -223,7 +223,7 @@ def refused(bundle, etc, error, words):
     (lambda bundle: (bundle / "agreement.cose").unlink(), MissingInput, "agreement.cose"),
     (lambda bundle: (bundle / "agreement.cose").write_bytes(b"x" * 300), PackageError, "agreement of 300 bytes"),
     (lambda bundle: (bundle / "cameras" / "yard.key").unlink(), MissingInput, "yard.key"),
-    (lambda bundle: (bundle / "cameras" / "yard.key").write_bytes(b"x" * 31), KeyRefused, "not a key of 32 raw bytes"),
+    (lambda bundle: (bundle / "cameras" / "yard.key").write_bytes(b"x" * 31), KeyRefused, "of 16 or 32 raw bytes"),
     (lambda bundle: (bundle / "cameras" / "yard.key").chmod(0o640), KeyRefused, "lets others at it"),
     (lambda bundle: _edit(bundle, "server_key = \"", "server_key = \"x"), ConfigError,
      "bundle.toml:5: server_key: not a public"),

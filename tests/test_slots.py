@@ -86,7 +86,8 @@ def test_every_slot_is_put(tmp_path):
 
 
 @pytest.mark.parametrize("name, size, mode, error", [
-    ("alert.key", 24, 0o600, KeyRefused), ("data.key", 16, 0o600, KeyRefused), ("data.key", 32, 0o640, KeyRefused)])
+    ("alert.key", 24, 0o600, KeyRefused), ("data.key", 15, 0o600, KeyRefused), ("model.key", 16, 0o600, KeyRefused),
+    ("data.key", 32, 0o640, KeyRefused)])
 def test_a_wrong_key_is_refused_before_any_is_put(tmp_path, name, size, mode, error):
     client = Recording()
     read = read_slots(write(tmp_path))

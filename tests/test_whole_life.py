@@ -144,7 +144,7 @@ class Life:
     # How it begins: keys of the parties, the city's authority, what is to run, what is agreed.
 
     def begin(self):
-        self.run(city, "keys", "--dir", self.city)
+        self.run(city, "keys", "--dir", self.city, "--data-key-bytes", 16, "--alert-key-bytes", 16)
         self.run(owner, "keys", "new", self.ring, "--passphrase-file", self.folder / "passphrase")
         self.run(city, "ca", "init", "--city", "Testville", *self._of_ca)
         built = self.folder / "built"

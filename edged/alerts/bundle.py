@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from edged import strict
 from edged.config import is_z85_key
 from edged.enclave.slots import FILE as SLOTS_FILE
-from edged.enclave.slots import read_slots
+from edged.enclave.slots import KEY_SIZES, read_slots
+from edged.enclave.wire import KeyKind
 from edged.errors import ConfigError, KeyRefused, MissingInput
 from edged.placing import Placing
 from edged.secret import read_secret
@@ -64,7 +65,7 @@ class Bundle:
 def camera_key(data_key: bytes, name: str) -> bytes:
     """The same as edged/camera/clip.py's, which needs numpy."""
     camera = name.encode("ascii").ljust(32, b"\0")
-    return HKDF(hashes.SHA256(), 32, b"", b"edged camera v1" + camera).derive(data_key)
+    return HKDF(hashes.SHA256(), len(data_key), b"", b"edged camera v1" + camera).derive(data_key)
 
 
 def is_address(text: str) -> bool:
@@ -119,7 +120,7 @@ def read(folder: str) -> Bundle:
     for name in root.texts("cameras"):
         if not re.fullmatch(strict.NAME, name):
             raise root.error("cameras", "\"{}\": 1 to 31 of a-z, 0-9 and -, no - first".format(name))
-        cameras.append((name, read_secret(os.path.join(folder, CAMERAS, name + ".key"), (32,))))
+        cameras.append((name, read_secret(os.path.join(folder, CAMERAS, name + ".key"), KEY_SIZES[KeyKind.DATA])))
     return Bundle(
         name=root.text("name", pattern=strict.NAME, meaning="1 to 31 of a-z, 0-9 and -, no - first"),
         address=address, server_key=server_key, recipient=recipient, signed=signed, agreement=agreement,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Dict, NamedTuple, Tuple
 
 from edged import strict
-from edged.alerts.record import ALERT_KEY_SIZES
+from edged.enclave.slots import KEY_SIZES
+from edged.enclave.wire import KeyKind
 from edged.secret import read_secret
 from edged.trust.validity import NEAR_DAYS
 
@@ -52,7 +53,7 @@ class CityConfig:
 
     def read_alert_keys(self) -> Dict[bytes, bytes]:
         """{id: key}, the one in force first. Raises MissingInput or KeyRefused."""
-        return {key_id: read_secret(str(path), ALERT_KEY_SIZES)
+        return {key_id: read_secret(str(path), KEY_SIZES[KeyKind.ALERT])
                 for path, key_id in ((self.alert_key, self.alert_key_id),) + self.former}
 
     def read_curve_secret(self) -> bytes:

@@ -14,12 +14,12 @@ from contextlib import suppress
 from typing import Dict, List, Mapping, NamedTuple, Optional
 
 from edged import strict
-from edged.alerts.record import ALERT_KEY_SIZES
+from edged.enclave.slots import KEY_SIZES
+from edged.enclave.wire import KeyKind
 from edged.errors import ConfigError, KeyRefused
 from edged.placing import sync_folder
 from edged.secret import read_secret
 
-DATA_KEY_SIZES = (32,)
 _FORM = re.compile(r"(?:data|alert-(?P<name>{}))(?:\.(?P<drawn>[2-9]|[1-9]\d{{1,8}}))?\.(?P<kind>id|key|gone)".format(
     strict.NAME))
 
@@ -43,7 +43,7 @@ class KeyFile(NamedTuple):
     def read(self) -> bytes:
         """Raises MissingInput, KeyRefused."""
         return read_secret(os.path.join(self.folder, self.file),
-                           DATA_KEY_SIZES if self.recipient is None else ALERT_KEY_SIZES)
+                           KEY_SIZES[KeyKind.DATA if self.recipient is None else KeyKind.ALERT])
 
 
 def stem(recipient: Optional[str], drawn: int) -> str:

@@ -27,10 +27,11 @@ from edged.alerts.bundle import Bundle
 from edged.alerts.keyfiles import KeyFile
 from edged.alerts.nodes import FILE as NODES_FILE
 from edged.alerts.nodes import HEAD as NODES_HEAD
-from edged.alerts.record import ALERT_KEY_SIZES
 from edged.alerts.terms import named_key
 from edged.bus import generate_keys
 from edged.enclave import wire
+from edged.enclave.slots import KEY_SIZES
+from edged.enclave.wire import KeyKind
 from edged.errors import ConfigError, KeyRefused, UsageError
 from edged.placing import SHARED, Placing, replace_file, undo
 from edged.secret import read_secret
@@ -61,10 +62,12 @@ class Public:
     recipients: Tuple[PublicRecipient, ...]
 
 
-def make_keys(folder: str, recipients: Sequence[str] = ("city",), alert_key_bytes: int = 32) -> Public:
+def make_keys(folder: str, recipients: Sequence[str] = ("city",), alert_key_bytes: int = 32,
+              data_key_bytes: int = 32) -> Public:
     """Draw all keys of a city into a folder that is new or empty. Raises UsageError, KeyRefused, OSError."""
-    if alert_key_bytes not in ALERT_KEY_SIZES:
-        raise UsageError("an alert key has 16 or 32 bytes, not {}".format(alert_key_bytes))
+    for kind, size in ((KeyKind.DATA, data_key_bytes), (KeyKind.ALERT, alert_key_bytes)):
+        if size not in KEY_SIZES[kind]:
+            raise UsageError("a key of kind {} has 16 or 32 bytes, not {}".format(kind.name.lower(), size))
     for name in recipients:
         if not _is_name(name):
             raise UsageError("recipient {!r}: 1 to 31 of a-z, 0-9 and -, no - first".format(name))
@@ -83,7 +86,7 @@ def make_keys(folder: str, recipients: Sequence[str] = ("city",), alert_key_byte
     add("qdo.key", qdo_key.private_bytes(
         serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()))
     add("curve.key", curve.secret)
-    _draw(placing, folder, public, 1, [alert_key_bytes] * len(public.recipients))
+    _draw(placing, folder, public, 1, [data_key_bytes] + [alert_key_bytes] * len(public.recipients))
     add(PUBLIC_FILE, _public_text(public))
     placing.commit()
     return public
@@ -95,7 +98,7 @@ def renew(folder: str) -> Public:
     Raises what reading raises, KeyRefused, OSError; then nothing was changed.
     """
     public, files = read_public(folder), keyfiles.read_all(folder)
-    sizes = [len(keyfiles.choose(files, folder, one.key_id, one.name).read()) for one in public.recipients]
+    sizes = [len(keyfiles.choose(files, folder, key_id, name).read()) for name, key_id in _named_ids(public)]
     new = replace(public, data_key_id=os.urandom(16),
                   recipients=tuple(one._replace(key_id=os.urandom(16)) for one in public.recipients))
     placing = Placing()
@@ -232,11 +235,15 @@ def _chosen(public: Public, name: Optional[str]) -> PublicRecipient:
     return public.recipients[names.index(name)]
 
 
+def _named_ids(public: Public) -> List[Tuple[Optional[str], bytes]]:
+    """(recipient, key id) of the data key (None) and each alert key."""
+    ids: List[Tuple[Optional[str], bytes]] = [(None, public.data_key_id)]
+    return ids + [(one.name, one.key_id) for one in public.recipients]
+
+
 def _draw(placing: Placing, folder: str, public: Public, drawn: int, sizes: Sequence[int]) -> None:
-    """sizes : of the recipients' alert keys, in their order"""
-    made = [(None, public.data_key_id, keyfiles.DATA_KEY_SIZES[0])] + [
-        (one.name, one.key_id, size) for one, size in zip(public.recipients, sizes)]
-    for recipient, key_id, size in made:
+    """sizes : of the data key and the recipients' alert keys, in their order"""
+    for (recipient, key_id), size in zip(_named_ids(public), sizes):
         stem = os.path.join(folder, keyfiles.stem(recipient, drawn))
         placing.add(stem + ".key", os.urandom(size))
         placing.add(stem + ".id", keyfiles.id_line(key_id))

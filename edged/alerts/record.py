@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from edged import canonical
 from edged.enclave import wire
-from edged.enclave.wire import RecordKind
+from edged.enclave.slots import KEY_SIZES
+from edged.enclave.wire import KeyKind, RecordKind
 from edged.errors import EnclaveError, KeyRefused, PackageError, VerificationFailed
 
 RECORD_VERSION = 1
 BEACON_VERSION = 1
-ALERT_KEY_SIZES = (16, 32)
 BODY_STEP = 512
 
 # Field -> size of its byte string, or None for an unsigned integer; in the canonical order of keys.
@@ -232,7 +232,7 @@ def camera_tag(camera: bytes) -> bytes:
 
 
 def _derived(alert_key: bytes, salt: bytes, info: bytes) -> bytes:
-    if len(alert_key) not in ALERT_KEY_SIZES:
+    if len(alert_key) not in KEY_SIZES[KeyKind.ALERT]:
         raise KeyRefused("alert key of {} bytes, not 16 or 32".format(len(alert_key)))
     return HKDF(hashes.SHA256(), len(alert_key), salt, info).derive(alert_key)
 

@@ -2,8 +2,8 @@
 
     camera key  = HKDF(data key, salt = "", "edged camera v1" || camera)        issued by the query data owner
     session key = HKDF(camera key, salt = nonce || nonce', "edged session v1")  once per enclave start
-    sealed clip = AES-256-GCM(session key, nonce = number le64 || 0 0 0 0,
-                              associated data = "edged clip v1" || session le32 || number le64)
+    sealed clip = AES-GCM(session key, nonce = number le64 || 0 0 0 0,
+                          associated data = "edged clip v1" || session le32 || number le64)
 
 Source: trusty_ta/include/edged_wire.h, struct eval_session and edged_clip.
 """
@@ -56,12 +56,15 @@ def fixed_point(coordinates: np.ndarray) -> np.ndarray:
 
 
 def camera_key(data_key: bytes, camera: bytes) -> bytes:
-    """The key that the query data owner issues to one camera process (32 bytes each)."""
+    """The key that the query data owner issues to one camera process, as long as the data key: 16 or 32 bytes.
+
+    camera : 32 bytes
+    """
     return _hkdf(data_key, b"", b"edged camera v1" + camera)
 
 
 def session_key(camera_key_: bytes, nonce_camera: bytes, nonce_enclave: bytes) -> bytes:
-    """The key of one camera's session with one enclave start; nonces of 32 bytes."""
+    """The key of one camera's session with one enclave start, as long as the camera's; nonces of 32 bytes."""
     return _hkdf(camera_key_, nonce_camera + nonce_enclave, b"edged session v1")
 
 
@@ -78,4 +81,4 @@ def seal_bytes(key: bytes, session: int, number: int, plaintext: bytes) -> bytes
 
 def _hkdf(key: bytes, salt: bytes, info: bytes) -> bytes:
     # An empty salt and 32 zero bytes are the same to HKDF (RFC 5869 section 2.2).
-    return HKDF(hashes.SHA256(), 32, salt or None, info).derive(key)
+    return HKDF(hashes.SHA256(), len(key), salt or None, info).derive(key)

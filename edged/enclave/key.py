@@ -34,7 +34,7 @@ class KeyClient:
     def put_slot(self, slot: int, kind: wire.KeyKind, key: bytes, key_id: bytes, verifier: bytes) -> None:
         """Put a key in clear: an emulated key application alone takes it.
 
-        key : 32 bytes, of an alert also 16      key_id : 16 bytes      verifier : its owner's Ed25519 key
+        key : 32 bytes, of data or an alert also 16      key_id : 16 bytes      verifier : its owner's Ed25519 key
         """
         self.connection.request(KeyCommand.SLOT_PUT, wire.SlotPut(
             slot, kind, len(key), key_id, key.ljust(32, b"\0"), verifier).pack())

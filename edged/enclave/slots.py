@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from edged.enclave.key import KeyClient
 
 FILE = "slots.toml"
-# Bytes of a key of each kind; an alert key's length chooses AES-128 or AES-256.
-KEY_SIZES = {KeyKind.MODEL: (32,), KeyKind.DATA: (32,), KeyKind.ALERT: (16, 32)}
+# Bytes of a key of each kind: the city chooses AES-128 or AES-256 for its clips and its records.
+KEY_SIZES = {KeyKind.MODEL: (32,), KeyKind.DATA: (16, 32), KeyKind.ALERT: (16, 32)}
 _KINDS = {"model": KeyKind.MODEL, "data": KeyKind.DATA, "alert": KeyKind.ALERT}
 
 

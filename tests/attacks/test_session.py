@@ -1,5 +1,6 @@
 """Clips: the session alone says whose clip it is; each is taken once, under its own number, seal and form."""
 
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -114,6 +115,26 @@ def test_a_session_under_another_data_key_takes_no_clip(node, camera):
         with refused(Status.CLIP):
             node.attempt(forged, node.seal(forged, coordinates()))
     own = camera._replace(key=session_key(camera_key(node.data_key, camera.name), nonce, session.nonce))
+    node.evaluate(own, coordinates())
+
+
+def test_under_a_data_key_of_16_bytes_clips_are_sealed_by_aes_128_and_by_no_longer_key(fresh_node):
+    node = fresh_node
+    longer, node.data_key = node.data_key, node.data_key[:16]
+    with closing(node.connect_key()) as key:
+        key.put_slot(DATA_SLOT, KeyKind.DATA, node.data_key, DATA_KEY_ID, node.terms.qdo)
+    node.load(MODEL, Placement.ENCLAVE)
+    camera, nonce = node.camera(), bytes(32)
+    assert len(camera.key) == 16
+    node.evaluate(camera, coordinates())
+    session = node.client.open_session(node.agreed.index, camera.name, nonce)
+    issued = camera_key(node.data_key, camera.name)
+    for key in (session_key(camera_key(longer, camera.name), nonce, session.nonce),
+                session_key(issued, nonce, session.nonce) + bytes(16)):
+        forged = camera._replace(key=key, session=session.session)
+        with refused(Status.CLIP):
+            node.attempt(forged, node.seal(forged, coordinates()))
+    own = camera._replace(key=session_key(issued, nonce, session.nonce), session=session.session)
     node.evaluate(own, coordinates())
 
 

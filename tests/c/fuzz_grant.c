@@ -197,7 +197,7 @@ static enum edged_status model_grant(const struct made *m, bool wrong, struct wo
         return EDGED_ERR_FULL;
     if (m->number <= *number)
         return EDGED_ERR_REPLAY;
-    if (m->another_label || (m->key_bytes != 32 && !(m->key_bytes == 16 && m->kind == KEY_ALERT)))
+    if (m->another_label || (m->key_bytes != 32 && !(m->key_bytes == 16 && m->kind != KEY_MODEL)))
         return EDGED_ERR_GRANT;
     to->numbers += *number == 0;
     *number = (uint32_t)m->number;

@@ -76,13 +76,15 @@ enum edged_status session_open(struct eval *e, const struct eval_session_open *a
         status = agreement_raise(a, &camera, false, port_uptime_ns()); /* the city may have spoken since it began */
     memcpy(salt, ask->nonce, 32);
     memcpy(salt + 32, out->nonce, 32);
-    if (status == EDGED_OK && crypto_hkdf_sha256(camera.key, 32, salt, sizeof(salt), (const uint8_t *)label,
-                                                 sizeof(label) - 1, fresh.key, 32) != 0)
+    if (status == EDGED_OK && crypto_hkdf_sha256(camera.key, camera.key_bytes, salt, sizeof(salt),
+                                                 (const uint8_t *)label, sizeof(label) - 1, fresh.key,
+                                                 camera.key_bytes) != 0)
         status = EDGED_ERR_UNAVAILABLE;
     if (status == EDGED_OK) {
         if (former != NULL)
             succession_events(a, &e->agreements[former->agreement], former->events, fresh.events);
         fresh.open = true;
+        fresh.key_bytes = camera.key_bytes;
         *s = fresh;
         out->session = (uint32_t)(s - e->sessions);
     }
@@ -141,7 +143,7 @@ enum edged_status session_accept(struct eval *e, uint32_t *persons) {
     memcpy(aad, label, sizeof(label) - 1);
     store_le32(aad + sizeof(label) - 1, e->clip.session);
     store_le64(aad + sizeof(label) + 3, e->clip.number);
-    if (crypto_gcm_open(s->key, 32, nonce, aad, sizeof(aad), sealed, plain, sealed) != 0)
+    if (crypto_gcm_open(s->key, s->key_bytes, nonce, aad, sizeof(aad), sealed, plain, sealed) != 0)
         return EDGED_ERR_CLIP;
     memcpy(&head, sealed, sizeof(head));
     if (head.version != 1 || head.persons > e->model.persons || head.frames != e->model.frames ||

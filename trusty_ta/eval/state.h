@@ -82,6 +82,7 @@ struct session {
     uint32_t persons;
     uint32_t tracks[8];
     uint8_t camera[32];
+    uint32_t key_bytes;
     uint8_t key[32];
     struct event events[EDGED_RULES_MAX];
 };

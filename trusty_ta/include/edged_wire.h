@@ -356,6 +356,8 @@ static_assert(sizeof(struct eval_session_open) == 4 + 4 + 32 + 32, "eval_session
  *
  *   camera key  = HKDF(data key, salt = "", "edged camera v1" || camera)    (in the key application)
  *   session key = HKDF(camera key, salt = nonce || nonce', "edged session v1")
+ *
+ * Both are as long as the data key: 16 bytes (clips are sealed by AES-128-GCM) or 32 (AES-256-GCM).
  */
 struct eval_session {
     uint32_t session;
@@ -865,7 +867,7 @@ static_assert(sizeof(struct edged_hdr) + KEY_SLOTS * sizeof(struct key_listed) <
 /**
  * struct key_slot_put - a key in clear: only an emulated key application, which
  * protects nothing, takes it; hardware takes grants alone
- * @key_bytes: 32; an alert key may also have 16 (rest of @key zero)
+ * @key_bytes: 32; a data or an alert key may also have 16 (rest of @key zero)
  * @verifier:  Ed25519 key of its owner, not zero: what that party signs (packages, agreements)
  */
 struct key_slot_put {
@@ -937,7 +939,7 @@ static_assert(sizeof(struct key_challenge) == 32, "key_challenge");
  * A grant (key/grant.c): a key of one party for one slot of one device, under one agreement. COSE_Sign1 = D2 84 43
  * A10127 A0 bstr(payload) bstr64, Ed25519 by `verifier` over ["Signature1", h'A10127', "edged grant 1" as bstr,
  * payload]. Payload: an array in deterministic CBOR, [bstr(header), bstr256]; the second is RSA-OAEP (SHA-256, MGF1
- * with it, label = SHA-256(header)) to GRANT of 32 bytes, for kind 3 also of 16. Header: a map, keys in this order:
+ * with it, label = SHA-256(header)) to GRANT of 32 bytes, for kinds 2 and 3 also of 16. Header: a map, keys in this order:
  *   form "edged grant 1", kind (enum key_kind), slot, device bstr32 = SHA-256(GRANT as DER SubjectPublicKeyInfo),
  *   key_id bstr16, number 1 .. 2^32 - 1, verifier bstr32 (not zero), agreement bstr32 = SHA-256 of the agreement's
  *   payload (not zero)

@@ -78,7 +78,7 @@ enum edged_status grant_open(const struct grant *g, const struct identity *i, st
     memset(out, 0, sizeof(*out));
     if (crypto_sha256(g->header, g->header_bytes, label) == 0 &&
         crypto_rsa_decrypt(i->grant, label, sizeof(label), g->wrapped, key, &n) == 0 &&
-        (n == 32 || (n == 16 && g->kind == KEY_ALERT))) {
+        (n == 32 || (n == 16 && g->kind != KEY_MODEL))) {
         out->kind = g->kind;
         out->key_bytes = (uint32_t)n;
         memcpy(out->key_id, g->key_id, sizeof(out->key_id));

@@ -44,7 +44,7 @@ enum edged_status slots_put(struct slots *s, const struct key_slot_put *p) {
     if (!port_emulated())
         return EDGED_ERR_KEY;
     if (p->slot >= KEY_SLOTS || p->kind < KEY_MODEL || p->kind > KEY_ALERT ||
-        (p->key_bytes != 32 && !(p->key_bytes == 16 && p->kind == KEY_ALERT)))
+        (p->key_bytes != 32 && !(p->key_bytes == 16 && p->kind != KEY_MODEL)))
         return EDGED_ERR_ARGUMENT;
     if (!is_zero(p->key + p->key_bytes, 32 - p->key_bytes))
         return EDGED_ERR_RESERVED;
