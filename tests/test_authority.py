@@ -298,9 +298,9 @@ def test_a_build_is_measured_as_the_host_port_measures_itself(desk):
     assert measure(["out2", "--key", "key", "--eval", "eval", "--floor", str(version + 1)]) == 2
 
 
-def build_ta(path, *arguments):
+def build_ta(path, *arguments, **environment):
     done = subprocess.run(["bash", str(ROOT / "scripts" / "build-ta"), str(path), *arguments], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, env=dict(os.environ, PYTHON=sys.executable))
+                          stderr=subprocess.STDOUT, env=dict(os.environ, PYTHON=sys.executable, **environment))
     assert done.returncode == 0, done.stdout
     return reference.read(path.read_bytes())
 
@@ -309,8 +309,8 @@ needs_make = pytest.mark.skipif(bool(build.missing("make", "gcc", "bash")), reas
 
 
 @needs_make
-def test_the_script_measures_the_sources_and_the_boards_choices_for_hardware(tmp_path):
-    plain, again, fused = (build_ta(tmp_path / name, "--hardware", *choices) for name, choices in (
+def test_the_script_measures_the_sources_and_the_boards_choices_for_hardware_and_compiles_nothing(tmp_path):
+    plain, again, fused = (build_ta(tmp_path / name, "--hardware", *choices, CC="false") for name, choices in (
         ("a", ()), ("b", ()), ("c", ("EDGED_OEMBOOT=1", "EDGED_DBGSTAT=4"))))
     assert plain.class_ == "hardware" and plain.applications == again.applications
     for name in ("key", "eval"):
