@@ -33,6 +33,27 @@ def test_every_path_is_there(folder):
     assert (ROOT / folder).exists()
 
 
+# `tests/FILE.py`, or one test of it: `tests/FILE.py::test_...`; `scripts/NAME` with what may follow.
+NAMED = re.compile(r"`((?:tests|scripts)/[\w./-]+)(?:::(\w+))?(?: [^`]*)?`")
+
+
+@pytest.mark.parametrize("path, test", sorted(set(NAMED.findall(README))))
+def test_every_test_and_script_that_is_named_is_there(path, test):
+    assert (ROOT / path).exists()
+    if test:
+        assert re.search(r"^def {}\(".format(test), (ROOT / path).read_text(encoding="utf-8"), re.M)
+
+
+def test_every_measure_of_the_risk_table_has_tests_and_nothing_else_in_their_place():
+    rows = re.search(r"^\| measure \|.*\| test \|\n\|[-|]+\n((?:\|.*\|\n)+)", README, re.M).group(1).splitlines()
+    assert len(rows) > 5
+    for row in rows:
+        named = row.rsplit("|", 2)[1].strip()
+        assert ", ".join(found.group() for found in NAMED.finditer(named)) == named, row
+        tests = [ROOT / path for path, _ in NAMED.findall(named) if path.endswith(".py")]
+        assert tests and all("\ndef test_" in path.read_text(encoding="utf-8") for path in tests), row
+
+
 @pytest.mark.parametrize("program, command", sorted(set(re.findall(
     r"\b(edged|edgectl|edged-owner|edged-city) ([a-z][a-z-]+)(?= --| FILE|`)", README))))
 def test_every_command_is_one_of_the_program(program, command):

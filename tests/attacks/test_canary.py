@@ -26,7 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from zmq.utils import z85
 
-from attacks.canary import STEP, Canaries, Tap, children, frozen, memory, zmtp_messages
+from attacks.canary import STEP, Canaries, Tap, children, frozen, memory, plant_weights, zmtp_messages
 from attacks.networks import integer_model
 from edged import config as configuration
 from edged.alerts.keys import read_public, read_signing_key
@@ -40,7 +40,6 @@ from edged.enclave.host import EVAL_PROGRAM, KEY_PROGRAM, HostEnclave
 from edged.enclave.key import KeyClient
 from edged.enclave.keystore import IDENTITY_FILE, KeyStore
 from edged.enclave.wire import KeyKind, RecordKind
-from edged.model.layers import GraphLayer, ResidualLayer, TemporalLayer
 from edged.offload import messages
 from edged.site import Site, Terms, loopback_address
 from edged.trust import grant
@@ -124,7 +123,7 @@ class Node:
         self.alert_key = (self.site.city / "alert-city.key").read_bytes()
         self._grant()
         self._plant_keys()
-        self._plant_weights(model)
+        plant_weights(self.canaries, model)
         self._stand_between()
         self.log_file = folder / "stderr"
         known = os.urandom(32).hex()
@@ -191,17 +190,6 @@ class Node:
                     octets = number.to_bytes(size, order)
                     for begin in range(0, size - 64 + 1, 64):
                         canaries.plant("{} private key".format(name), octets[begin:begin + 64])
-
-    def _plant_weights(self, model):
-        products = [layer for layer in model.layers if isinstance(layer, (GraphLayer, ResidualLayer, TemporalLayer))]
-        assert len(products) > 3
-        for layer in products:
-            rows = layer.weights.reshape(len(layer.weights), -1)
-            for plane in (rows, rows.T):  # as the package has them, and in the enclave's panels of 16 rows
-                plane = np.ascontiguousarray(plane).reshape(-1)
-                for begin in range(0, plane.size - 16 + 1, 16):
-                    for kind in (np.int8, np.int16, np.int32, np.float32):
-                        self.canaries.plant("weights", plane[begin:begin + 16].astype(kind).tobytes())
 
     def _stand_between(self):
         """The bridge binds, and looks for the enclave, where nobody else does; a tap stands where it should."""

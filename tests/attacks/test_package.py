@@ -1,16 +1,18 @@
 """Packages that were altered, cut, exchanged, or are for somebody else: refused, each with its status.
 
-A good one loads afterwards. What an owner may write inside is the business of test_manifest.py and test_bounds.py.
+A good one loads afterwards, and shows nobody its weights. What an owner may write inside is the business of test_manifest.py and test_bounds.py.
 """
 
 import os
 import struct
+from pathlib import Path
 
 import cbor2
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from attacks.canary import Canaries, plant_weights
 from attacks.networks import SMALL, integer_model, random_coordinates
 from attacks.node import ALERT_SLOT, DATA_SLOT, KEY_ID, MODEL_SLOT, refused
 from attacks.offer import INPUT, MODEL, SEALED, TABLE, Offer, expect, fields_of, sealed, stream_of
@@ -76,6 +78,42 @@ def test_more_envelope_than_announced_or_out_of_place_is_refused(node):
         assert node.call(EvalCommand.LOAD_ENVELOPE, wire.Chunk(index, offset).pack() + data) == (Status.OBJECT, b"")
     assert node.call(EvalCommand.LOAD_CHUNK, wire.Chunk(0, 0).pack() + bytes(20)) == (Status.ORDER, b"")
     assert offer.send(node) == (Status.OK, EvalCommand.LOAD_COMMIT)
+
+
+# At rest.
+
+
+def test_no_weight_and_no_key_stands_in_a_package_file(node):
+    """What anyone may read in it is its manifest: labels, sizes and ranges of the layers."""
+    model = integer_model(5, **dict(SMALL, channels=((40, 1), (30, 1))))
+    data, stream = package.pack(model, node.model_key, node.owner, key_id=KEY_ID), stream_of(model)
+    canaries = Canaries()
+    plant_weights(canaries, model)
+    canaries.plant_secret("model key", node.model_key)
+    for begin in range(0, len(stream) - 64, 64):  # of all tensors, biases and multipliers among them
+        canaries.plant("tensors", stream[begin:begin + 64])
+    assert canaries.find(data) == set()
+    # In the same tensors before they are sealed it finds them: the search is no blind one.
+    assert canaries.find(stream) == {"weights", "tensors"}
+    assert all(label.encode() in data for label in model.labels)
+
+
+def test_the_same_weights_packed_twice_have_not_one_sealed_block_in_common(node):
+    first, second = (b"".join(many_chunks(node).chunks) for _ in range(2))
+    assert len(first) == len(second) > 4 * SEALED
+    blocks = {first[at:at + 16] for at in range(0, len(first) - 16, 16)}
+    assert not any(second[at:at + 16] in blocks for at in range(len(second) - 16))
+
+
+def test_a_loaded_package_leaves_nothing_of_itself_in_the_enclaves_folder(node):
+    model = integer_model(5, **dict(SMALL, channels=((40, 1), (30, 1))))
+    canaries = Canaries()
+    plant_weights(canaries, model)
+    canaries.plant_secret("model key", node.model_key)
+    node.load(model)
+    files = [path for path in Path(node.enclave.folder).rglob("*") if path.is_file()]
+    assert files and {path.name: canaries.find(path.read_bytes()) for path in files} == {
+        path.name: set() for path in files}
 
 
 # Keys and placements.
