@@ -1,14 +1,18 @@
 """Planted values, and where they are found again: in the memory of processes, in files, in what sockets carried.
 
 ``Canaries`` knows what was planted and searches bytes for all of it at once, ``memory`` reads a process as root can,
-``Tap`` stands in a socket's place and keeps what passes.
+``changed_files`` finds what was written anywhere that all may write, ``Tap`` stands in a socket's place and keeps what
+passes, ``Halt`` holds it there.
 """
 
 import array
 import base64
 import os
+import queue
 import signal
 import socket
+import stat
+import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -23,6 +27,9 @@ LEAST_BYTES = 16          # of a needle: by chance nowhere
 DISTINCT = 4              # different bytes in each word that is looked for: words of zeros and ones are everywhere
 STEP = 8 << 20
 OVERLAP = 4096            # the longest needle
+
+CLOCK_S = 1.0             # that a file's time may be behind: the kernel's clock for it is a coarse one
+CAP_SYS_PTRACE = 19       # of linux/capability.h
 
 _HASH = np.uint64(0x9E3779B97F4A7C15)
 _TABLE_BITS = 22
@@ -137,6 +144,52 @@ def memory(pid):
                 yield data
 
 
+def nameless(pid):
+    """The content of files that the process has open and nobody finds by name: deleted ones, memory shared as a file.
+
+    Raises PermissionError.
+    """
+    folder = "/proc/{}/fd".format(pid)
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        with suppress(FileNotFoundError):  # closed meanwhile: nobody looks at it then
+            about = os.stat(path)
+            if stat.S_ISREG(about.st_mode) and not about.st_nlink:
+                with open(path, "rb") as file:
+                    yield file.read()
+
+
+def may_trace():
+    """Whether nothing of this machine's is closed to who searches (CAP_SYS_PTRACE): root, where nobody took it away."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        effective = [line.split()[1] for line in file if line.startswith("CapEff:")]
+    return bool(int(effective[0], 16) >> CAP_SYS_PTRACE & 1)
+
+
+def changed_files(since_s, *leave_out):
+    """(path, content) of this user's files under the folders that are for everybody's, changed since then.
+
+    leave_out : folders and files that are looked at elsewhere, or are another's
+    """
+    tops = {os.path.realpath(top) for top in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")}
+    for top in sorted(tops):
+        yield from changed_under(top, since_s, *leave_out)
+
+
+def changed_under(top, since_s, *leave_out):
+    """As ``changed_files``, under this folder."""
+    leave_out = {str(path) for path in leave_out}
+    for folder, folders, files in os.walk(str(top)):
+        folders[:] = sorted(name for name in folders if os.path.join(folder, name) not in leave_out)
+        for path in sorted(os.path.join(folder, name) for name in files):
+            with suppress(FileNotFoundError):  # others write there, too, and take theirs away
+                about = os.lstat(path)
+                if (path not in leave_out and stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid()
+                        and about.st_ctime > since_s - CLOCK_S):
+                    with open(path, "rb") as file:
+                        yield path, file.read()
+
+
 def _read(mem, at, size):
     """What there is: a file that is shorter than its map has no more."""
     parts = []
@@ -189,12 +242,46 @@ def frozen(pids):
                 os.kill(pid, signal.SIGCONT)
 
 
+class Halt:
+    """Where a tap's messages wait, each until it is let on."""
+
+    def __init__(self):
+        self._waiting, self._over = queue.Queue(), threading.Event()
+
+    def hold(self, data):
+        """In the tap's thread."""
+        passed = threading.Event()
+        self._waiting.put((data, passed))
+        while not passed.wait(0.05) and not self._over.is_set():
+            pass
+
+    @contextmanager
+    def next(self, timeout_s):
+        """The next message, which goes on afterwards; None where none comes."""
+        try:
+            data, passed = self._waiting.get(timeout=timeout_s)
+        except queue.Empty:
+            yield None
+            return
+        try:
+            yield data
+        finally:
+            passed.set()
+
+    def end(self):
+        """All go on, and whatever comes."""
+        self._over.set()
+
+
 class Tap:
     """Listens where the one who connects expects the other, connects to that, and keeps what passes.
 
     listen, to : paths of Unix sockets, or ports of this machine      kind : as of socket.socket
     heard : of each connection what it carried [there, back], a list of bytes as they were received
+    halt : a ``Halt`` at which all that passes from now on is held
     """
+
+    halt = None
 
     def __init__(self, listen, to, kind=socket.SOCK_STREAM):
         self.name = str(to)
@@ -249,8 +336,7 @@ class Tap:
             for source, sink, way in ((near, far, ways[0]), (far, near, ways[1])):
                 threading.Thread(target=self._pass, args=(source, sink, way), daemon=True).start()
 
-    @staticmethod
-    def _pass(source, sink, way):
+    def _pass(self, source, sink, way):
         """What is shared in a message is passed on with it."""
         handles = array.array("i")
         room = socket.CMSG_SPACE(4 * handles.itemsize)
@@ -260,6 +346,9 @@ class Tap:
                 if not data:
                     break
                 way.append(data)
+                halt = self.halt
+                if halt is not None:
+                    halt.hold(data)
                 held = array.array("i")
                 for level, kind, content in ancillary:
                     if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

@@ -5,7 +5,6 @@ A good one loads afterwards, and shows nobody its weights. What an owner may wri
 
 import os
 import struct
-from pathlib import Path
 
 import cbor2
 import numpy as np
@@ -103,17 +102,6 @@ def test_the_same_weights_packed_twice_have_not_one_sealed_block_in_common(node)
     assert len(first) == len(second) > 4 * SEALED
     blocks = {first[at:at + 16] for at in range(0, len(first) - 16, 16)}
     assert not any(second[at:at + 16] in blocks for at in range(len(second) - 16))
-
-
-def test_a_loaded_package_leaves_nothing_of_itself_in_the_enclaves_folder(node):
-    model = integer_model(5, **dict(SMALL, channels=((40, 1), (30, 1))))
-    canaries = Canaries()
-    plant_weights(canaries, model)
-    canaries.plant_secret("model key", node.model_key)
-    node.load(model)
-    files = [path for path in Path(node.enclave.folder).rglob("*") if path.is_file()]
-    assert files and {path.name: canaries.find(path.read_bytes()) for path in files} == {
-        path.name: set() for path in files}
 
 
 # Keys and placements.
