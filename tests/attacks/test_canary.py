@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Dict, NamedTuple, Optional, Set
 
 import numpy as np
@@ -27,7 +26,6 @@ import pytest
 from attacks.canary import (
     STEP, Canaries, changed_files, changed_under, frozen, may_trace, memory, nameless)
 from attacks.watched import KNOWN, Node, wait_for
-from edged.enclave import wire
 from edged.enclave.host import EVAL_PROGRAM, KEY_PROGRAM
 from edged.enclave.wire import KeyCommand
 

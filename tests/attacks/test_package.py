@@ -1,6 +1,7 @@
 """Packages that were altered, cut, exchanged, or are for somebody else: refused, each with its status.
 
-A good one loads afterwards, and shows nobody its weights. What an owner may write inside is the business of test_manifest.py and test_bounds.py.
+A good one loads afterwards, and shows nobody its weights. What an owner may write inside is the business of
+test_manifest.py and test_bounds.py.
 """
 
 import os

@@ -1,5 +1,5 @@
-"""A whole node under its supervisor, in processes of its own, of which all that is secret is known; a city, an owner and
-a key server for it; taps between them all.
+"""A whole node under its supervisor, in processes of its own, of which all that is secret is known; a city and an owner
+with their key servers for it; taps between them all.
 """
 
 import json
@@ -108,7 +108,7 @@ class Servers(keyserver_cases.Site):
 
 
 class Node:
-    """Site, identity, taps and processes; what is secret about it goes into ``canaries``. The keys are still to come."""
+    """Site, identity, taps and processes; what is secret goes into ``canaries``. Its keys are still to come."""
 
     def __init__(self, folder):
         self.folder, self.began_s = folder, time.time()
@@ -193,7 +193,8 @@ class Node:
         with HostEnclave(at) as enclave, closing(KeyClient(enclave.connect_key())) as key:
             store.draw(key)
             self.receiver = receiver_of(key)
-            certified = authority.enrol("0001", key.request(authority.challenge("0001", now_s)), PASSPHRASE, now_s).chain
+            asked = key.request(authority.challenge("0001", now_s))
+            certified = authority.enrol("0001", asked, PASSPHRASE, now_s).chain
         store.chain.write_bytes(certified)
         self.servers = Servers(self.folder / "servers", self.site, authority, now_s)
         self.servers.seen(chain.read_pem(certified, "chain")[0])
@@ -284,7 +285,8 @@ class Node:
         """Process numbers by name, or None while not all are there."""
         if self._is_alone:
             applications = children(self.process.pid)
-            return dict(applications, enclave=self.process.pid) if {KEY_PROGRAM, EVAL_PROGRAM} <= set(applications) else None
+            is_whole = {KEY_PROGRAM, EVAL_PROGRAM} <= set(applications)
+            return dict(applications, enclave=self.process.pid) if is_whole else None
         try:
             shown = json.loads(self.config.status_file.read_text())["processes"]
         except (OSError, ValueError):
