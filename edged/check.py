@@ -16,6 +16,7 @@ from edged.beside import (CAMERA_KEY_SIZES, judged_under, key_path, next_path, r
                           staged_keys)
 from edged.config import Camera, Config
 from edged.enclave import host, tipc, wire
+from edged.enclave.keystore import KeyStore
 from edged.enclave.slots import Slot, read_slots
 from edged.errors import ConfigError, EdgedError, EnclaveError, KeyRefused, MissingInput, PackageError
 from edged.secret import read_secret
@@ -100,6 +101,7 @@ def _enclave_checks(config: Config, seen: _Seen) -> Checks:
             yield ("enclave", "keys"), lambda: _slots(str(enclave.keys), seen)
     else:
         yield ("enclave", "at"), lambda: _device(Path(enclave.at))
+    yield ("enclave", "at") if enclave.kind == "host" else ("node", "state"), lambda: _sealed(config)
     yield ("enclave", "package"), lambda: _package(enclave.package)
     for path in enclave.agreements:
         yield ("enclave", "agreements"), lambda path=path: _agreement(path, seen)
@@ -146,6 +148,12 @@ def _run_folder(config: Config) -> None:
 def _enclave_folder(at: str) -> None:
     _folder(Path(at))
     tipc.require_socket_path(os.path.join(at, host.LONGEST_SOCKET))
+
+
+def _sealed(config: Config) -> None:
+    lost = KeyStore(config.key_folder).lost()
+    if lost is not None:
+        raise EnclaveError(lost)
 
 
 def _programs() -> None:

@@ -98,6 +98,9 @@ def identity_show(device: Device, given: argparse.Namespace) -> None:
         "granted": bool(info.flags & wire.KEY_FLAG_STATE),
         "locked": is_locked(info),
     }
+    lost = device.store.lost()
+    if lost is not None:  # else it would have been refused: the identity's file went while the application runs
+        print(lost, file=sys.stderr)
     if device.store.chain.exists():
         leaf = _chain(device)[0]
         shown["certificate"] = {"serial": leaf.serial_number,

@@ -9,6 +9,7 @@ import cbor2
 
 from edged.bus import Dealer
 from edged.config import Config
+from edged.enclave.keystore import KeyStore
 from edged.errors import BusError, CameraError, EdgedError, EnclaveError, SpoolError
 from edged.offload import messages
 from edged.supervisor import is_running, waiting_records
@@ -69,6 +70,9 @@ def report(config: Config) -> Tuple[Dict[str, Any], List[EdgedError]]:
     except SpoolError as error:
         shown["spool"] = None
         missing.append(error)
+    lost = KeyStore(config.key_folder).lost()
+    if lost is not None:
+        missing.append(EnclaveError(lost))
     return shown, missing
 
 
