@@ -447,7 +447,8 @@ def ask(node, *arguments):
 def test_status_of_a_node_that_does_not_run_says_so_and_ends_with_69(node, capsys, impatient):
     assert ask(node, "status") == 69
     output = capsys.readouterr()
-    assert json.loads(output.out) == {"node": "demo-node", "supervisor": None, "bridge": None, "spool": {}}
+    assert json.loads(output.out) == {"node": "demo-node", "supervisor": None, "bridge": None, "spool": {},
+                                       "certificate": None}
     assert output.err.count("\n") == 1 and "the bridge is not there" in output.err
 
 

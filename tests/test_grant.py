@@ -373,7 +373,8 @@ def test_power_lost_while_an_identity_is_drawn_leaves_one_that_works(point):
             assert not store.drawn.exists() and store.lost() is None
             party, receiver = Ed25519PrivateKey.generate(), receiver_of(key)
             store.install(key, grant.make(KeyKind.DATA, 4, bytes(32), bytes(16), 1, b"a" * 32, receiver, party))
-            store.set_aside()
+            for path in (store.identity, store.state):
+                path.rename(str(path) + ".moved-aside")
             key.close()
             enclave.restart_key()
             key = KeyClient(enclave.connect_key())

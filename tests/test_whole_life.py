@@ -655,4 +655,5 @@ def test_the_whole_life_of_a_node(tmp_path, nodes, capsys):
         listed = [one["standing"] for one in json.loads(life.run(program, "nodes", "--json", *config))]
         assert sorted(listed) == stand
         log = [json.loads(line)["event"] for line in life.run(program, "audit", *config).splitlines()[:-1]]
-        assert log == ["started", "granted"] * 3 + ["refused"] * 2 + ["granted"] + more
+        assert log == ["started", "granted", "reported", "reported"] + ["started", "granted"] * 2 + [
+            "refused"] * 2 + ["granted"] + more
