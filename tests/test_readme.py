@@ -103,9 +103,11 @@ def way(tmp_path, monkeypatch, capsys):
     return made
 
 
-def settle(way):
-    """The README's lines from a draft to an agreement; the city goes on with it."""
+def settle(way, edit=lambda text: text):
+    """The README's lines from a draft to an agreement; the city goes on with it. edit : of the draft, by the owner"""
     way.run(WAY[3])
+    draft = way.folder / "DRAFT"
+    draft.write_text(edit(draft.read_text()))
     way.words["DIGEST"] = way.run(WAY[4]).split()[-1]
     way.words["MO"] = keyring.inspect("OWNER.ring").verify_key.hex()
     way.words["QDO"] = keys.read_public("CITY").qdo.hex()
@@ -141,27 +143,16 @@ def test_each_signs_by_a_line_that_compares_the_others_key(way, begin, option, w
 
 
 def test_the_way_from_nothing_to_an_agreement_is_the_readmes(way):
-    way.run(WAY[3])
-    draft = way.folder / "DRAFT"
-    # As the owner edits it.
-    draft.write_text(draft.read_text().replace("threshold = 0.50000", "threshold = 0.75000", 1))
-    way.words["DIGEST"] = way.run(WAY[4]).split()[-1]
-    way.words["MO"] = keyring.inspect("OWNER.ring").verify_key.hex()
-    way.words["QDO"] = keys.read_public("CITY").qdo.hex()
-    for begin in WAY[5:]:
-        way.run(begin)
+    settle(way, lambda text: text.replace("threshold = 0.50000", "threshold = 0.75000", 1))
     public = keys.read_public("CITY")
     terms = open_agreement((way.folder / "AGREEMENT").read_bytes(), bytes.fromhex(way.words["MO"]), public.qdo)
-    assert terms == agreement_text.read("DRAFT", draft.read_bytes())
+    assert terms == agreement_text.read("DRAFT", (way.folder / "DRAFT").read_bytes())
     assert [(rule.label, rule.threshold) for rule in terms.rules] == [
         ("label000", 49152), ("label001", 32768), ("label002", 32768)]
     assert (terms.number, terms.status, terms.data_key) == (1, wire.MessageStatus.TEST, public.data_key_id)
     assert [(one.rcpt, one.alert_key) for one in terms.recipients] == [
         (one.rcpt, one.key_id) for one in public.recipients]
     assert (terms.until_s - terms.from_s) == 365 * 86400
-    # And the city goes on with it.
-    way.words.update({"FILE": "AGREEMENT", "tcp://HOST:7443": "tcp://127.0.0.1:7443"})
-    way.run("edged-city init")
 
 
 def test_a_draft_is_of_the_owners_own_package_and_of_labels_that_an_agreement_can_hold(way, capsys):
