@@ -205,8 +205,8 @@ def run_sign(given: argparse.Namespace) -> None:
             raise UsageError("{}: its number is {}, must be above the previous one's, {}".format(
                 given.file, paper.agreement.number, previous.agreement.number))
     elif paper.agreement.number > FIRST_NUMBER:
-        print("# compared with nothing, though {} is not the first number: --previous FILE, the agreement in force, has "
-              "this say what it widens".format(paper.agreement.number))
+        print("# compared with nothing, though {} is not the first number: --previous FILE, the agreement in force, "
+              "has this say what it widens".format(paper.agreement.number))
     if given.accept_digest is None:
         raise UsageError("not signed: read the terms above, then --accept-digest {}".format(
             paper.agreement.digest.hex()))

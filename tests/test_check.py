@@ -96,7 +96,8 @@ def test_what_is_missing_is_named_in_the_order_of_the_file(node, capsys):
 def test_a_sealed_file_without_the_other_one_is_named(node, capsys, kind, key, left, missing):
     if kind == "trusty":
         text = (node / "edged.toml").read_text().replace('kind = "host"', 'kind = "trusty"')
-        (node / "edged.toml").write_text("".join(line for line in text.splitlines(True) if not line.startswith("keys =")))
+        (node / "edged.toml").write_text("".join(
+            line for line in text.splitlines(True) if not line.startswith("keys =")))
     folder = config.load(str(node / "edged.toml")).key_folder
     folder.mkdir(exist_ok=True, parents=True)
     (folder / left).write_bytes(b"s")

@@ -682,7 +682,7 @@ def test_a_disk_in_another_board_gets_alerts_out_again_by_the_readmes_way(tmp_pa
         moved.start()
         at = ("--at", moved.folder)
         for command in (("show",), ("request", "--challenge", "00" * 32, "--out", tmp_path / "no.request")):
-            life.run(edgectl, "identity", *command, *at, code=69, says="identity.sealed: refused: it is another device's")
+            life.run(edgectl, "identity", *command, *at, code=69, says="identity.sealed: refused: it is another")
         life.run(edgectl, "identity", "new", *at, code=77, says="--again moves it aside")
 
         assert "is now" in life.run(edgectl, "identity", "new", "--again", *at)

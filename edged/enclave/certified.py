@@ -64,6 +64,7 @@ class Watch:
 
     def __init__(self, store: KeyStore) -> None:
         self._store, self._look_s = store, float("-inf")
+        self._unread = ""  # why there is none to look at, as was last logged
         self._reminder = validity.Reminder(CERTIFICATE_NEAR_DAYS)
 
     def look(self) -> None:
@@ -74,8 +75,11 @@ class Watch:
         try:
             found = certified(self._store)
         except EdgedError as error:
-            log.info("no certificate: %s", error)
+            if str(error) != self._unread:
+                self._unread = str(error)
+                log.info("no certificate: %s", error)
             return
+        self._unread = ""
         if found is not None and self._reminder.due_of({found.digest: found.until_s}, time.time(), now_s):
             emit(log, "certificate_ended" if found.ended else "certificate_ends", until=validity.iso(found.until_s),
                  days=int(found.left_s // chain.DAY_S))
