@@ -1,4 +1,4 @@
-"""When the end of an agreement or of a device's certificate is to be told, and in which words: on the node, at the city.
+"""When the end of an agreement or of a device's certificate is told, and in which words: on the node, at the city.
 
 Nothing is judged after an agreement's, and the heartbeats go on; after a certificate's no key server takes the device's
 evidence, and keys go on: whoever has none that follows learns it in time. Pure.
