@@ -16,6 +16,8 @@ from edged.beside import (CAMERA_KEY_SIZES, judged_under, key_path, next_path, r
                           staged_keys)
 from edged.config import Camera, Config
 from edged.enclave import host, tipc, wire
+from edged.enclave.certified import certified
+from edged.enclave.keystore import KeyStore
 from edged.enclave.slots import Slot, read_slots
 from edged.errors import ConfigError, EdgedError, EnclaveError, KeyRefused, MissingInput, PackageError
 from edged.secret import read_secret
@@ -43,9 +45,10 @@ def findings(config: Config) -> List[EdgedError]:
 
 
 def warnings(config: Config) -> List[EdgedError]:
-    """What is right today and will not be soon: agreements whose end is near, each one line. What cannot be read
-    ``findings`` names."""
-    named, found = strict.read(str(config.path)).named(("enclave", "agreements")), []
+    """What is right today and will not be soon: agreements, and a certificate, whose end is near, each one line. What
+    cannot be read ``findings`` names."""
+    file = strict.read(str(config.path))
+    named, found = file.named(("enclave", "agreements")), []
     for path in config.enclave.agreements:
         with suppress(EdgedError, OSError):
             seen = _Seen()
@@ -55,6 +58,10 @@ def warnings(config: Config) -> List[EdgedError]:
             left = _left(path, seen)
             if left is not None and 0 < left.seconds <= validity.NEAR_DAYS * DAY_S:
                 found.append(_of(named, _end(path, left)))
+    with suppress(EdgedError):
+        certificate = certified(KeyStore(config.key_folder))
+        if certificate is not None and certificate.near and not certificate.ended:
+            found.append(_of(file.named(_key_place(config)), EnclaveError(str(certificate))))
     return found
 
 
@@ -100,6 +107,8 @@ def _enclave_checks(config: Config, seen: _Seen) -> Checks:
             yield ("enclave", "keys"), lambda: _slots(str(enclave.keys), seen)
     else:
         yield ("enclave", "at"), lambda: _device(Path(enclave.at))
+    yield _key_place(config), lambda: _sealed(config)
+    yield _key_place(config), lambda: _certificate(config)
     yield ("enclave", "package"), lambda: _package(enclave.package)
     for path in enclave.agreements:
         yield ("enclave", "agreements"), lambda path=path: _agreement(path, seen)
@@ -146,6 +155,23 @@ def _run_folder(config: Config) -> None:
 def _enclave_folder(at: str) -> None:
     _folder(Path(at))
     tipc.require_socket_path(os.path.join(at, host.LONGEST_SOCKET))
+
+
+def _key_place(config: Config) -> strict.Where:
+    """The key of the configuration that says where the device's sealed files and certificate lie."""
+    return ("enclave", "at") if config.enclave.kind == "host" else ("node", "state")
+
+
+def _certificate(config: Config) -> None:
+    found = certified(KeyStore(config.key_folder))
+    if found is not None and found.ended:
+        raise EnclaveError(str(found))
+
+
+def _sealed(config: Config) -> None:
+    lost = KeyStore(config.key_folder).lost()
+    if lost is not None:
+        raise EnclaveError(lost)
 
 
 def _programs() -> None:

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 from edged.beside import next_path
 from edged.command import octets, read_file
 from edged.enclave import tipc, wire
+from edged.enclave.certified import certified
 from edged.enclave.connection import Connection
 from edged.enclave.key import KeyClient
 from edged.enclave.keystore import LOCKED, KeyStore, connect
@@ -98,10 +99,14 @@ def identity_show(device: Device, given: argparse.Namespace) -> None:
         "granted": bool(info.flags & wire.KEY_FLAG_STATE),
         "locked": is_locked(info),
     }
-    if device.store.chain.exists():
-        leaf = _chain(device)[0]
-        shown["certificate"] = {"serial": leaf.serial_number,
-                                "until": chain.day(chain.seconds(leaf, "not_valid_after"))}
+    lost = device.store.lost()
+    if lost is not None:  # else it would have been refused: the identity's file went while the application runs
+        print(lost, file=sys.stderr)
+    certificate = certified(device.store)
+    if certificate is not None:
+        shown["certificate"] = {"serial": certificate.serial, "until": chain.day(certificate.until_s)}
+        if certificate.near:
+            print(certificate, file=sys.stderr)
     print(json.dumps(shown, indent=2))
 
 

@@ -32,7 +32,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     asked = commands.add_parser("status", help="ask a running node, or an enclave alone, how it is",
                                 description="Print as JSON what the supervisor, the bridge and the spool of a node "
                                             "say; with --at, what an enclave says that no bridge uses. Ends with 69 "
-                                            "where something does not run, or nothing of a camera is judged.")
+                                            "where something does not run, nothing of a camera is judged, or the "
+                                            "device's sealed files or certificate are wanting.")
     where = asked.add_mutually_exclusive_group()
     _with_config(where)
     where.add_argument("--at", metavar="PLACE",

@@ -115,6 +115,14 @@ EVENTS = (
           "by them",
           "`edgectl fetch-grants` from both key servers, as edged-grants@.service does it; or `edgectl install-grant` "
           "with their floors as files"),
+    Event("E206", "certificate_ends", logging.WARNING,
+          "by this node's clock the device's certificate ends in so many days; key servers give it no keys then, nor "
+          "unlock those that it has; told daily",
+          "enrol the device again: `edged-city ca challenge`, `scripts/enrol --challenge`, `edged-city ca enrol "
+          "--again`, `scripts/enrol --chain`"),
+    Event("E207", "certificate_ended", logging.ERROR,
+          "by this node's clock the device's certificate is over: evidence of it does not pass; told daily",
+          "as for certificate_ends, at once; where the date is wrong, see to the node's time service"),
     # Cameras.
     Event("E301", "camera_lost", logging.WARNING,
           "no pictures, or the same one all the time; the city is told, and the camera is tried again and again",

@@ -31,6 +31,7 @@ _BEACON_PERIOD_S, _BEACON_LIMIT_S = 10, 60
 _SCORE_BITS = 7
 _CLIPS_PER_HOUR = 36000
 _DAYS = 365
+FIRST_NUMBER = 1
 
 
 def add_agreement(commands: Any) -> Any:
@@ -70,7 +71,7 @@ def add_draft(group: Any) -> None:
     parser.add_argument("--package", metavar="FILE", required=True, help="of this owner; versions from its own on")
     parser.add_argument("--label", metavar="TEXT", action="append", dest="labels",
                         help="of the package's, to be an alert; may be given several times (default: each)")
-    parser.add_argument("--number", metavar="N", type=command.at_least(0), default=1,
+    parser.add_argument("--number", metavar="N", type=command.at_least(0), default=FIRST_NUMBER,
                         help="must rise over all agreements of a party on a node (default %(default)s)")
     parser.add_argument("--out", metavar="FILE", required=True, help="the draft")
     parser.set_defaults(run=run_draft)
@@ -203,6 +204,9 @@ def run_sign(given: argparse.Namespace) -> None:
         if paper.agreement.number <= previous.agreement.number:
             raise UsageError("{}: its number is {}, must be above the previous one's, {}".format(
                 given.file, paper.agreement.number, previous.agreement.number))
+    elif paper.agreement.number > FIRST_NUMBER:
+        print("# compared with nothing, though {} is not the first number: --previous FILE, the agreement in force, "
+              "has this say what it widens".format(paper.agreement.number))
     if given.accept_digest is None:
         raise UsageError("not signed: read the terms above, then --accept-digest {}".format(
             paper.agreement.digest.hex()))

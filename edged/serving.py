@@ -26,8 +26,10 @@ from edged.trust import agreement_text, chain, floor, grant, keyprotocol
 from edged.trust.cosign import Party
 from edged.trust.keyprotocol import Status
 from edged.trust.request import UEID_BYTES, fingerprint, spki_of
+from edged.trust.validity import CERTIFICATE_NEAR_DAYS
 
 
+_RENEW = "`edged-city ca challenge`, `scripts/enrol`, `edged-city ca enrol --again`"
 # Both owners' may lie in one folder, as their grants may.
 _FLOORS = {Party.MODEL_OWNER: "floor-mo", Party.QUERY_DATA_OWNER: "floor-qdo"}
 
@@ -154,8 +156,13 @@ def run_nodes(given: argparse.Namespace) -> None:
         print(json.dumps(listed, indent=2))
         return
     for one in listed:
+        said = [one["reason"]] if one["reason"] else []
+        if one["until"] is not None:
+            said.append("certificate until {}{}".format(one["until"], ": {}: {}".format(
+                "OVER" if one["days_left"] < 0 else "{} day(s) left".format(one["days_left"]), _RENEW)
+                if one["certificate_ends"] else ""))
         print("{:9}  {:31}  {}  {:20}  {}".format(one["standing"], one["name"] or "-", one["ueid"],
-                                                  one["heard"] or "never", one["reason"]).rstrip())
+                                                  one["heard"] or "never", "; ".join(said)).rstrip())
 
 
 def run_audit(given: argparse.Namespace) -> None:
@@ -183,9 +190,16 @@ def _described(config: ServerConfig, ueid: bytes, node: Optional[Node],
                crls: Sequence[x509.CertificateRevocationList], devices: Optional[Collection[bytes]],
                now_s: int) -> Any:
     standing = _standing(config, node, crls, devices, now_s) if node else Standing.SILENT
+    until_s = node.until_s if node else None
+    left_s = None if until_s is None else until_s - now_s
+    # Of one that is not wanted any more nobody has to renew it.
+    wanted = standing not in (Standing.REVOKED, Standing.UNLISTED)
     return {"standing": standing.value, "name": config.nodes.get(ueid, ""), "ueid": ueid.hex(),
             "heard": agreement_text.moment(node.heard_s) if node else None,
-            "class": node.class_ if node else None, "reason": node.reason if node else ""}
+            "class": node.class_ if node else None, "reason": node.reason if node else "",
+            "until": None if until_s is None else agreement_text.moment(until_s),
+            "days_left": None if left_s is None else left_s // chain.DAY_S,
+            "certificate_ends": wanted and left_s is not None and left_s <= CERTIFICATE_NEAR_DAYS * chain.DAY_S}
 
 
 def _standing(config: ServerConfig, node: Node, crls: Sequence[x509.CertificateRevocationList],

@@ -9,9 +9,12 @@ import cbor2
 
 from edged.bus import Dealer
 from edged.config import Config
+from edged.enclave.certified import certified
+from edged.enclave.keystore import KeyStore
 from edged.errors import BusError, CameraError, EdgedError, EnclaveError, SpoolError
 from edged.offload import messages
 from edged.supervisor import is_running, waiting_records
+from edged.trust import validity
 
 TIMEOUT_S = 5.0
 # A drill is sealed, stored and synced before the bridge answers; a clip under way comes first.
@@ -69,7 +72,24 @@ def report(config: Config) -> Tuple[Dict[str, Any], List[EdgedError]]:
     except SpoolError as error:
         shown["spool"] = None
         missing.append(error)
+    shown["certificate"] = _certificate(config, missing)
     return shown, missing
+
+
+def _certificate(config: Config, missing: List[EdgedError]) -> Optional[str]:
+    """In which words the device's ends; None where this user can see none."""
+    store = KeyStore(config.key_folder)
+    lost = store.lost()
+    if lost is not None:
+        missing.append(EnclaveError(lost))
+    try:
+        found = certified(store)
+    except EdgedError as error:
+        missing.append(error)
+        return None
+    if found is not None and found.ended:
+        missing.append(EnclaveError(str(found)))
+    return None if found is None else str(found) if found.near else validity.ends(found.until_s, found.left_s)
 
 
 def _unjudged(bridge: Dict[str, Any]) -> List[EdgedError]:

@@ -411,6 +411,18 @@ def test_what_a_new_agreement_widens_is_shown_to_who_signs(parties, capsys):
     assert "agreement 7 -> 8: 2 change(s), 1 of them WIDER" in out and "WIDER     placements: none -> inputs" in out
 
 
+@pytest.mark.parametrize("number, says", [(0, False), (1, False), (2, True), (7, True)])
+def test_who_signs_a_later_agreement_beside_none_is_told_that_nothing_was_compared(parties, capsys, number, says):
+    draft = parties.write("n.toml", replace(parties.agreement, number=number))
+    for sign_ in (parties.owner_signs, parties.city_signs):
+        assert sign_(draft, "half") == 2
+        assert ("# compared with nothing, though {} ".format(number) in capsys.readouterr().out) == says
+    before = parties.signed("0.cose", replace(parties.agreement, number=0))
+    capsys.readouterr()
+    assert parties.city_signs(draft, "half", "--previous", before) == 2
+    assert "compared with nothing" not in capsys.readouterr().out
+
+
 def test_a_number_does_not_come_again(parties, capsys):
     before = parties.signed("one.cose", parties.agreement)
     assert parties.owner_signs(parties.draft, "half", "--previous", before,

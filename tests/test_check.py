@@ -90,6 +90,22 @@ def test_what_is_missing_is_named_in_the_order_of_the_file(node, capsys):
     assert text[numbers[0] - 1].startswith("keys =") and text[numbers[1] - 1].startswith("package =")
 
 
+@pytest.mark.parametrize("kind, key", [("host", "enclave.at"), ("trusty", "node.state")])
+@pytest.mark.parametrize("left, missing", [("key-state.sealed", "identity.sealed"),
+                                           ("identity.sealed", "key-state.sealed")])
+def test_a_sealed_file_without_the_other_one_is_named(node, capsys, kind, key, left, missing):
+    if kind == "trusty":
+        text = (node / "edged.toml").read_text().replace('kind = "host"', 'kind = "trusty"')
+        (node / "edged.toml").write_text("".join(
+            line for line in text.splitlines(True) if not line.startswith("keys =")))
+    folder = config.load(str(node / "edged.toml")).key_folder
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / left).write_bytes(b"s")
+    code, _, lines = checked(node, capsys)
+    found = [line for line in lines if missing + ": is missing" in line]
+    assert code and len(found) == 1 and ": {}: ".format(key) in found[0] and "identity new --again" in found[0]
+
+
 @pytest.mark.parametrize("name, key", [("cameras/gate.key", "camera.gate.key"), ("curve.key", "outbox.key"),
                                        ("slots/slot-0.key", "enclave.keys")])
 def test_a_key_that_others_may_read_ends_with_77(node, capsys, name, key):
@@ -432,7 +448,8 @@ def ask(node, *arguments):
 def test_status_of_a_node_that_does_not_run_says_so_and_ends_with_69(node, capsys, impatient):
     assert ask(node, "status") == 69
     output = capsys.readouterr()
-    assert json.loads(output.out) == {"node": "demo-node", "supervisor": None, "bridge": None, "spool": {}}
+    assert json.loads(output.out) == {"node": "demo-node", "supervisor": None, "bridge": None, "spool": {},
+                                       "certificate": None}
     assert output.err.count("\n") == 1 and "the bridge is not there" in output.err
 
 

@@ -350,17 +350,19 @@ def test_whoever_stopped_between_the_steps_does_not_stop_the_next(node):
 
 
 # The points at which a drawing may be stopped, in the order of KeyStore.draw.
-@pytest.mark.parametrize("point", ["drawn", "answered", "state", "identity", "committed"])
+@pytest.mark.parametrize("point", ["drawn", "answered", "kept", "state", "identity", "committed"])
 def test_power_lost_while_an_identity_is_drawn_leaves_one_that_works(point):
     with tempfile.TemporaryDirectory(prefix="edged-") as folder, HostEnclave(folder) as enclave:
         store, key = KeyStore(folder), KeyClient(enclave.connect_key())
         for before in (False, True):  # the first, and one after another
             identity = key.identity_new()
             state = key.state() if point != "drawn" else None
+            if point in ("kept", "state", "identity", "committed"):
+                store.drawn.write_bytes(identity)
             if point in ("state", "identity", "committed"):
                 store._replace(state)
             if point in ("identity", "committed"):
-                store.identity.write_bytes(identity)
+                store.drawn.rename(store.identity)
             if point == "committed":
                 key.commit(state)
             key.close()
@@ -368,9 +370,11 @@ def test_power_lost_while_an_identity_is_drawn_leaves_one_that_works(point):
             key = KeyClient(enclave.connect_key())
             if not store.bring_back(key):
                 store.draw(key)
+            assert not store.drawn.exists() and store.lost() is None
             party, receiver = Ed25519PrivateKey.generate(), receiver_of(key)
             store.install(key, grant.make(KeyKind.DATA, 4, bytes(32), bytes(16), 1, b"a" * 32, receiver, party))
-            store.identity.rename(folder + "/moved-aside")
+            for path in (store.identity, store.state):
+                path.rename(str(path) + ".moved-aside")
             key.close()
             enclave.restart_key()
             key = KeyClient(enclave.connect_key())

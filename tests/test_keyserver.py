@@ -283,7 +283,11 @@ def test_a_fleet_that_reports_is_passed_for_weeks_and_given_nothing(site, office
         assert standing(site, office.device, last_s + after_s) is said
     with ledger(site) as found:
         assert [found.last_number(one.slot) for one in made] == [one.number for one in made], "no number was used"
-        assert [entry.event for entry in found.audit()] == ["started", "granted"]
+        log = list(found.audit())
+    assert [entry.event for entry in log] == ["started", "granted"] + ["reported"] * 112
+    assert [entry.time_s for entry in log[2:]] == [NOW + hours * 3600 for hours in range(6, 28 * 24 + 1, 6)]
+    assert {(entry.ueid, entry.details["device"]) for entry in log[1:]} == {
+        (office.device.ueid, log[1].details["device"])}
 
 
 def test_a_report_is_judged_as_any_evidence(site, server, office):

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attacks.node import MODEL_SLOT
-from edged import artifacts, config, edgectl
+from edged import artifacts, config, edgectl, status
 from edged.enclave import keystore, wire
 from edged.enclave.key import KeyClient
 from edged.enclave.wire import KeyKind, Status
@@ -153,42 +153,102 @@ def test_files_of_another_size_are_refused_by_name(node):
         assert node.store.bring_back(key)
 
 
-def test_a_state_that_is_missing_is_told_by_everything_that_starts_with_it(node, tmp_path, monkeypatch, capsys):
-    """The identity is there, and the store has counted: what was granted last is not on this disk."""
-    node.store.state.rename(tmp_path / "moved")
+@pytest.mark.parametrize("name", ["key-state.sealed", "identity.sealed"])
+def test_a_sealed_file_that_is_missing_is_told_by_everything_that_starts_with_it(node, tmp_path, monkeypatch, capsys,
+                                                                                 name):
+    """The other one is there: what was drawn or granted last is not on this disk."""
+    (node.folder / name).rename(tmp_path / "moved")
     at = ["--at", str(node.folder)]
     for call in (["identity", "show"], ["attest", "--nonce", "00" * 32, "--out", str(tmp_path / "e")],
                  ["clear-slot", "0"], ["identity", "request", "--challenge", "11" * 32, "--out", str(tmp_path / "r")]):
         node.enclave.restart_key()
-        for _ in range(2):  # the identity is open the second time
+        for _ in range(2):  # without its state the identity is open the second time
             assert edgectl.main(call + at) == 69
             said = capsys.readouterr()
             assert said.out == "" and said.err.count("\n") == 1
-            assert "key-state.sealed: is missing" in said.err and "edgectl identity new --again" in said.err
+            assert name + ": is missing" in said.err and "edgectl identity new --again" in said.err
     assert not [name for name in ("e", "r") if (tmp_path / name).exists()]
+    loaded = configured(node.folder)
+    assert name + ": is missing" in status_of(loaded)
     node.enclave.stop()
-    running = Running(configured(node.folder), monkeypatch)
-    assert isinstance(running.error, EnclaveError) and "key-state.sealed: is missing" in str(running.error)
+    running = Running(loaded, monkeypatch)
+    assert isinstance(running.error, EnclaveError) and name + ": is missing" in str(running.error)
+    (tmp_path / "moved").rename(node.folder / name)
+    assert name not in status_of(loaded)
 
 
-def test_a_state_that_went_while_the_application_ran_is_written_again(node):
-    with keystore_client(node.folder) as key:
-        right = node.store.state.stat().st_size
-        node.store.state.unlink()
-        assert node.store.bring_back(key) and node.store.state.stat().st_size == right
+def status_of(loaded):
+    return "\n".join(map(str, status.report(loaded)[1]))
+
+
+def test_the_bridge_of_a_trusty_enclave_names_an_identity_that_is_missing(node, tmp_path):
+    node.store.state.rename(tmp_path / "key-state.sealed")
     node.enclave.restart_key()
+    link = object.__new__(Link)
+    link._config = configured(node.folder, kind="trusty", state=tmp_path)
+    with pytest.raises(EnclaveError, match="identity.sealed: is missing"):
+        link.slots()
+
+
+def test_a_lost_identity_is_not_drawn_over_and_a_copy_of_any_age_brings_all_back(node, tmp_path, capsys):
+    copy = node.store.identity.read_bytes()
     with keystore_client(node.folder) as key:
-        assert node.store.bring_back(key) and key.info().kinds[MODEL_SLOT] == KeyKind.MODEL
+        node.store.install(key, node.grant(9))
+    node.store.identity.unlink()
+    at, state = ["--at", str(node.folder)], node.store.state.read_bytes()
+    for _ in range(2):  # while it is open, and after a start
+        assert edgectl.main(["identity", "new"] + at) == 77
+        assert "identity.sealed: is missing" in capsys.readouterr().err
+        assert not node.store.identity.exists() and node.store.state.read_bytes() == state
+        node.enclave.restart_key()
+    node.store.identity.write_bytes(copy)
+    with keystore_client(node.folder) as key:
+        assert node.store.bring_back(key) and key.info().kinds[9] == KeyKind.MODEL
 
 
+def test_an_identity_whose_file_goes_while_it_is_open_is_named_and_goes_on(node, capsys):
+    node.store.identity.unlink()
+    assert edgectl.main(["identity", "show", "--at", str(node.folder)]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["device"] and "identity.sealed: is missing" in said.err
+    with keystore_client(node.folder) as key:
+        node.store.install(key, node.grant(9))
+        assert key.info().kinds[9] == KeyKind.MODEL
+
+
+def test_what_was_moved_aside_while_the_identity_is_open_does_not_come_back_in_part(node):
+    """The application still knows the state, and would have it written; alone it would look like a lost identity."""
+    node.store.set_aside()
+    with keystore_client(node.folder) as key:
+        assert node.store.bring_back(key)
+    assert not node.store.state.exists() and node.store.lost() is None
+
+
+def test_a_chain_that_is_missing_is_named_by_what_wants_it(city, tmp_path, capsys):
+    """Of the store's own file, `counter`, test_grant.py has the same."""
+    with Device() as running:
+        running.key.close()
+        enrolled(running, city, tmp_path)
+        (running.folder / "identity.chain").unlink()
+        running.enclave.restart_key()
+        capsys.readouterr()
+        at = ["--at", str(running.folder)]
+        assert edgectl.main(["attest", "--nonce", "00" * 32, "--out", str(tmp_path / "e")] + at) == 0
+        assert "identity.chain is missing, as edged-city ca enrol writes it" in capsys.readouterr().out
+        assert edgectl.main(["report", "--server", "127.0.0.1:1", "--ca", "none"] + at) == 66
+        assert "identity.chain: is missing, as edged-city ca enrol writes it" in capsys.readouterr().err
+        running.key = KeyClient(running.enclave.connect_key())
+
+
+@pytest.mark.parametrize("name", ["key-state.sealed", "identity.sealed"])
 @pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_bytes(b"\0" * 100)])
-def test_a_lost_state_has_a_way_back_to_certificate_and_grants(city, tmp_path, capsys, lose):
+def test_a_lost_file_has_a_way_back_to_certificate_and_grants(city, tmp_path, capsys, lose, name):
     authority, now_s = city
     with Device() as running:
         running.key.close()
         enrolled(running, city, tmp_path)
         at = ["--at", str(running.folder)]
-        lose(running.folder / "key-state.sealed")
+        lose(running.folder / name)
         running.enclave.restart_key()
         assert edgectl.main(["identity", "new"] + at) == 77
         assert "--again" in capsys.readouterr().err
@@ -222,6 +282,9 @@ def test_an_identity_is_not_drawn_over_another(node):
         with pytest.raises(KeyRefused, match="is there already"):
             node.store.draw(key)
         node.store.identity.rename(node.folder / "moved")
+        with pytest.raises(KeyRefused, match="identity.sealed: is missing, and key-state.sealed, which is there"):
+            node.store.draw(key)
+        node.store.state.rename(node.folder / "moved too")
         with pytest.raises(KeyRefused, match="start the enclave again"):
             node.store.draw(key)
 

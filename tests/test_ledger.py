@@ -14,6 +14,7 @@ from edged import owner as owner_program  # noqa: E402
 from edged.keyserver import config as configs  # noqa: E402
 from edged.keyserver.holder import of_city, of_owner  # noqa: E402
 from edged.keyserver.ledger import Node, Standing  # noqa: E402
+from edged.trust import agreement_text  # noqa: E402
 from evidence_cases import DAY_S, NOW, changed  # noqa: E402
 from keyserver_cases import another, city, ledger, office, ring, server, site, terms  # noqa: E402, F401
 
@@ -63,12 +64,36 @@ def test_nodes_lists_who_passed_who_did_not_and_who_never_came(site, office, cap
     rows = [line.split(None, 4) for line in capsys.readouterr().out.splitlines()]
     assert [row[:2] for row in rows] == [["passed", "gate"], ["refused", "mill"], ["silent", "yard"]]
     assert rows[1][4].startswith("the device is emulated")
+    assert rows[0][4].startswith("certificate until ") and rows[0][4].count(":") == 2, "and no end of it is near"
     monkeypatch.setattr(time, "time", lambda: NOW + DAY_S + 1)
     assert owner_program.main(["nodes", "--json", "--config", str(site.folder / configs.FILE)]) == 0
     assert [one["standing"] for one in json.loads(capsys.readouterr().out)] == ["expired", "refused", "silent"]
     monkeypatch.setattr(time, "time", lambda: NOW + 2 * DAY_S + 1)
     assert city_program.main(["nodes", "--json", "--config", str(site.folder / configs.FILE)]) == 0
     assert {one["standing"] for one in json.loads(capsys.readouterr().out)} == {"silent"}
+
+
+def test_a_certificate_that_ends_soon_is_marked_with_what_to_do(site, office, capsys, monkeypatch):
+    with site.serving() as server:
+        server.grants(server.evidence())
+    with ledger(site) as found:
+        until_s = found.nodes()[0].until_s
+
+    def listed(now_s, *more):
+        monkeypatch.setattr(time, "time", lambda: now_s)
+        assert city_program.main(["nodes", "--config", str(site.folder / configs.FILE), *more]) == 0
+        return capsys.readouterr().out
+
+    for left_s, days, ends, says in ((31 * DAY_S, 31, False, ""), (30 * DAY_S, 30, True, "30 day(s) left"),
+                                     (1, 0, True, "0 day(s) left"), (-1, -1, True, "OVER")):
+        shown, = json.loads(listed(until_s - left_s, "--json"))
+        assert shown["until"] == agreement_text.moment(until_s)
+        assert (shown["days_left"], shown["certificate_ends"]) == (days, ends)
+        line = listed(until_s - left_s)
+        assert "certificate until " + shown["until"] in line and says in line
+        assert ("edged-city ca enrol --again" in line) == ends
+    site.seen(office.emulated.attest)  # nobody's device any more
+    assert "enrol" not in listed(until_s - 1) and not json.loads(listed(until_s - 1, "--json"))[0]["certificate_ends"]
 
 
 # ------------------------------------------------------------------------------------------------------------- audit

@@ -85,8 +85,10 @@ WAY = ("edged-city keys", "edged-owner keys new", "edged-owner pack", "edged-own
 PROGRAMS = {"edged-owner": owner, "edged-city": city, "edgectl": edgectl}
 
 
-def line_of(begin):
-    found = [line for line in re.findall(r"^    (.*)$", README, re.M) if line.startswith(begin + " ")]
+def line_of(begin, later=False):
+    """later : of those of an agreement that follows another"""
+    found = [line for line in re.findall(r"^    (.*)$", README, re.M)
+             if line.startswith(begin + " ") and ("--previous" in line) == later]
     return shlex.split(found[0], comments=True)
 
 
@@ -98,12 +100,12 @@ class Way:
         (folder / "FILE").write_bytes(b"nobody guesses this one\n")
         (folder / "FILE").chmod(0o600)
 
-    def run(self, begin, *more, code=0):
-        program, *words = line_of(begin)
+    def run(self, begin, *more, code=0, later=False):
+        program, *words = line_of(begin, later)
         ended = PROGRAMS[program].main([self.words.get(word, word) for word in words] + list(more))
         said = self._capsys.readouterr()
         assert ended == code, said.err
-        return said.out
+        return said.err if code else said.out
 
     def network(self):
         made = stgcn.random_network(5, channels=((4, 1), (6, 2)), frames=30, labels=3, taps=3)
@@ -122,27 +124,56 @@ def way(tmp_path, monkeypatch, capsys):
     return made
 
 
-def test_the_way_from_nothing_to_an_agreement_is_the_readmes(way):
+def settle(way, edit=lambda text: text):
+    """The README's lines from a draft to an agreement; the city goes on with it. edit : of the draft, by the owner"""
     way.run(WAY[3])
     draft = way.folder / "DRAFT"
-    # As the owner edits it.
-    draft.write_text(draft.read_text().replace("threshold = 0.50000", "threshold = 0.75000", 1))
+    draft.write_text(edit(draft.read_text()))
     way.words["DIGEST"] = way.run(WAY[4]).split()[-1]
     way.words["MO"] = keyring.inspect("OWNER.ring").verify_key.hex()
+    way.words["QDO"] = keys.read_public("CITY").qdo.hex()
     for begin in WAY[5:]:
-        way.run(begin)
+        assert "compared with nothing" not in way.run(begin), "there is none before it"
+    way.words.update({"FILE": "AGREEMENT", "tcp://HOST:7443": "tcp://127.0.0.1:7443"})
+    way.run("edged-city init")
+    del way.words["FILE"]
+
+
+def test_the_lines_of_an_agreement_that_follows_show_what_it_widens(way):
+    settle(way)
+    way.run("edged-city keys renew")
+    way.words.update(OLD="AGREEMENT", DRAFT="DRAFT-2", HALF="HALF-2", AGREEMENT="AGREEMENT-2")
+    way.run("edged-owner agreement renew")
+    draft = way.folder / "DRAFT-2"
+    draft.write_text(draft.read_text().replace("threshold = 0.50000", "threshold = 0.25000", 1))
+    way.words["DIGEST"] = way.run(WAY[4]).split()[-1]
+    for begin in WAY[5:]:
+        said = way.run(begin, later=True)
+        assert "# agreement 1 -> 2: " in said and "1 of them WIDER" in said and "compared with nothing" not in said
+    way.words["FILE"] = "AGREEMENT-2"
+    way.run("edged-city adopt")
+
+
+@pytest.mark.parametrize("begin, option, wrong", [("edged-owner sign", "QDO", "its query data owner is"),
+                                                  ("edged-city sign", "MO", "its model owner is")])
+@pytest.mark.parametrize("later", [False, True])
+def test_each_signs_by_a_line_that_compares_the_others_key(way, begin, option, wrong, later):
+    settle(way)
+    way.words.update({option: "00" * 32, "OLD": "AGREEMENT"})
+    assert wrong in way.run(begin, code=76, later=later)
+
+
+def test_the_way_from_nothing_to_an_agreement_is_the_readmes(way):
+    settle(way, lambda text: text.replace("threshold = 0.50000", "threshold = 0.75000", 1))
     public = keys.read_public("CITY")
     terms = open_agreement((way.folder / "AGREEMENT").read_bytes(), bytes.fromhex(way.words["MO"]), public.qdo)
-    assert terms == agreement_text.read("DRAFT", draft.read_bytes())
+    assert terms == agreement_text.read("DRAFT", (way.folder / "DRAFT").read_bytes())
     assert [(rule.label, rule.threshold) for rule in terms.rules] == [
         ("label000", 49152), ("label001", 32768), ("label002", 32768)]
     assert (terms.number, terms.status, terms.data_key) == (1, wire.MessageStatus.TEST, public.data_key_id)
     assert [(one.rcpt, one.alert_key) for one in terms.recipients] == [
         (one.rcpt, one.key_id) for one in public.recipients]
     assert (terms.until_s - terms.from_s) == 365 * 86400
-    # And the city goes on with it.
-    way.words.update({"FILE": "AGREEMENT", "tcp://HOST:7443": "tcp://127.0.0.1:7443"})
-    way.run("edged-city init")
 
 
 def test_a_draft_is_of_the_owners_own_package_and_of_labels_that_an_agreement_can_hold(way, capsys):

@@ -655,4 +655,50 @@ def test_the_whole_life_of_a_node(tmp_path, nodes, capsys):
         listed = [one["standing"] for one in json.loads(life.run(program, "nodes", "--json", *config))]
         assert sorted(listed) == stand
         log = [json.loads(line)["event"] for line in life.run(program, "audit", *config).splitlines()[:-1]]
-        assert log == ["started", "granted"] * 3 + ["refused"] * 2 + ["granted"] + more
+        assert log == ["started", "granted", "reported", "reported"] + ["started", "granted"] * 2 + [
+            "refused"] * 2 + ["granted"] + more
+
+
+def test_a_disk_in_another_board_gets_alerts_out_again_by_the_readmes_way(tmp_path, nodes, capsys):
+    """`identity new --again`, `ca replace`, `scripts/enrol`, and then the grants; the disk keeps all else."""
+    life, (node, moved, _) = Life(tmp_path, capsys), nodes
+    life.begin()
+    life.flash(node, "0001")
+    node.start()
+    life.see(life.enrol(node, "0001"))
+    with life.serving("owner") as of_owners, life.serving("city") as of_citys:
+        servers = {"owner": of_owners, "city": of_citys}
+        life.fetch(node, servers)
+        given = life.slots(node)
+        assert given == ["model", "data", "alert", "empty"]
+        life.works(node)
+        before = json.loads(life.run(edgectl, "identity", "show", "--at", node.folder))
+        node.stop()
+
+        shutil.copytree(str(node.folder), str(moved.folder), ignore=shutil.ignore_patterns(
+            "*.ta", "*.lock", "com.*", "device.key", "counter", "station.secret"))  # the last three are the board's
+        life.flash(moved, "0002", replaces="north")
+        life.lists()
+        moved.start()
+        at = ("--at", moved.folder)
+        for command in (("show",), ("request", "--challenge", "00" * 32, "--out", tmp_path / "no.request")):
+            life.run(edgectl, "identity", *command, *at, code=69, says="identity.sealed: refused: it is another")
+        life.run(edgectl, "identity", "new", *at, code=77, says="--again moves it aside")
+
+        assert "is now" in life.run(edgectl, "identity", "new", "--again", *at)
+        life.fetch(moved, servers, code=66, says="identity.chain: is missing")  # which went with the identity
+        said = life.enrol(moved, "0002")
+        life.fetch(moved, servers, code=76, says="is not listed")
+        life.see(said)
+        life.fetch(moved, servers)
+        assert life.slots(moved) == given
+        life.works(moved)
+        moved.restart()
+        assert life.slots(moved) == given
+        life.works(moved)
+        shown = json.loads(life.run(edgectl, "identity", "show", *at))
+        assert shown["node"] != before["node"] and shown["certificate"]["serial"] != before["certificate"]["serial"]
+
+        # And the old board, should its disk come back to it, is nobody's.
+        node.start()
+        life.fetch(node, servers, code=76, says="revoked")

@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import Callable, Sequence
 
 from edged.config import Config
+from edged.enclave.certified import Watch
 from edged.enclave.host import HostEnclave, Stopped
 from edged.enclave.keystore import KeyStore, connect
 from edged.enclave.slots import Slot, put_slots, read_slots
@@ -28,15 +29,18 @@ def run(config: Config, stop: Stop) -> None:
     emit(log, "enclave_unprotected", at=config.enclave.at)
     notifier = Notifier()
     watchdog = Watchdog(notifier)
+    store = KeyStore(config.key_folder)
+    certificate = Watch(store)
 
     def stopped() -> bool:
         # Asked several times a second. The bridge tells whether the applications answer, this process that they run.
         watchdog.progress()
+        certificate.look()
         return stop.is_set()
 
     try:
         with HostEnclave(config.enclave.at, stopped=stopped) as enclave:
-            _fill(enclave, KeyStore(config.key_folder), slots, stopped)
+            _fill(enclave, store, slots, stopped)
             emit(log, "enclave_ready", at=config.enclave.at, pids=" ".join(map(str, enclave.pids)), slots=len(slots))
             notifier.ready("{} slots filled".format(len(slots)))
             ended = enclave.wait()

@@ -21,7 +21,7 @@ from edged.trust.grant import NUMBER_MAX
 
 SLOT = "slot "  # and its number: the detail of an entry that tells a grant's number, or below which all are withdrawn
 _START = bytes(32)
-_EVENTS = ("started", "granted", "refused", "withdrawn")
+_EVENTS = ("started", "granted", "refused", "withdrawn", "reported")
 _NODE = "ueid, heard, passed, reason, certificate, class, until, leaf, issuing, withdrawn, said"
 
 

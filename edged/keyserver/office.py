@@ -205,6 +205,7 @@ class Office:
         with self._ledger.changing():
             self._put_passed(verified, certificates, now_s, withdrawn=known is not None and known.withdrawn,
                              said_s=known.said_s if known is not None else 0)
+            self._ledger.append(now_s, "reported", verified.ueid, self._details(verified, terms))
         log.info("device %s (%s): reported", verified.ueid.hex(), verified.class_)
         return Answer(Status.OK, keyprotocol.reported())
 

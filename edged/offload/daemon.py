@@ -23,6 +23,8 @@ from edged.beside import judged_under
 from edged.bus import Message, Router
 from edged.config import Config
 from edged.enclave import wire
+from edged.enclave.certified import Watch
+from edged.enclave.keystore import KeyStore
 from edged.enclave.wire import Listed
 from edged.errors import ConfigError, EdgedError, EnclaveError, PackageError, SpoolError
 from edged.events import emit
@@ -109,6 +111,8 @@ class Daemon:
         self._exercises: Deque[ExerciseRequest] = deque()
         self._ping_due_s = 0.0
         self._reminder = validity.Reminder()
+        # Else `edged enclave` looks, whose files they are.
+        self._certificate = Watch(KeyStore(config.key_folder)) if config.enclave.kind == "trusty" else None
         self._left_out: Dict[int, str] = {}  # by place, why no agreement is in force, as was last logged
         self._left_out_retry = Backoff(LEFT_OUT_S, LEFT_OUT_MAX_S)
         self._untried = ""  # why they were not tried again, when that was last logged
@@ -129,6 +133,8 @@ class Daemon:
             self._watchdog.progress()
 
     def _remind(self) -> None:
+        if self._certificate is not None:
+            self._certificate.look()
         judged = [self._judged_under(place) for place in range(len(self._config.enclave.agreements))]
         for one in self._reminder.due([one for one in judged if one is not None], time.time(), time.monotonic()):
             emit(log, "agreement_ended" if one.ended else "agreement_ends", number=one.agreement.number,
