@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edged import city as city_program
 from edged.alerts import adopt, cityconfig, delivery, keyfiles, keys, nodes
+from edged.alerts.journal import Journal
 from edged.alerts.record import RecordHeader, record_key
 from edged.alerts.spool import Caps
 from edged.alerts.subscriber import Subscriber
@@ -326,3 +327,12 @@ def plain(events, *kinds):
 
 def cbor_claim(**fields):
     return cbor2.dumps(fields)
+
+
+def without_others(journal):
+    """A journal's table of nodes as before schema 4."""
+    journal._base.execute("ALTER TABLE node RENAME TO newer")
+    table = next(table for table in Journal.schema.split(";\n\n") if "TABLE node" in table)
+    journal._base.execute(table.replace(",\n            others BLOB NOT NULL", ""))
+    journal._base.execute("INSERT INTO node SELECT name, node, salt, epoch, digests, beacon_ns FROM newer")
+    journal._base.execute("DROP TABLE newer")

@@ -60,7 +60,7 @@ def _never_heard(agreement: Agreement, name: str) -> str:
 def _judged(agreement: Agreement, row: NodeRow, states: Sequence[EpochState], later: Collection[bytes],
             owed: int) -> List[str]:
     """Why this node may have records of it yet; nothing, or one line."""
-    if agreement.digest in row.agreements():
+    if any(agreement.digest in one.agreements() for one in row.epochs):
         return ["agreement {}: did not end on {}: wait for the next one there, or revoke a node that is gone, or give "
                 "its records up with --lose {}".format(agreement.number, row.name, row.name)]
     ended = any(state.under.get(agreement.digest, Under()).end is not None for state in states)
