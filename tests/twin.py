@@ -180,9 +180,9 @@ class Enclave:
         return wire.RecordHead(len(packed), len(body)).pack() + packed + body
 
 
-def outer_record(seq, rcpt=CITY, epoch=EPOCH, kind=0, content=b""):
+def outer_record(seq, rcpt=CITY, epoch=EPOCH, kind=0, content=b"", kid=bytes(16)):
     """As the node sees a record: a readable header, and something sealed."""
-    header = RecordHeader(1, bytes(16), seq, kind, bytes(16), rcpt, bytes(32), epoch).pack()
+    header = RecordHeader(1, kid, seq, kind, bytes(16), rcpt, bytes(32), epoch).pack()
     body = content.ljust(400, b"#")
     return wire.RecordHead(len(header), len(body)).pack() + header + body
 
