@@ -71,10 +71,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
     begun.add_argument("--model-key-file", metavar="FILE", help="for --emulated: 32 raw bytes, from the model's owner")
     begun.set_defaults(run=run_init)
 
-    adopted = commands.add_parser("adopt", help="have the subscriber take records of the agreement that follows, too")
+    adopted = commands.add_parser("adopt", help="have the subscribers take records of the agreement that follows, too")
     adopted.add_argument("--agreement", required=True, metavar="FILE", help="as both parties signed it")
     adopted.set_defaults(run=run_adopt)
-    dropped = commands.add_parser("drop", help="have it take no more records under an agreement that ended everywhere")
+    dropped = commands.add_parser("drop", help="have them take no more records under an agreement that ended everywhere")
     dropped.add_argument("number", metavar="NUMBER", type=int)
     dropped.add_argument("--lose", metavar="NODE", action="append", default=[],
                          help="give up what this node may still hold of it; may be given several times")
@@ -147,10 +147,13 @@ def run_keys_retire(given: argparse.Namespace) -> None:
 
 
 def run_adopt(given: argparse.Namespace) -> None:
-    agreement, new = adopt.adopt(given.dir, command.read_file(given.agreement))
-    if not new:
+    agreement, files, left = adopt.adopt(given.dir, command.read_file(given.agreement))
+    for one in left:
+        print("left as it is: {}".format(one))
+    if not files:
         print("agreement {} is listed here already".format(agreement.number))
         return
+    print("agreement {}: written to {}".format(agreement.number, ", ".join(files)))
     if adopt.configured(given.dir)[0].digest != agreement.digest:
         print("agreement {} is taken, too, behind those of higher numbers: restart `edged-city listen` (nodes keep "
               "what it has not acknowledged)".format(agreement.number))
@@ -161,9 +164,9 @@ def run_adopt(given: argparse.Namespace) -> None:
 
 
 def run_drop(given: argparse.Namespace) -> None:
-    missing = adopt.drop(given.dir, given.number, given.lose)
-    print("agreement {} is no longer listed: restart `edged-city listen`; `edged-city keys retire` deletes its "
-          "keys".format(given.number))
+    files, missing = adopt.drop(given.dir, given.number, given.lose)
+    print("agreement {} is no longer listed in {}: restart `edged-city listen`; `edged-city keys retire` deletes its "
+          "keys".format(given.number, ", ".join(files)))
     for name in given.lose:
         print("given up: what {} still holds of it".format(name))
     if missing:

@@ -240,14 +240,14 @@ def _await_end(rotation: _Rotation, wait_s: float) -> None:
         if found["state"] == "followed":
             return
         if found["state"] == "unread" and not is_told:
-            print("waits for a beacon under agreement {}: where the city has not adopted it yet, edged-city "
-                  "adopt".format(new.number), flush=True)
+            print("waits for a beacon under agreement {} of {}: where the city has not adopted it yet, edged-city "
+                  "adopt, and listen started anew".format(new.number, ", ".join(found["unread"])), flush=True)
             is_told = True
         if time.monotonic() > deadline_s:
             if found["state"] == "unread":
-                raise BusError("the city has not adopted agreement {} yet, no beacon came under it: agreement {} goes "
-                               "on; edged-city adopt, then run this again".format(
-                                   new.number, rotation.agreement.number))
+                raise BusError("the city has not adopted agreement {} yet, no beacon of {} came under it: agreement {} "
+                               "goes on; edged-city adopt, then run this again".format(
+                                   new.number, ", ".join(found["unread"]), rotation.agreement.number))
             stay = ", ".join(found["cameras"])
             raise BusError("agreement {} has not followed agreement {} yet ({}{}): run this again to finish".format(
                 new.number, rotation.agreement.number, found["state"],

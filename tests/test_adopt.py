@@ -2,6 +2,7 @@
 over, nothing that is needed goes, and the operator's file keeps what the operator wrote.
 """
 
+import re
 import shutil
 import stat
 from dataclasses import replace
@@ -363,6 +364,127 @@ def test_an_adoption_that_fails_at_the_last_step_leaves_everything_as_it_was(cit
     assert contents(city.folder) == before
 
 
+# -------------------------------------------------------------------------------- several subscribers in one folder
+
+
+def subscriber(city, name, recipient=1, **changed):
+    """Another one, for another recipient, in a file of that name."""
+    one = city.public.recipients[recipient]
+    mine = next(to for to in city.agreement.recipients if to.rcpt == one.rcpt)
+    text = (city.folder / "subscriber.toml").read_text()
+    changed = dict(dict(recipient=one.rcpt.hex(), alert_key="alert-{}.key".format(one.name),
+                        alert_key_id=mine.alert_key.hex(), journal=name + ".db"), **changed)
+    for key, value in changed.items():
+        text = re.sub('(?m)^{} = .*$'.format(key), '{} = "{}"'.format(key, value), text)
+    path = city.folder / (name + ".toml")
+    path.write_text(text)
+    return path
+
+
+def test_every_subscriber_of_the_folder_adopts_and_drops_whatever_its_file_is_called(city, capsys, tmp_path):
+    path = subscriber(city, "police")
+    signed, agreement = city.renew()
+    (tmp_path / "two").write_bytes(signed)
+    code, out, err = run(capsys, "adopt", "--agreement", tmp_path / "two", "--dir", city.folder)
+    assert (code, err) == (0, "") and "agreement 2: written to subscriber.toml, police.toml\n" in out
+    for one, number in ((city.config, 0), (cityconfig.load(str(path)), 1)):
+        assert [file.name for file in one.agreements] == ["agreement-2.cose", "agreement-1.cose"]
+        assert one.alert_key_id == agreement.recipients[number].alert_key and len(one.former) == 1
+        Subscriber(one).close()
+    code, out, _ = run(capsys, "drop", 1, "--dir", city.folder)
+    assert code == 0 and "no longer listed in subscriber.toml, police.toml: restart" in out
+    for one in (city.config, cityconfig.load(str(path))):
+        assert [file.name for file in one.agreements] == ["agreement-2.cose"] and one.former == ()
+    assert retire(capsys, city)[0] == 0
+
+
+def test_a_subscriber_that_cannot_adopt_keeps_all_from_it(city):
+    path = subscriber(city, "police")
+    path.write_text(path.read_text().replace("agreements = ", '"agreements" = '))
+    signed, _ = city.renew()
+    before = contents(city.folder)
+    with pytest.raises(ConfigError, match="police.toml: is written in a way that this command cannot edit"):
+        city.adopt(signed)
+    assert contents(city.folder) == before
+
+
+@pytest.mark.parametrize("command", ["adopt", "drop"])
+def test_where_the_second_file_cannot_be_written_the_first_is_as_it_was(city, monkeypatch, command):
+    subscriber(city, "police")
+    signed, _ = city.renew()
+    if command == "drop":
+        city.adopt(signed)
+    before = contents(city.folder)
+    replace_like = adopt.replace_like
+
+    def full(path, *more):
+        if path.endswith("police.toml"):
+            raise OSError("disk full")
+        replace_like(path, *more)
+
+    monkeypatch.setattr(adopt, "replace_like", full)
+    with pytest.raises(OSError, match="disk full"):
+        city.adopt(signed) if command == "adopt" else adopt.drop(str(city.folder), 1)
+    after = contents(city.folder)
+    after.pop("dropped.toml", None)
+    assert after == before
+
+
+def test_what_was_killed_after_the_first_file_is_done_by_the_same_command(city, capsys, tmp_path):
+    subscriber(city, "police")
+    signed, _ = city.renew()
+    (tmp_path / "two").write_bytes(signed)
+    for command, words in ((("adopt", "--agreement", tmp_path / "two"), "written to police.toml\n"),
+                           (("drop", 1), "no longer listed in police.toml:")):
+        stale = (city.folder / "police.toml").read_bytes()
+        assert run(capsys, *command, "--dir", city.folder)[0] == 0
+        done = contents(city.folder)
+        (city.folder / "police.toml").write_bytes(stale)
+        code, out, _ = run(capsys, *command, "--dir", city.folder)
+        assert code == 0 and words in out and contents(city.folder) == done
+
+
+def test_a_subscriber_of_other_parties_or_of_a_recipient_left_out_is_left_as_it_is_and_told(city, capsys, tmp_path):
+    stranger = subscriber(city, "stranger", mo="00" * 32).read_bytes()
+    elsewhere = subscriber(city, "elsewhere", recipient=0, alert_key_id=city.agreement.recipients[0].alert_key.hex())
+    elsewhere.write_text(elsewhere.read_text().replace(city.public.recipients[0].rcpt.hex(), "77" * 16))
+    signed, _ = city.renew()
+    (tmp_path / "two").write_bytes(signed)
+    code, out, _ = run(capsys, "adopt", "--agreement", tmp_path / "two", "--dir", city.folder)
+    assert code == 0 and "written to subscriber.toml\n" in out
+    assert "left as it is: stranger.toml: is for agreements of other parties\n" in out
+    assert "left as it is: elsewhere.toml: agreement 2 does not name its recipient {}\n".format("77" * 16) in out
+    assert (city.folder / "stranger.toml").read_bytes() == stranger
+
+
+def test_what_another_subscriber_is_owed_keeps_all_from_dropping(city, capsys):
+    """North delivered to the one, and has the other's records yet."""
+    subscriber(city, "police")
+    signed, agreement = city.renew()
+    city.adopt(signed)
+    curve, enclave = city.allow("north"), city.enclave()
+    with city.hearing(curve) as (heard, peer):
+        peer.deliver(enclave.begin(), enclave.succession(agreement))
+        heard.poll(0)
+    before = contents(city.folder)
+    code, _, err = run(capsys, "drop", 1, "--dir", city.folder)
+    assert code == 77 and err.count("\n") == 1 and "police.toml: agreement 1: north was never heard" in err
+    assert contents(city.folder) == before
+    assert run(capsys, "drop", 1, "--lose", "north", "--dir", city.folder)[0] == 0
+
+
+def test_an_agreement_in_force_at_one_subscriber_is_dropped_at_none(city):
+    signed, _ = city.renew()
+    city.adopt(signed)
+    subscriber(city, "police", alert_key_id=city.agreement.recipients[1].alert_key.hex())
+    path = city.folder / "police.toml"
+    path.write_text(re.sub("(?m)^agreements = .*$", 'agreements = ["agreement-1.cose"]', path.read_text()))
+    before = contents(city.folder)
+    with pytest.raises(UsageError, match=r"is in force: .* \(police.toml\)"):
+        adopt.drop(str(city.folder), 1)
+    assert contents(city.folder) == before
+
+
 # ----------------------------------------------------------------------------------------------- bundles, key servers
 
 
@@ -525,10 +647,11 @@ def test_the_key_servers_agreement_counts_too(city, capsys):
 
 
 def test_a_second_subscriber_in_the_folder_counts_too(city, capsys):
-    """Somebody copied the file for another journal, under another name, and changed nothing there."""
-    (city.folder / "night.toml").write_text((city.folder / "subscriber.toml").read_text())
+    """Somebody had copied the file for another journal, under another name, and put it back."""
+    copied = (city.folder / "subscriber.toml").read_text()
     city.adopt(city.renew()[0])
     adopt.drop(str(city.folder), 1)
+    (city.folder / "night.toml").write_text(copied)
     before = contents(city.folder)
     assert retire(capsys, city)[0] == 77 and contents(city.folder) == before
     (city.folder / "night.toml").write_text("schema = ")
@@ -618,12 +741,12 @@ def test_nothing_is_dropped_while_a_node_was_not_heard_under_a_later_agreement(c
     with city.hearing(curve) as (subscriber, peer):
         assert len(plain(peer.deliver(*waiting), Received)) == 3
         subscriber.poll(0)
-        assert adopt.drop(str(city.folder), 1) == 0
+        assert adopt.drop(str(city.folder), 1)[1] == 0
         peer.deliver(enclave.succession(last))
         enclave.use(*city.under(last))
         peer.deliver(enclave.clip())
         subscriber.poll(0)
-    assert adopt.drop(str(city.folder), 2) == 0
+    assert adopt.drop(str(city.folder), 2)[1] == 0
 
 
 def test_a_whole_epoch_that_never_came_keeps_the_agreement_that_it_may_be_under(city, guard):
@@ -640,7 +763,7 @@ def test_a_whole_epoch_that_never_came_keeps_the_agreement_that_it_may_be_under(
             adopt.drop(str(city.folder), 1)
         peer.deliver(*hidden)
         subscriber.poll(0)
-    assert adopt.drop(str(city.folder), 1) == 0
+    assert adopt.drop(str(city.folder), 1)[1] == 0
 
 
 def test_what_is_missing_of_an_epoch_after_the_end_keeps_nothing(city, guard):
@@ -654,7 +777,7 @@ def test_what_is_missing_of_an_epoch_after_the_end_keeps_nothing(city, guard):
         enclave.clip()
         peer.deliver(begin, enclave.clip())
         subscriber.poll(0)
-    assert adopt.drop(str(city.folder), 1) == 0
+    assert adopt.drop(str(city.folder), 1)[1] == 0
 
 
 def test_another_enclave_under_a_name_that_was_heard_was_never_heard(city, guard):
@@ -680,7 +803,7 @@ def test_a_node_that_is_gone_does_not_keep_an_agreement_for_ever(city, guard):
     with pytest.raises(KeyRefused, match="did not end on north: wait for the next one there, or revoke"):
         adopt.drop(str(city.folder), 1)
     nodes.revoke(city.nodes_file, "north")
-    assert adopt.drop(str(city.folder), 1) == 0
+    assert adopt.drop(str(city.folder), 1)[1] == 0
 
 
 def test_a_key_that_opens_what_was_not_passed_on_yet_is_not_retired(city, capsys, guard):

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from attacks.networks import integer_model
-from edged.alerts.record import Observation
+from edged import config
+from edged.alerts.record import Heartbeat, Observation
 from edged.alerts.reports import Altered, EpochBegan, Foreign, Received, Replay, Rollback
 from edged.site import Site, Terms, loopback_address
 from screen import Screen
@@ -159,3 +160,37 @@ def check(screen, killed):
     if killed["edged-eval"] or killed["enclave"]:
         assert len(unclean) >= 2, "the end of a killed enclave was not announced"
     assert not [event for event in began if event.lost], "an epoch names confirmed records that never came"
+
+
+def test_a_node_whose_spool_was_moved_aside_is_judged_on_by_a_city_that_knew_higher_epochs(tmp_path_factory):
+    """Its enclave begins to count anew; without beacons it would judge for two seconds."""
+    site = Site(str(tmp_path_factory.mktemp("r")), integer_model(5, ((8, 1), (8, 2)), 30, 18), "rolled",
+                Terms((("label 0", 0.5, 5),), beacon_period_s=1, beacon_limit_s=2),
+                {"gate": ['source = "generator:1"', "loop = true"]}, loopback_address(), threads=1, log="json")
+    screen = Screen(site)
+
+    def beats(seconds=0):
+        """Whether, of the node that runs now, an epoch that is so old answered a beacon."""
+        return any(isinstance(event, Received) and isinstance(event.record, Heartbeat)
+                   and event.record.uptime_ns > seconds * 10 ** 9 for event in screen.events[before:])
+
+    before, node = 0, None
+    try:
+        for _ in range(2):
+            before, node = len(screen.events), Node(site)
+            wait_for(beats)
+            assert node.stop() == 0
+        spool = config.load(str(site.config), {}).spool
+        spool.rename(spool.with_name("aside.db"))
+        before, node = len(screen.events), Node(site)
+        wait_for(lambda: beats(6))
+        judged = len(screen.observations)
+        wait_for(lambda: len(screen.observations) > judged)
+        assert node.stop() == 0
+        node = None
+    finally:
+        if node is not None:
+            node.stop()
+        screen.close()
+    rolled, = screen.of(Rollback)
+    assert rolled.reason.startswith("epoch counter 1, after 2")

@@ -1,6 +1,7 @@
 """The outbox: in order, until acknowledged, never more than a window ahead; beacons go to the bridge."""
 
 import os
+import random
 import threading
 import time
 
@@ -178,6 +179,39 @@ def test_a_refused_record_waits_for_the_subscribers_next_start_out_of_the_others
     lane.answer(welcome(b"s2"), RESEND_S + 2)
     lane.offer(RESEND_S + 2)
     assert wired.seqs() == list(range(1, WINDOW + 1))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_however_many_records_are_refused_in_whatever_order_they_take_no_room_and_none_comes_again(
+        lane, spool, wired, seed, monkeypatch):
+    """While a city that did not adopt an agreement refuses all of it and takes the rest."""
+    monkeypatch.setattr(delivery, "WINDOW", 8)
+    chance = random.Random(seed)
+    spool.put([record(seq) for seq in range(1, 301)])
+    lane.answer(welcome(b"s1"), 0.0)
+    refused, acked, flight, now, most = set(), set(), [], 0.0, 0
+    while len(refused) + len(acked) < 300:
+        lane.offer(now)
+        flight += wired.seqs()
+        assert not (refused | acked) & set(flight) and len(flight) == len(set(flight))
+        if chance.random() < 0.1:
+            now += RESEND_S + 1  # no answer came: a new run
+            flight = []
+            continue
+        answered = chance.sample(flight, chance.randint(1, len(flight)))
+        flight = [seq for seq in flight if seq not in answered]
+        taken = [seq for seq in answered if seq % 3]
+        rest = [seq for seq in answered if seq not in taken]
+        acked.update(taken)
+        refused.update(rest)
+        lane.answer(ack(*taken), now)
+        lane.answer(delivery.pack_names(delivery.REFUSED, [(EPOCH, seq) for seq in rest]), now)
+        most = max(most, len(lane._refused))
+    assert 1 < most <= 8 + 1 and len(lane._refused) == 1
+    lane.answer(welcome(b"s2"), now)
+    spool.put([record(301)])
+    lane.offer(now)
+    assert wired.seqs() == sorted(refused)[:8], "with its next start they come again"
 
 
 def test_a_row_that_is_no_record_is_passed_over(lane, spool, wired, caplog):

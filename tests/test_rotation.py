@@ -178,10 +178,12 @@ class Node(BridgeNode):
 
 
 class City:
-    """The city's part: a beacon now and then, for each recipient, under each agreement that it adopted (all)."""
+    """The city's part: a beacon now and then, for each recipient, under each agreement that it (all) and he (each)
+    adopted."""
 
     def __init__(self, node):
         self._node, self._ends, self.adopts = node, threading.Event(), lambda agreement: True
+        self.reads = lambda agreement, rcpt: True
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -192,7 +194,8 @@ class City:
                     for agreement in list(self._node.agreements):
                         if self.adopts(agreement):
                             for to in agreement.recipients:
-                                self._say(outbox, spool, agreement, to)
+                                if self.reads(agreement, to.rcpt):
+                                    self._say(outbox, spool, agreement, to)
 
     def _say(self, outbox, spool, agreement, to):
         heard = spool.pending(to.rcpt, 0, 1 << 20)
@@ -430,6 +433,30 @@ def test_the_old_agreement_goes_on_until_the_city_reads_under_the_new_one(capsys
         assert node.in_place() == [2]
         assert_judged_once(node, gate)
         node.assert_followed(node.agreement, after)
+
+
+def test_cameras_wait_for_each_recipient_that_is_alive_under_the_former_agreement_and_it_is_said_for_whom(capsys):
+    """What is judged under one that he has not adopted lies on the node until he has."""
+    with running(alert_key_bytes=(32, 32)) as (node, gate):
+        police = node.agreement.recipients[1].rcpt
+        after = node.succeeding()
+        node.city.reads = lambda agreement, rcpt: agreement == node.agreement or rcpt == CITY
+        folder = node.bundle(after)
+        assert edgectl.main(["rotate", folder, "--config", node.path, "--wait", "1"]) == BusError.exit_code
+        told = capsys.readouterr()
+        assert "no beacon of {} came under it: agreement 1 goes on".format(police.hex()) in told.err
+        until(lambda: [one["unread"] for one in node.status()["agreements"]] == [[police.hex()]])
+        assert any(under == after and kind == RecordKind.HEARTBEAT for under, kind, _ in node.told())
+        gate.goes_on()
+        assert {under.number for under, kind, _ in node.told(police) if kind == RecordKind.OBSERVATION} == {1}
+        assert node.status()["agreements"][0]["state"] == "unread"
+        node.city.reads = lambda agreement, rcpt: True
+        rotate(node, folder)
+        gate.goes_on()
+        assert node.status()["agreements"][0]["unread"] == [] and node.in_place() == [2]
+        assert_judged_once(node, gate)
+        for rcpt in (CITY, police):
+            node.assert_followed(node.agreement, after, rcpt)
 
 
 def test_what_is_claimed_of_a_camera_that_is_gone_is_said_where_the_city_reads(monkeypatch):

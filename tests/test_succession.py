@@ -23,7 +23,7 @@ from edged.alerts.throttle import BURST
 from edged.bus import Dealer
 from edged.enclave import wire
 from edged.trust.agreement import open_agreement, sign
-from twin import CITY_NS, ROOMY, City, Clock, Peer, admits_nobody, damaged, plain
+from twin import CITY_NS, ROOMY, City, Clock, Peer, admits_nobody, damaged, plain, without_others
 
 
 class Change:
@@ -684,6 +684,7 @@ def test_a_journal_that_the_release_before_wrote_is_taken_over(adopted, monkeypa
         columns = "node, epoch, counter, began, high, named, closed, spoken, rolled, gaps"
         journal._base.execute("INSERT INTO epoch SELECT {} FROM newer".format(columns))
         journal._base.execute("DROP TABLE newer")
+        without_others(journal)
         journal._base.execute("PRAGMA user_version=1")
     with Journal(path, 1) as journal:
         again, = journal.epochs(adopted.enclave.node)
@@ -704,6 +705,7 @@ def test_a_journal_of_the_schema_before_remembers_its_ends(adopted):
         state, = journal.epochs(enclave.node)
         journal._base.execute("UPDATE epoch SET under=?", (cbor2.dumps(
             {digest: [one.high, one.end] for digest, one in state.under.items()}),))
+        without_others(journal)
         journal._base.execute("PRAGMA user_version=2")
     ended_in = enclave.epoch
     adopted.start()

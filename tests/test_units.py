@@ -199,6 +199,15 @@ def test_a_service_runs_a_command_of_edged(name, capsys):
     assert capsys.readouterr().err == "edged: /nowhere/edged.toml: No such file or directory\n"
 
 
+@pytest.mark.parametrize("name", ["edged-outbox.service", "edged-camera@.service", GRANTS, REPORT])
+def test_who_works_without_keys_or_brings_them_does_not_wait_for_the_bridge(name):
+    """It is ready once its keys are unlocked, which may be minutes after each boot, or never."""
+    unit = settings(FOLDER / name)["Unit"]
+    assert "edged-bridge.service" not in " ".join(unit["After"] + unit.get("Wants", [])).split()
+    bridge = settings(FOLDER / "edged-bridge.service")["Unit"]
+    assert name not in " ".join(bridge.get("Before", [])).split()
+
+
 def test_the_grants_unit_asks_a_key_server_with_what_its_file_says(capsys):
     command = last(GRANTS, "ExecStart").replace("${SERVER}", "keys.example.org:7444").replace("${CA}", "/nowhere/ca")
     program, *arguments = command.split()
@@ -206,7 +215,6 @@ def test_the_grants_unit_asks_a_key_server_with_what_its_file_says(capsys):
     text = (FOLDER / GRANTS).read_text(encoding="ascii")
     assert last(GRANTS, "EnvironmentFile") == "/etc/edged/grants-%i.conf" and "grants-%i.conf has" in text
     assert {"#   SERVER=keys.example.org:7444", "#   CA=/etc/edged/grants-owner.pem"} <= set(text.splitlines())
-    assert "edged-bridge.service" not in settings(FOLDER / GRANTS)["Unit"]["After"][0], "that one waits for it"
     at = arguments.index("--config")
     assert arguments[at + 1] == config.DEFAULT_PATH
     arguments[at + 1] = "/nowhere/edged.toml"

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edged import city as city_program
 from edged.alerts import adopt, cityconfig, delivery, keyfiles, keys, nodes
+from edged.alerts.journal import Journal
 from edged.alerts.record import RecordHeader, record_key
 from edged.alerts.spool import Caps
 from edged.alerts.subscriber import Subscriber
@@ -179,9 +180,9 @@ class Enclave:
         return wire.RecordHead(len(packed), len(body)).pack() + packed + body
 
 
-def outer_record(seq, rcpt=CITY, epoch=EPOCH, kind=0, content=b""):
+def outer_record(seq, rcpt=CITY, epoch=EPOCH, kind=0, content=b"", kid=bytes(16)):
     """As the node sees a record: a readable header, and something sealed."""
-    header = RecordHeader(1, bytes(16), seq, kind, bytes(16), rcpt, bytes(32), epoch).pack()
+    header = RecordHeader(1, kid, seq, kind, bytes(16), rcpt, bytes(32), epoch).pack()
     body = content.ljust(400, b"#")
     return wire.RecordHead(len(header), len(body)).pack() + header + body
 
@@ -326,3 +327,12 @@ def plain(events, *kinds):
 
 def cbor_claim(**fields):
     return cbor2.dumps(fields)
+
+
+def without_others(journal):
+    """A journal's table of nodes as before schema 4."""
+    journal._base.execute("ALTER TABLE node RENAME TO newer")
+    table = next(table for table in Journal.schema.split(";\n\n") if "TABLE node" in table)
+    journal._base.execute(table.replace(",\n            others BLOB NOT NULL", ""))
+    journal._base.execute("INSERT INTO node SELECT name, node, salt, epoch, digests, beacon_ns FROM newer")
+    journal._base.execute("DROP TABLE newer")

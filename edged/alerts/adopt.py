@@ -1,4 +1,4 @@
-"""Which agreements the city's subscriber is configured for: one is adopted, another dropped, the operator's file stays.
+"""Which agreements the city's subscribers are configured for: one is adopted, one dropped, the operator's files stay.
 
     adopt  the agreement goes to agreement-NUMBER.cose and to the front of ``agreements``; alert_key and alert_key_id
            become those that it names, the ones before go into a [[former]] table. One that comes late goes behind
@@ -6,27 +6,27 @@
     drop   the agreement goes from ``agreements``, and with it the [[former]] key that no other one names
     retire the keys that dropped agreements named, and that none needs any more, are deleted
 
-Only these lines of subscriber.toml are edited. What comes out is read again before it is written, and has to mean what
-was asked for and nothing else; where an operator's way of writing defeats the edit, that is said and nothing changed.
+All subscribers of a folder, whatever their files are called, are treated together: all or none. Only these lines of
+their configurations are edited. What comes out is read again before it is written, and has to mean what was asked for
+and nothing else; where an operator's way of writing defeats the edit, that is said and nothing changed.
 """
 
 import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, List, Mapping, Sequence, Tuple
+from typing import Any, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from edged import strict
-from edged.alerts import cityconfig, dropped, keyfiles, keys
+from edged.alerts import cityconfig, dropped, ending, keyfiles, keys
 from edged.alerts.cityconfig import CityConfig, FormerKey
-from edged.alerts.ending import require_ended
 from edged.alerts.journal import Journal
 from edged.alerts.keyfiles import KeyFile
 from edged.alerts.record import split_record
 from edged.alerts.terms import named_key
 from edged.command import read_file
 from edged.errors import ConfigError, KeyRefused, UsageError
-from edged.placing import SHARED, Placing, replace_like, undo
+from edged.placing import SHARED, Placing, replace_like
 from edged.trust.agreement import Agreement, open_agreement
 
 # Strings and comments, in which nothing is structure.
@@ -36,8 +36,7 @@ _STRING, _COMMENT = "\1", "\2"
 
 def configured(folder: str) -> List[Agreement]:
     """The agreements of the folder's subscriber, the one in force first. Raises what reading raises."""
-    config = cityconfig.load(os.path.join(folder, cityconfig.FILE))
-    return [_read(config, path) for path in config.agreements]
+    return _listed_by(cityconfig.load(os.path.join(folder, cityconfig.FILE)))
 
 
 def retire(folder: str) -> Tuple[List[str], List[str]]:
@@ -47,15 +46,28 @@ def retire(folder: str) -> Tuple[List[str], List[str]]:
 
     Raises what reading raises, KeyRefused (no former key may go), SpoolError, OSError.
     """
-    agreements, owed = configured(folder), []
-    for path in sorted(Path(folder).glob("*.toml")):
-        root = strict.read(str(path))
-        if "agreements" in root:
-            agreements += [open_agreement(read_file(str(one))) for one in root.files("agreements")]
-            owed += _owed_keys(cityconfig.load(str(path)))
-        elif "agreement" in root:
+    agreements: List[Agreement] = []
+    owed: List[bytes] = []
+    for config in _subscribers(folder):
+        agreements += _listed_by(config)
+        owed += _owed_keys(config)
+    for path, root in _tables(folder):
+        if "agreement" in root and "agreements" not in root:
             agreements.append(open_agreement(read_file(str(root.file("agreement")))))
     return keys.retire(folder, agreements, dropped.read(folder), owed)
+
+
+def _tables(folder: str) -> Iterator[Tuple[str, strict.Table]]:
+    for path in sorted(Path(os.path.abspath(folder)).glob("*.toml")):
+        yield path.name, strict.read(str(path))
+
+
+def _subscribers(folder: str) -> List[CityConfig]:
+    """That of subscriber.toml, and those of other recipients or journals, whatever their files are called."""
+    folder = os.path.abspath(folder)
+    first = cityconfig.load(os.path.join(folder, cityconfig.FILE))
+    return [first] + [cityconfig.load(os.path.join(folder, name)) for name, root in _tables(folder)
+                      if "agreements" in root and name != cityconfig.FILE]
 
 
 def _owed_keys(config: CityConfig) -> List[bytes]:
@@ -66,22 +78,53 @@ def _owed_keys(config: CityConfig) -> List[bytes]:
         return [split_record(entry.sealed)[0].kid for _, entry in journal.untaken() if entry.sealed is not None]
 
 
-def adopt(folder: str, signed: bytes) -> Tuple[Agreement, bool]:
-    """Have the subscriber take records under this agreement, too; whether that is new. It is to follow the one in
-    force, or, where its number is lower, to be taken beside it. Those before go on until they are dropped.
+class Adopted(NamedTuple):
+    """files : names of the configurations that have the agreement new. left : of those that it is not for, and why"""
+
+    agreement: Agreement
+    files: List[str]
+    left: List[str]
+
+
+def adopt(folder: str, signed: bytes) -> Adopted:
+    """Have every subscriber of the folder whose recipient it names take records under this agreement, too. It is to
+    follow the one in force, or, where its number is lower, to be taken beside it. Those before go on until they are
+    dropped.
 
     Raises what reading raises, VerificationFailed (signatures, parties), UsageError (its number), KeyRefused (keys that
-    are not in the folder, or were replaced), ConfigError (subscriber.toml cannot be edited); then nothing was changed.
+    are not in the folder, or were replaced), ConfigError (a configuration cannot be edited); then nothing was changed.
     """
-    path = os.path.abspath(os.path.join(folder, cityconfig.FILE))
-    config = cityconfig.load(path)
-    agreement = open_agreement(signed, config.mo, config.qdo)
-    listed = configured(folder)
-    if agreement.digest in [one.digest for one in listed]:
-        return agreement, False
+    configs = _subscribers(folder)
+    agreement = open_agreement(signed, configs[0].mo, configs[0].qdo)
+    edits: List[Tuple[CityConfig, str]] = []
+    left = []
+    for config in configs:
+        why = _not_for(config, agreement) if config is not configs[0] else ""
+        if why:
+            left.append("{}: {}".format(config.path.name, why))
+        elif agreement.digest not in [one.digest for one in _listed_by(config)]:
+            edits.append((config, _adopted(folder, config, agreement)))
+    if edits:
+        placing = Placing()
+        placing.add(os.path.join(folder, keys.agreement_file(agreement)), signed, SHARED)
+        _write(edits, placing.commit())
+    return Adopted(agreement, [config.path.name for config, _ in edits], left)
+
+
+def _not_for(config: CityConfig, agreement: Agreement) -> str:
+    if (config.mo, config.qdo) != (agreement.mo, agreement.qdo):
+        return "is for agreements of other parties"
+    if named_key(agreement, config.recipient) is None:
+        return "agreement {} does not name its recipient {}".format(agreement.number, config.recipient.hex())
+    return ""
+
+
+def _adopted(folder: str, config: CityConfig, agreement: Agreement) -> str:
+    """What the configuration becomes."""
+    listed = _listed_by(config)
     if agreement.number in [one.number for one in listed]:
         raise UsageError("agreement {}: another one of this number is in {}: both parties sign one with a higher "
-                         "number".format(agreement.number, path))
+                         "number".format(agreement.number, config.path))
     place = max((at + 1 for at, one in enumerate(listed) if one.number > agreement.number), default=0)
     mine = _own_key(folder, config, agreement)
     former = [one.alert_key_id for one in config.former]
@@ -91,7 +134,7 @@ def adopt(folder: str, signed: bytes) -> Tuple[Agreement, bool]:
     file = keys.agreement_file(agreement)
     wanted = replace(config, agreements=config.agreements[:place] + (config.path.parent / file,)
                      + config.agreements[place:])
-    text = _with_agreement(read_file(path).decode("utf-8"), config, file, place)
+    text = _with_agreement(_text(config), config, file, place)
     if place and mine.key_id not in former + [config.alert_key_id]:
         wanted = replace(wanted, former=config.former + (FormerKey(config.path.parent / mine.file, mine.key_id),))
         text = _with_former(text, 'alert_key = "{}"\nalert_key_id = "{}"\n'.format(mine.file, mine.key_id.hex()))
@@ -100,36 +143,50 @@ def adopt(folder: str, signed: bytes) -> Tuple[Agreement, bool]:
                          former=config.former + (FormerKey(config.alert_key, config.alert_key_id),))
         text = _with_key(text, config, mine)
     _checked(text, wanted)
-    placing = Placing()
-    placing.add(os.path.join(folder, file), signed, SHARED)
-    placed = placing.commit()
-    try:
-        replace_like(path, text.encode("utf-8"), path)
-    except BaseException:
-        undo(placed, path, text.encode("utf-8"))
-        raise
-    return agreement, True
+    return text
 
 
-def drop(folder: str, number: int, lose: Sequence[str] = ()) -> int:
-    """Have the subscriber take no more records under an agreement that ended; how many that may be of it are missing.
-    lose : names of nodes whose records under it are given up.
+def drop(folder: str, number: int, lose: Sequence[str] = ()) -> Tuple[List[str], int]:
+    """Have every subscriber of the folder take no more records under an agreement that ended: the names of their files,
+    and how many records that may be of it are missing. lose : names of nodes whose records under it are given up.
 
     Raises what reading raises, SpoolError, UsageError (not listed, or the one in force; no node of that name),
-    KeyRefused (records of it may lie on a node, or were not passed on), ConfigError (subscriber.toml cannot be edited);
+    KeyRefused (records of it may lie on a node, or were not passed on), ConfigError (a configuration cannot be edited);
     then nothing was changed.
     """
-    path = os.path.abspath(os.path.join(folder, cityconfig.FILE))
-    config, listed = cityconfig.load(path), configured(folder)
-    place = next((place for place, one in enumerate(listed) if one.number == number), None)
-    if place is None:
-        raise UsageError("agreement {}: is not in {}, which has {}".format(
-            number, path, ", ".join(str(one.number) for one in listed)))
-    if place == 0:
-        raise UsageError("agreement {}: is in force: `edged-city adopt` the one that follows first".format(number))
-    gone, rest = listed[place], listed[:place] + listed[place + 1:]
-    missing = require_ended(config, gone, rest, lose)
-    text = _without_agreement(read_file(path).decode("utf-8"), config, place)
+    everyone = [(config, _listed_by(config)) for config in _subscribers(folder)]
+    gone = next((one for _, listed in everyone for one in listed if one.number == number), None)
+    if gone is None:
+        raise UsageError("agreement {}: is not in {}".format(number, ", nor in ".join("{}, which has {}".format(
+            config.path, ", ".join(str(one.number) for one in listed)) for config, listed in everyone)))
+    concerned = [(config, listed) for config, listed in everyone if gone.digest in [one.digest for one in listed]]
+    ending.require_nodes([config for config, _ in concerned], lose)
+    edits, missing = [], 0
+    for config, listed in concerned:
+        if listed[0].digest == gone.digest:
+            raise UsageError("agreement {}: is in force: `edged-city adopt` the one that follows first ({})".format(
+                number, config.path.name))
+        rest = [one for one in listed if one.digest != gone.digest]
+        missing += _missing(config, gone, rest, lose)
+        edits.append((config, _dropped(config, gone, rest, listed.index(gone))))
+    dropped.add(folder, gone, str(everyone[0][0].path))
+    _write(edits)
+    return [config.path.name for config, _ in edits], missing
+
+
+def _missing(config: CityConfig, gone: Agreement, rest: Sequence[Agreement], lose: Sequence[str]) -> int:
+    try:
+        return ending.require_ended(config, gone, rest, lose)
+    except KeyRefused as refused:
+        if config.path.name == cityconfig.FILE:
+            raise
+        raise KeyRefused("\n".join("{}: {}".format(config.path.name, line)
+                                   for line in str(refused).splitlines())) from refused
+
+
+def _dropped(config: CityConfig, gone: Agreement, rest: Sequence[Agreement], place: int) -> str:
+    """What the configuration becomes."""
+    text = _without_agreement(_text(config), config, place)
     wanted = replace(config, agreements=config.agreements[:place] + config.agreements[place + 1:])
     key_id = named_key(gone, config.recipient)
     if key_id not in [named_key(one, config.recipient) for one in rest]:
@@ -137,13 +194,30 @@ def drop(folder: str, number: int, lose: Sequence[str] = ()) -> int:
         for at in reversed([at for at, one in enumerate(config.former) if one.alert_key_id == key_id]):
             text = _without_former(text, at)
     _checked(text, wanted)
-    dropped.add(folder, gone, path)
-    replace_like(path, text.encode("utf-8"), path)
-    return missing
+    return text
 
 
-def _read(config: CityConfig, path: Path) -> Agreement:
-    return open_agreement(read_file(str(path)), config.mo, config.qdo)
+def _write(edits: Sequence[Tuple[CityConfig, str]], placed: Sequence[str] = ()) -> None:
+    """All of them, or none, and none of what was placed for them. Who is killed has the same command do the rest."""
+    before = [(str(config.path), _text(config), text) for config, text in edits]
+    try:
+        for path, _, text in before:
+            replace_like(path, text.encode("utf-8"), path)
+    except BaseException:
+        for path, old, text in before:
+            if read_file(path) == text.encode("utf-8"):
+                replace_like(path, old.encode("utf-8"), path)
+        for one in placed:
+            os.unlink(one)
+        raise
+
+
+def _text(config: CityConfig) -> str:
+    return read_file(str(config.path)).decode("utf-8")
+
+
+def _listed_by(config: CityConfig) -> List[Agreement]:
+    return [open_agreement(read_file(str(path)), config.mo, config.qdo) for path in config.agreements]
 
 
 def _own_key(folder: str, config: CityConfig, agreement: Agreement) -> KeyFile:

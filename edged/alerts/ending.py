@@ -4,28 +4,38 @@ The journal tells what came, the allow-list who may have more. A node that was n
 agreement ended nor was heard under a later one, may have been cut off, with alerts on its disk that nothing else opens.
 """
 
-from typing import Collection, List, Sequence
+from typing import Collection, Dict, List, Sequence
 
 from edged.alerts import nodes
 from edged.alerts.cityconfig import CityConfig
 from edged.alerts.journal import Journal, NodeRow
+from edged.alerts.nodes import Listed
 from edged.alerts.sequence import EpochState, Under
 from edged.errors import KeyRefused, UsageError
 from edged.trust.agreement import Agreement
+
+
+def require_nodes(configs: Sequence[CityConfig], names: Collection[str]) -> None:
+    """Raises what reading raises, UsageError where none of these subscribers takes anything of a node so named."""
+    present = {name for config in configs for name in _present(config)}
+    for name in names:
+        if name not in present:
+            raise UsageError("--lose {}: no such node is in {}, or its key is revoked: leave it out".format(
+                name, ", ".join(sorted({str(config.nodes) for config in configs}))))
+
+
+def _present(config: CityConfig) -> Dict[str, Listed]:
+    return {one.name: one for one in nodes.read_nodes(str(config.nodes)) if not one.revoked}
 
 
 def require_ended(config: CityConfig, agreement: Agreement, others: Sequence[Agreement], lose: Collection[str]) -> int:
     """How many records that may be of it, and are given up, did not come. others : that are listed beside it.
     lose : names of nodes whose records are given up.
 
-    Raises what reading raises, SpoolError, UsageError (a name that is none), KeyRefused (a line for each node that may
-    have records of it yet; or some were not passed on).
+    Raises what reading raises, SpoolError, KeyRefused (a line for each node that may have records of it yet; or some
+    were not passed on).
     """
-    present = {one.name: one for one in nodes.read_nodes(str(config.nodes)) if not one.revoked}
-    for name in lose:
-        if name not in present:
-            raise UsageError("--lose {}: no such node is in {}, or its key is revoked: leave it out".format(
-                name, config.nodes))
+    present = _present(config)
     later = {one.digest for one in others if one.number > agreement.number}
     faults, missing, waiting = [], 0, 0
     if not config.journal.exists():
@@ -60,7 +70,7 @@ def _never_heard(agreement: Agreement, name: str) -> str:
 def _judged(agreement: Agreement, row: NodeRow, states: Sequence[EpochState], later: Collection[bytes],
             owed: int) -> List[str]:
     """Why this node may have records of it yet; nothing, or one line."""
-    if agreement.digest in row.agreements():
+    if any(agreement.digest in one.agreements() for one in row.epochs):
         return ["agreement {}: did not end on {}: wait for the next one there, or revoke a node that is gone, or give "
                 "its records up with --lose {}".format(agreement.number, row.name, row.name)]
     ended = any(state.under.get(agreement.digest, Under()).end is not None for state in states)

@@ -4,7 +4,7 @@
               gaps, replays, silences; its row numbers rise for ever
     cursor    the last row that the consumer is known to have taken
     epoch     alerts/sequence.py's EpochState, of each node
-    node      the enclave that a listed name was first seen with, and what its next beacon needs
+    node      the enclave that a listed name was first seen with, and what its next beacons need
 
 What belongs together is one transaction, with full synchronisation, before a record is acknowledged: a subscriber
 that is killed at any moment passes on each event after its restart, and a record that it had counted never again.
@@ -15,26 +15,25 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tu
 
 import cbor2
 
+from edged.alerts.living import Epochs, Living
 from edged.alerts.sequence import EpochState, Follower, OpenGap, Under
 from edged.alerts.spool import Database
 
 _PRUNE_EVERY_ROWS = 1000
-_DIGEST_BYTES = 32
 
 
 class NodeRow(NamedTuple):
-    """node : the enclave's name, 16 bytes. salt, epoch : of the current epoch's records. digests : of the agreements
-    that they are sealed under and that did not end, 32 bytes each. beacon_ns : of the last beacon that it answered."""
+    """node : the enclave's name, 16 bytes. epochs : that may be alive, one at least (alerts/living.py)
+    beacon_ns : of the last beacon that it answered"""
 
     name: str
     node: bytes
-    salt: bytes
-    epoch: bytes
-    digests: bytes
+    epochs: Epochs
     beacon_ns: int
 
-    def agreements(self) -> List[bytes]:
-        return [self.digests[at:at + _DIGEST_BYTES] for at in range(0, len(self.digests), _DIGEST_BYTES)]
+    @property
+    def current(self) -> Living:
+        return self.epochs[0]
 
 
 class Entry(NamedTuple):
@@ -50,10 +49,11 @@ class Journal(Database):
     """Of one subscriber, which is one process."""
 
     application = 0x4544474A
-    version = 3
+    version = 4
     upgrades = {
         1: "ALTER TABLE epoch ADD COLUMN under BLOB NOT NULL DEFAULT x'a0'",  # the empty map of CBOR
         2: "SELECT 1",  # its values have more in them since: shorter ones are read as before
+        3: "ALTER TABLE node ADD COLUMN others BLOB NOT NULL DEFAULT x'80'",  # the empty array of CBOR
     }
     schema = """
         CREATE TABLE log (
@@ -74,7 +74,8 @@ class Journal(Database):
             salt BLOB NOT NULL,
             epoch BLOB NOT NULL,
             digests BLOB NOT NULL,
-            beacon_ns INTEGER NOT NULL
+            beacon_ns INTEGER NOT NULL,
+            others BLOB NOT NULL
         );
 
         CREATE TABLE epoch (
@@ -113,7 +114,12 @@ class Journal(Database):
                     state.spoken, state.rolled, json.dumps([gap.__dict__ for gap in state.gaps]),
                     cbor2.dumps({agreement: [one.high, one.end, one.clip, one.follower and list(one.follower)]
                                  for agreement, one in state.under.items()})))
-            base.executemany("INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?)", list(nodes))
+            for row in nodes:
+                now = row.current
+                base.execute("INSERT OR REPLACE INTO node (name, node, salt, epoch, digests, beacon_ns, others) "
+                             "VALUES (?, ?, ?, ?, ?, ?, ?)", (
+                    row.name, row.node, now.salt, now.epoch, now.digests, row.beacon_ns,
+                    cbor2.dumps([list(other) for other in row.epochs[1:]])))
             if taken is not None:
                 base.execute("UPDATE cursor SET row = max(row, ?)", (taken,))
             if rows and rows[-1] - self._pruned >= _PRUNE_EVERY_ROWS:
@@ -141,8 +147,11 @@ class Journal(Database):
     def nodes(self) -> Dict[str, NodeRow]:
         """By name."""
         with self._explained():
-            return {row[0]: NodeRow(*row) for row in self._base.execute(
-                "SELECT name, node, salt, epoch, digests, beacon_ns FROM node")}
+            found = self._base.execute(
+                "SELECT name, node, salt, epoch, digests, beacon_ns, others FROM node").fetchall()
+        return {name: NodeRow(name, node, (Living(epoch, salt, digests),) + tuple(
+                    Living(*other) for other in cbor2.loads(others)), beacon_ns)
+                for name, node, salt, epoch, digests, beacon_ns, others in found}
 
     def epochs(self, node: bytes) -> List[EpochState]:
         with self._explained():

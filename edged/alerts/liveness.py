@@ -111,10 +111,15 @@ class Liveness:
         if self._waiting is None:
             self._waiting = now
 
+    def proves(self, nonce: bytes, now: float) -> Optional[float]:
+        """When the beacon was sent that a heartbeat answers; None where that is no fresh answer."""
+        sent, _ = self._sent.get(nonce, (None, None))
+        return sent if sent is not None and now - sent <= PERIODS * self.period_s else None
+
     def heartbeat(self, nonce: bytes, now: float, in_force: bool = True) -> List[Any]:
         """A heartbeat opened, and is no replay. in_force : the time of its agreement is not over"""
         sent, agreement = self._sent.get(nonce, (None, None))
-        if sent is None or now - sent > PERIODS * self.period_s:
+        if sent is None or self.proves(nonce, now) is None:
             return [StaleHeartbeat(self.node, None if sent is None else now - sent)]
         self._proof = max(self._proof, sent)
         later = [at for at, _ in self._sent.values() if at > sent]

@@ -11,8 +11,9 @@ Source: DESIGN section 6.
 import logging
 import os
 import time
+from bisect import bisect_right, insort
 from contextlib import ExitStack
-from typing import Callable, Dict, List, Optional, Sequence, Set
+from typing import Callable, Collection, Dict, List, Optional, Sequence, Tuple
 
 import cbor2
 
@@ -39,14 +40,47 @@ _REMIND_S = 60.0
 _LAST_ANSWERS_S = 0.5
 
 
+class _Refused:
+    """Rows that a subscriber refused, as ranges of the spool's row numbers: whatever of his within one is not
+    acknowledged was refused. He may refuse all that comes for months; ranges are never more than rows in flight, and
+    one."""
+
+    def __init__(self) -> None:
+        self._ranges: List[Tuple[int, int]] = []  # first and last, in order
+
+    def add(self, row: int) -> None:
+        insort(self._ranges, (row, row))
+
+    def join(self, after: int, flight: Collection[int]) -> None:
+        """Those between which nothing waits for its answer. after : the last row of this run, flight : of those"""
+        joined: List[Tuple[int, int]] = []
+        for first, last in self._ranges:
+            if joined and first <= after and not any(joined[-1][1] < row < first for row in flight):
+                joined[-1] = joined[-1][0], last
+            else:
+                joined.append((first, last))
+        self._ranges = joined
+
+    def last_beside(self, row: int) -> Optional[int]:
+        """The last row of its range; None where it was not refused."""
+        place = bisect_right(self._ranges, (row, float("inf"))) - 1
+        return self._ranges[place][1] if place >= 0 and row <= self._ranges[place][1] else None
+
+    def clear(self) -> None:
+        self._ranges.clear()
+
+    def __len__(self) -> int:
+        return len(self._ranges)
+
+
 class Lane:
     """The records of one subscriber. send : frames -> whether they were taken; now : monotonic seconds."""
 
     def __init__(self, name: str, rcpt: bytes, spool: Spool, send: Callable[[List[bytes]], bool], now: float) -> None:
         self.name, self.rcpt = name, rcpt
         self._spool, self._send = spool, send
-        self._flight: Dict[delivery.Name, None] = {}  # in order
-        self._refused: Set[delivery.Name] = set()
+        self._flight: Dict[delivery.Name, int] = {}  # in order; the row of each
+        self._refused = _Refused()
         self._start: Optional[bytes] = None
         self._answered_s = self._reminded_s = now
         self.up: Optional[bool] = None  # None: not known yet
@@ -75,13 +109,15 @@ class Lane:
         elif said.kind == delivery.ACK:
             self._spool.ack(self.rcpt, said.names)
             self._land(said.names, now)
+            self._refused.join(self._after, self._flight.values())
         elif said.kind == delivery.AGAIN:
             if said.data == self._run:
                 self._begin(now)
         elif said.kind == delivery.REFUSED:
-            for epoch, seq in self._land(said.names, now):
-                self._refused.add((epoch, seq))
+            for (epoch, seq), row in self._land(said.names, now).items():
+                self._refused.add(row)
                 emit(log, "record_refused", subscriber=self.name, epoch=epoch, seq=seq)
+            self._refused.join(self._after, self._flight.values())
         if not self.up:
             self.up = True
             emit(log, "subscriber_up", subscriber=self.name)
@@ -95,10 +131,9 @@ class Lane:
         self._hello_s = float("-inf")
         self._progress_s = now
 
-    def _land(self, names: Sequence[delivery.Name], now: float) -> List[delivery.Name]:
-        landed = [name for name in names if name in self._flight]
-        for name in landed:
-            del self._flight[name]
+    def _land(self, names: Sequence[delivery.Name], now: float) -> Dict[delivery.Name, int]:
+        landed = {name: self._flight.pop(name) for name in names if name in self._flight}
+        if landed:
             self._progress_s = now
         return landed
 
@@ -114,9 +149,12 @@ class Lane:
             if not rows:
                 return
             for row, sealed in rows:
-                if not self._forward(row, sealed, now):
+                if row <= self._after:
+                    continue  # refused, like one before it
+                refused = self._refused.last_beside(row)
+                if refused is None and not self._forward(row, sealed, now):
                     return
-                self._after = row
+                self._after = refused or row
 
     def _forward(self, row: int, sealed: bytes, now: float) -> bool:
         """Send one record, or pass it over; whether that was done."""
@@ -125,15 +163,12 @@ class Lane:
         except PackageError as error:  # the disk's doing, for the spool takes no such record
             emit(log, "record_damaged", subscriber=self.name, row=row, reason=error)
             return True
-        name = header.epoch, header.seq
-        if name in self._refused:
-            return True
         if not self._send(delivery.pack_record(self._run, self._number + 1, sealed)):
             return False
         if not self._flight:
             self._progress_s = now
         self._number += 1
-        self._flight[name] = None
+        self._flight[header.epoch, header.seq] = row
         return True
 
     def _watch(self, now: float) -> None:

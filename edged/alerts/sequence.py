@@ -205,6 +205,7 @@ class Sequence:
 
     def __init__(self, node: str, epochs: Iterable[EpochState] = ()) -> None:
         self.node = node
+        self.alive: Optional[bytes] = None  # the epoch that is, as far as the caller knows
         self._epochs: Dict[bytes, EpochState] = {state.epoch: state for state in epochs}
         self._top: Optional[EpochState] = None  # established, of the highest counter
         self._last: Optional[EpochState] = None  # begun, of the highest counter
@@ -217,8 +218,8 @@ class Sequence:
 
     @property
     def current(self) -> Optional[bytes]:
-        """The epoch of the highest counter that began."""
-        return self._last.epoch if self._last else None
+        """The epoch that is alive, else that of the highest counter that began."""
+        return self.alive or (self._last.epoch if self._last else None)
 
     def receive(self, epoch: bytes, seq: int, body: Optional[EpochRecord] = None, counter: Optional[int] = None,
                 agreement: bytes = b"", follower: Optional[Follower] = None, clip: bool = False) -> Received:
@@ -240,7 +241,7 @@ class Sequence:
             raise ValueError("epoch counter {}, before it was {}".format(counter, state.counter))
         if state is None:
             state = self._epochs[epoch] = EpochState(epoch)
-        late = seq < state.high or state.named or self._passed(state, counter)
+        late = seq < state.high or state.named or epoch != self.alive and self._passed(state, counter)
         events: List[object] = []
         changed = [state]
         first_sight = counter is not None and state.counter is None
@@ -281,6 +282,11 @@ class Sequence:
         if state.established and not was:
             events += self._establish(state)
         return events
+
+    def was_followed(self, epoch: bytes) -> bool:
+        """Whether a later epoch names this one as the one before."""
+        state = self._epochs.get(epoch)
+        return state is not None and state.named
 
     def is_over(self, epoch: bytes, agreement: bytes) -> bool:
         """Whether this agreement ended in this epoch."""

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from edged.alerts import delivery, reports
+from edged.alerts import delivery, living, reports
 from edged.alerts.cityconfig import CityConfig
 from edged.alerts.journal import Entry, Journal, NodeRow
 from edged.alerts.liveness import Liveness
@@ -269,9 +269,7 @@ class Subscriber:
         for state in seen.changed:
             turn.epochs[header.node, state.epoch] = state
         if seen.new:
-            # Of the current epoch a late one counts, too: all of an agreement that was adopted late may be late.
-            if one.row is None or not seen.late or header.epoch == one.row.epoch:
-                self._keep(one, turn, _row(one, header, agreement.digest, sequence))
+            self._keep(one, turn, _row(one, record, agreement.digest, sequence))
             turn.sealed[len(turn.events)] = sealed, agreement.digest
             turn.events.append(Received(record, name, seen.late, labels(agreement), self._clock_ns()))
             turn.events += self._judged(one, record, agreement, turn)
@@ -325,6 +323,7 @@ class Subscriber:
     def _sequence(self, one: Node, node: bytes) -> Sequence:
         if one.sequence is None or one.row is None:
             one.sequence = Sequence(one.listed.name, self._journal.epochs(node))
+            one.sequence.alive = one.row.current.epoch if one.row is not None else None
         return one.sequence
 
     def _judged(self, one: Node, record: Record, agreement: Agreement, turn: Turn) -> List[Event]:
@@ -333,9 +332,14 @@ class Subscriber:
             return [Succeeded(one.listed.name, agreement.number, record.number, record.successor, record.next_key,
                               self._terms.todo(record))]
         if isinstance(record, Heartbeat):
+            now = self._monotonic()
+            sent = one.liveness.proves(record.nonce, now)
+            if one.row is not None and sent is not None:
+                self._keep(one, turn, one.row._replace(
+                    epochs=living.answered(one.row.epochs, record.header.epoch, one.came, sent)))
             if one.row is not None and one.row.beacon_ns < record.time_ns < _COUNT_MAX:
                 self._keep(one, turn, one.row._replace(beacon_ns=record.time_ns))
-            return one.liveness.heartbeat(record.nonce, self._monotonic(),
+            return one.liveness.heartbeat(record.nonce, now,
                                           not validity.left(agreement, self._clock_ns() / 1e9).ended)
         if not isinstance(record, Observation):
             return []
@@ -352,7 +356,7 @@ class Subscriber:
         """By this machine's clock, of the agreement in force and of those that a node is under yet."""
         under: Dict[bytes, List[str]] = {}
         for name, one in sorted(self._nodes.items()):
-            for digest in one.row.agreements() if one.row is not None else ():
+            for digest in one.row.current.agreements() if one.row is not None else ():
                 under.setdefault(digest, []).append(name)
         return [AgreementEnd(left.agreement.number, left.agreement.until_s, left.seconds,
                              tuple(under.get(left.agreement.digest, ())))
@@ -371,9 +375,16 @@ class Subscriber:
     def _keep(self, one: Node, turn: Turn, row: NodeRow) -> None:
         if row == one.row:
             return
-        if one.row is None or (row.epoch, row.digests) != (one.row.epoch, one.row.digests):
-            one.liveness.hurry(self._monotonic())
+        now = self._monotonic()
+        before = one.row.epochs if one.row is not None else ()
+        if set(row.epochs) - set(before):
+            one.liveness.hurry(now)
+        known = {epoch.epoch for epoch in row.epochs}
+        one.came = {epoch: one.came.get(epoch, now) for epoch in known - {epoch.epoch for epoch in before}
+                    | known & set(one.came)}
+        one.asked = {epoch: at for epoch, at in one.asked.items() if epoch in known}
         one.row = row
+        self._sequence(one, row.node).alive = row.current.epoch
         turn.rows[row.name] = row
 
     # ------------------------------------------------------------- beacons, allow-list
@@ -381,20 +392,26 @@ class Subscriber:
     def _beacon(self, one: Node, now: float) -> None:
         if one.row is None or not one.liveness.beacon_due(now):
             return
-        in_force = [held for held in map(self._terms.find, one.row.agreements()) if held is not None]
-        one.liveness.expect(self._answers_under(one, in_force), now)
-        if not in_force:
+        one.liveness.expect(self._answers_under(one, self._in_force(one.row.current)), now)
+        # The first epoch's come last: a bridge that is busy keeps the last few.
+        asked = living.next_other(one.row.epochs, one.asked) + one.row.epochs[:1]
+        beacons = [(epoch, held) for epoch in asked for held in self._in_force(epoch)]
+        if not beacons:
             # Nothing can be asked that it could answer: it is silent, whatever the reason.
             one.liveness.sent(os.urandom(16), now)
-        for held in in_force:
+        for epoch, held in beacons:
             # Rises whatever our clock does: the enclave takes no other.
             one.beacon_ns = max(self._clock_ns(), one.beacon_ns + 1, one.row.beacon_ns + 1)
             nonce = os.urandom(16)
-            beacon = seal_beacon(held.key, one.row.salt, self._config.recipient, held.agreement.digest, one.beacon_ns,
+            beacon = seal_beacon(held.key, epoch.salt, self._config.recipient, held.agreement.digest, one.beacon_ns,
                                  nonce)
             if one.peer is not None and not self._router.send(one.peer, [delivery.BEACON, beacon]):
                 one.peer = None
             one.liveness.sent(nonce, now, held.agreement.number)
+        one.asked.update((epoch.epoch, now) for epoch in asked)
+
+    def _in_force(self, epoch: living.Living) -> List[Held]:
+        return [held for held in map(self._terms.find, epoch.agreements()) if held is not None]
 
     def _answers_under(self, one: Node, in_force: List[Held]) -> Set[int]:
         """The agreements of its epoch, and the latest that it was ever under, with those that it was under beside it: an
@@ -493,14 +510,13 @@ class Subscriber:
         return Received(record, content["node"], content["late"], labels(held.agreement), content["received_ns"], row)
 
 
-def _row(one: Node, header: RecordHeader, digest: bytes, sequence: Sequence) -> NodeRow:
-    """With a record of its current epoch: what its next beacons need, one for each agreement that did not end."""
-    row = one.row
-    known = row.agreements() if row is not None and row.epoch == header.epoch else []
-    known += [] if digest in known else [digest]
-    digests = b"".join(digest for digest in known if not sequence.is_over(header.epoch, digest))
-    return NodeRow(one.listed.name, header.node, header.salt, header.epoch, digests,
-                   row.beacon_ns if row is not None else 0)
+def _row(one: Node, record: Record, digest: bytes, sequence: Sequence) -> NodeRow:
+    """With a new record: what the next beacons need."""
+    header, row = record.header, one.row
+    epochs = living.heard(row.epochs if row is not None else (), header, digest,
+                          record.previous if isinstance(record, Epoch) else None, sequence.was_followed(header.epoch),
+                          lambda agreement: sequence.is_over(header.epoch, agreement))
+    return NodeRow(one.listed.name, header.node, epochs, row.beacon_ns if row is not None else 0)
 
 
 def _epoch_record(record: Record) -> Optional[EpochRecord]:

@@ -30,6 +30,9 @@ class Node:
         self.row: Optional[NodeRow] = None
         self.sequence: Optional[Sequence] = None
         self.beacon_ns = 0
+        # Of the row's epochs: when the first record of this start came, and when a beacon was sent last.
+        self.came: Dict[bytes, float] = {}
+        self.asked: Dict[bytes, float] = {}
         self.skewed = False
 
 

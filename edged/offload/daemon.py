@@ -104,6 +104,7 @@ class Daemon:
                   for camera in config.cameras}
         self._desk = Desk(places, router, Sessions(config.node.run))
         self._ledger = self._desk.ledger
+        self._subscribers = {one.recipient: one.name for one in config.subscribers}
         self._statements = Statements(self._ledger, spool, config_digest(config))
         self._followed = Followed(config.node.state)
         self._succession = Succession(self._desk, self._ledger, self._followed)
@@ -193,7 +194,7 @@ class Daemon:
                   or self._succession.step(link) or self._desk.probe(link) or self._desk.evaluate(link)
                   or self._desk.prepare(link)):
             self._ping(link)
-        self._desk.move_on(link, self._succession.is_read)
+        self._desk.move_on(link, lambda agreement: self._succession.is_read(link, agreement))
         self._desk.call()
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -445,6 +446,7 @@ class Daemon:
 
     def _agreement(self, place: int) -> Dict[str, Any]:
         """Of enclave.agreements. cameras : those that have not gone over to the next one yet
+        unread : whom they wait for, as `edged.toml` names recipients
         reason : why none is in force there      number, digest : None where the file cannot be read"""
         paper, link = self._papers.agreements.get(place), self._link
         former = None if link is None else link.former(place)
@@ -461,4 +463,6 @@ class Daemon:
                 "ended": left is not None and left.ended,
                 "end": None if judged is None or left is None else validity.words(judged.number, judged.until_s,
                                                                                   left.seconds),
-                "cameras": [] if former is None else self._desk.stay(former.index)}
+                "cameras": [] if former is None else self._desk.stay(former.index),
+                "unread": [] if former is None or link is None else [
+                    self._subscribers.get(rcpt, rcpt.hex()) for rcpt in self._succession.unread_by(link, place)]}
