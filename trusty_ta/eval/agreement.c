@@ -251,6 +251,10 @@ uint64_t agreement_spent_ns(uint64_t uptime_ns) {
     return uptime_ns + HOUR_NS;
 }
 
+uint64_t agreement_silent_ns(const struct agreement *a, uint64_t uptime_ns) {
+    return uptime_ns - beacon_limit_ns(a) - 1; /* below 0 near the start: differences mod 2^64 alone count */
+}
+
 void agreement_count(struct agreement *a, uint64_t uptime_ns) {
     if (a->rate_ns < uptime_ns)
         a->rate_ns = uptime_ns;

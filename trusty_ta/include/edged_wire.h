@@ -501,6 +501,9 @@ static_assert(sizeof(struct eval_step) == 4 + 4 + 8, "eval_step");
  *          [per rule: 0, EDGED_SEES_LABEL, or EDGED_SEES_LABEL | EDGED_SEES_SCORE]]],
  *   score_bits 0..16 (fractional bits that a rounded score keeps), clips_per_hour 1..1000000 (saved up, an
  *   hour's at most; a second's where it was not in force since the application's start)
+ * What is left of these clips, and of the beacons' limit, goes on while it is not in force, also in the next epoch. 32
+ * agreements are remembered so; later ones, which take the places of those that others followed, begin with no clip
+ * saved up and LOCKED.
  * A rule holds from the first minute of the (UTC) day up to the end minute, over midnight
  * where that is less, always where they are equal or while no beacon has told the time.
  */
