@@ -197,6 +197,8 @@ enum edged_status epoch_agree(struct eval *e, const struct eval_agreement *ask, 
         status = EDGED_ERR_MEMORY;
     if (status == EDGED_OK)
         status = record_admits(e, a);
+    if (status == EDGED_OK)
+        status = past_admits(e, a);
     if (status == EDGED_OK && !record_room(e, a->recipient_count))
         status = EDGED_ERR_FULL;
     if (status == EDGED_OK)

@@ -219,6 +219,8 @@ enum edged_status epoch_claim(struct eval *e, const struct eval_claim *ask, cons
 
 /* past.c: what is remembered of recipients over the epochs */
 const struct past *past_find(const struct eval *e, const uint8_t rcpt[16], const uint8_t qdo[32]); /* NULL: nothing */
+/* Is there a place for each of its recipients? MEMORY: others' stand there, which nobody may forget */
+enum edged_status past_admits(const struct eval *e, const struct agreement *a);
 /* Its recipients have a place; it begins no earlier than they told, in any other agreement or before this epoch. */
 void past_resume(struct eval *e, struct agreement *a, uint64_t uptime_ns);
 /* A beacon of one of the agreement's recipients was taken. */
