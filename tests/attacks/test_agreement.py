@@ -501,6 +501,33 @@ def test_a_clip_that_was_accepted_before_the_lock_is_not_evaluated_again_but_has
     assert (failed.kind, failed.number) == (RecordKind.FAILED, sealed[0])
 
 
+@pytest.mark.parametrize("why", ["locked", "ended"])
+def test_a_clip_that_was_announced_in_time_is_not_judged_later(fresh_node, why):
+    """Root hands its bytes in when it likes."""
+    node = fresh_node
+    node.load(MODEL, Placement.ENCLAVE)
+    agreed = node.agree(number=2, until_s=2 * 10 ** 9, beacon_period_s=1, beacon_limit_s=1)
+    camera = node.camera(b"announced", agreed)
+    number, sealed = node.seal(camera, coordinates())
+    for now_s in range(10 ** 9, 10 ** 9 + TRIES):
+        node.client.beacon(node.beacon(now_s * NS, agreement=agreed), bytes(32))
+        try:
+            node.client.open_clip(camera.session, 0, number, 0, len(sealed))
+            break
+        except EnclaveError as error:
+            assert error.status == Status.LOCKED
+    if why == "locked":
+        time.sleep(1.1)
+    else:
+        node.client.beacon(node.beacon(agreed.terms.until_s * NS, agreement=agreed), bytes(32))
+    node.client.write_clip(sealed)
+    with refused(Status.LOCKED if why == "locked" else Status.AGREEMENT):
+        node.client.begin_clip()
+    assert node.stats().clips == 0
+    assert node.abort(camera) == (Status.ORDER, None)  # it was not accepted
+    takes(node, node.agreed)
+
+
 # Frames.
 
 

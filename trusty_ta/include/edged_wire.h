@@ -407,7 +407,8 @@ static_assert(sizeof(struct eval_invocation) == 8, "eval_invocation");
  * A clip is taken only where its agreement covers it: the model's owner, id, key,
  * version and labels, the placement, validity, rate (AGREEMENT, PLACEMENT, RATE), a
  * beacon within the limit (LOCKED), and room for its records (FULL). One that comes
- * again has its room, and counted already; all else is asked of it anew.
+ * again has its room, and counted already; all else is asked of it anew. So it is at EVAL_CLIP_BEGIN, but for the
+ * room, which is reserved: a clip that was announced in time may come when that is over.
  */
 struct eval_clip_open {
     uint32_t session;
