@@ -430,6 +430,19 @@ def test_after_its_end_an_agreement_gives_no_weights_away(fresh_node):
     node.load(MODEL, Placement.INPUTS)
 
 
+def test_before_its_begin_an_agreement_gives_no_weights_away(fresh_node):
+    node = fresh_node
+    confirm_all(node)
+    node.client.close_epoch()
+    agreed = node.agree(number=2, from_s=10 ** 9, recipients=(recipient(),))
+    for time_s, holds in ((10 ** 9 - 3600, False), (10 ** 9 + 1, True)):
+        node.client.beacon(node.beacon(time_s * NS, agreement=agreed), bytes(32))
+        if not holds:
+            with refused(Status.PLACEMENT):
+                node.load(MODEL, Placement.INPUTS)
+        node.load(MODEL, Placement.INPUTS if holds else Placement.MASKED)
+
+
 def test_an_agreement_is_in_force_from_its_first_second_up_to_its_last_as_beacons_tell(fresh_node):
     node = fresh_node
     node.load(MODEL, Placement.ENCLAVE)

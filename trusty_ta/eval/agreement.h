@@ -96,8 +96,8 @@ uint64_t agreement_time_ns(const struct agreement *a, uint64_t uptime_ns);
 /* True where the rule holds at this time of the day. */
 bool agreement_rule_holds(const struct agreement *a, const struct rule *rule, uint64_t uptime_ns);
 
-/* Is it over, as far as anybody told the time? */
-bool agreement_has_ended(const struct agreement *a, uint64_t uptime_ns);
+/* As far as anybody told the time; a bound below it tells that it is over, never that it has not begun. */
+bool agreement_is_valid(const struct agreement *a, uint64_t uptime_ns);
 
 /* A recipient's beacon tells the time, below 2^63, and keeps the agreement from being locked; not where it is late. */
 void agreement_hear(struct agreement *a, uint64_t time_ns, uint64_t uptime_ns);
