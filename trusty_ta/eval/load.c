@@ -90,11 +90,13 @@ static enum edged_status open_envelope(struct eval *e) {
     memcpy(e->model.owner, l->key.verifier, sizeof(e->model.owner));
     if ((e->model.placements >> l->placement & 1) == 0)
         return EDGED_ERR_PLACEMENT;
-    if (memcmp(e->model.key_id, l->key.key_id, sizeof(l->key.key_id)) != 0)
-        return EDGED_ERR_KEY;
     status = keylink_derive(&e->keylink, l->slot, KEY_FOR_PACKAGE, e->model.salt, NULL, 0, &l->key);
     if (status != EDGED_OK)
         return status;
+    /* Both are of one slot's key only if nobody exchanged it in between. */
+    if (memcmp(l->key.verifier, e->model.owner, sizeof(e->model.owner)) != 0 ||
+        memcmp(l->key.key_id, e->model.key_id, sizeof(e->model.key_id)) != 0)
+        return EDGED_ERR_KEY;
     status = judge_load(e, &l->key, l->placement);
     if (status != EDGED_OK)
         return status;
