@@ -137,7 +137,7 @@ struct epoch_summary {
     struct past_end pasts[EVAL_PASTS_MAX];
 };
 
-/** struct allowance - of an agreement that is or was in force, in this or another epoch since the application's start */
+/** struct allowance - of an agreement that is or was in force, in this or another epoch of this start */
 struct allowance {
     bool known;
     bool over; /* another followed it */

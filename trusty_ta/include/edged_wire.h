@@ -774,8 +774,8 @@ static_assert(sizeof(struct eval_emission) == 8, "eval_emission");
  * that query data owner's; the last epoch of which a record of his was confirmed, the last such record, whether that
  * epoch was closed and none after it had records for him; the highest time of his beacons, and the earliest that it can
  * be by them when this is sealed. Where they are more, those of the newcomer's own query data owner who are none of the
- * epoch's recipients give way, who tell the earliest time first; where there is none the newcomer's agreement is refused
- * (MEMORY): nobody has the enclave forget what another city's recipients are owed.
+ * epoch's recipients give way, who tell the earliest time first; where there is none the newcomer's agreement is
+ * refused (MEMORY): nobody has the enclave forget what another city's recipients are owed.
  */
 struct edged_state {
     uint8_t epoch[16];
