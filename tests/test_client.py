@@ -109,6 +109,13 @@ def test_bulk_data_keeps_several_requests_under_way():
     assert channel.most == wire.EDGED_QUEUE
 
 
+@pytest.mark.parametrize("ask, said", [(lambda c: c.put_agreement(1, 2, (3,), b""), "its spool.db aside"),
+                                       (lambda c: c.open_prepare(1), "smaller one")], ids=["agreement", "model"])
+def test_where_there_is_no_room_it_says_for_what(ask, said):
+    with pytest.raises(EnclaveError, match=said):
+        ask(client(status=Status.MEMORY))
+
+
 def test_after_a_refusal_in_bulk_data_the_connection_is_in_step():
     refused = []
 

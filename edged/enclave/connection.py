@@ -54,6 +54,11 @@ _EXPLAINED_KEY = {
                 "no slot holds a key of the floor's party: its grants come first",
     Status.UNAVAILABLE: "the random source, the monotonic store or the station's secret is away",
 }
+_EXPLAINED_AGREEMENT = {
+    Status.MEMORY: "the enclave has no place for it: {} agreements are in force, its epoch had {} recipients (restart "
+                   "it), or it remembers those of other cities: have all records delivered, stop the node, move its "
+                   "spool.db aside and start it".format(wire.EVAL_AGREEMENTS_MAX, wire.EVAL_RECIPIENTS_MAX),
+}
 _STATUSES = {int(status): status for status in Status}
 _NOT_VERIFIED = (Status.VERIFICATION, Status.GRANT, Status.REPLAY)
 
@@ -63,6 +68,8 @@ def refusal(command: Union[EvalCommand, KeyCommand], status: Status) -> EnclaveE
     explained = EXPLAINED[status]
     if isinstance(command, KeyCommand):
         explained = _EXPLAINED_KEY.get(status, explained)
+    elif command == EvalCommand.AGREEMENT:
+        explained = _EXPLAINED_AGREEMENT.get(status, explained)
     return kind("{} refused: {}".format(command.name, explained), status)
 
 

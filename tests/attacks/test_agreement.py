@@ -12,7 +12,7 @@ from agreement_cases import malformed, misshapen, out_of_range
 from attacks.networks import random_coordinates, small
 from attacks.node import (
     ALERT_KEY_ID, ALERT_SLOT, DATA_SLOT, KEY_ID, MODEL_ID, MODEL_SLOT, SHORT_ALERT_KEY_ID, SHORT_ALERT_SLOT, AttackNode,
-    recipient, refused, short_recipient, spoil,
+    confirm_all, recipient, refused, short_recipient, spoil,
 )  # fmt: skip
 from edged.emulated import public_bytes
 from edged.enclave import wire
@@ -304,25 +304,77 @@ def test_neither_a_start_nor_a_session_nor_an_agreement_that_follows_brings_clip
         node.restart_eval(state if number % 2 else None)
 
 
-@pytest.mark.parametrize("how", ["the same again", "two in turn"])
+def next_epoch(node):
+    confirm_all(node)
+    node.client.close_epoch()
+
+
+def crowd_out(node):
+    """So many agreements of root's own begin that the enclave can remember no other one."""
+    for number in range(100, 140):
+        if number % wire.EVAL_AGREEMENTS_MAX == 0:
+            next_epoch(node)
+        node.agree(number=number)
+    next_epoch(node)
+
+
+@pytest.mark.parametrize("how", ["the same again", "two in turn", "forgotten"])
 def test_ending_epochs_brings_no_clips_beyond_the_rate(fresh_node, how):
     """Two a second; each epoch is ended as soon as it refuses one, and nothing else passes in between."""
     node = fresh_node
     node.load(MODEL, Placement.ENCLAVE)
     changes = [dict(number=number, clips_per_hour=7200, recipients=(recipient(),)) for number in (2, 3)]
+    if how == "forgotten":
+        crowd_out(node)
     began_s, taken = time.monotonic(), 0
     for turn in range(12):
         agreed = node.agree(**changes[turn % 2 if how == "two in turn" else 0])
+        node.client.beacon(node.beacon(time.time_ns(), agreement=agreed), bytes(32))
         camera = node.camera(b"gate", agreed)
         with refused(Status.RATE):
             while True:
                 node.attempt(camera, node.seal(camera, coordinates())).finish()
                 taken += 1
-        node.client.confirm(node.client.info().emission)
-        node.client.close_epoch()
+        next_epoch(node)
     parties = 2 if how == "two in turn" else 1  # each agreement has its own
     assert taken <= parties * (2 * (time.monotonic() - began_s) + 2)
     assert time.monotonic() - began_s < 10, "else it shows nothing"
+
+
+def unlock(node, agreed):
+    """A beacon, and the moment that brings one of a million clips an hour."""
+    node.client.beacon(node.beacon(time.time_ns(), agreement=agreed), bytes(32))
+    time.sleep(0.01)
+
+
+def test_an_agreement_that_may_be_forgotten_begins_locked(fresh_node):
+    """With no time before the first beacon: else whoever crowds it out would have that time again and again."""
+    node = fresh_node
+    node.load(MODEL, Placement.ENCLAVE)
+    crowd_out(node)
+    for _ in range(2):
+        agreed = node.agree(number=2)
+        refuses(node, agreed, Status.LOCKED)
+        unlock(node, agreed)
+        takes(node, agreed)
+        next_epoch(node)
+
+
+def test_agreements_that_others_followed_crowd_nobody_out(fresh_node):
+    """One start and many rotations: the last one, heard once, is known in the next epoch, too."""
+    node = fresh_node
+    node.load(MODEL, Placement.ENCLAVE)
+    to, agreed = recipient(), node.agreed
+    for number in range(2, 2 * wire.EVAL_RECIPIENTS_MAX):
+        before, agreed = agreed, node.agree(number=number, recipients=(to,))
+        node.client.succeed(before.index, agreed.index)
+        confirm_all(node)
+    refuses(node, agreed, Status.LOCKED)
+    unlock(node, agreed)
+    for _ in range(2):
+        takes(node, agreed)
+        next_epoch(node)
+        agreed = node.agree(number=number, recipients=(to,))
 
 
 def test_a_start_brings_a_seconds_clips_at_once(fresh_node):
@@ -378,6 +430,19 @@ def test_after_its_end_an_agreement_gives_no_weights_away(fresh_node):
     node.load(MODEL, Placement.INPUTS)
 
 
+def test_before_its_begin_an_agreement_gives_no_weights_away(fresh_node):
+    node = fresh_node
+    confirm_all(node)
+    node.client.close_epoch()
+    agreed = node.agree(number=2, from_s=10 ** 9, recipients=(recipient(),))
+    for time_s, holds in ((10 ** 9 - 3600, False), (10 ** 9 + 1, True)):
+        node.client.beacon(node.beacon(time_s * NS, agreement=agreed), bytes(32))
+        if not holds:
+            with refused(Status.PLACEMENT):
+                node.load(MODEL, Placement.INPUTS)
+        node.load(MODEL, Placement.INPUTS if holds else Placement.MASKED)
+
+
 def test_an_agreement_is_in_force_from_its_first_second_up_to_its_last_as_beacons_tell(fresh_node):
     node = fresh_node
     node.load(MODEL, Placement.ENCLAVE)
@@ -406,13 +471,18 @@ def until_taken(node, camera, agreed):
     raise AssertionError("no clip was taken within a second of its beacon")
 
 
-def test_without_a_beacon_within_the_limit_no_clip_is_taken_until_one_comes(fresh_node):
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_without_a_beacon_within_the_limit_no_clip_is_taken_until_one_comes(fresh_node, epochs):
+    """Nor does ending the epoch bring the time before the first beacon once more."""
     node = fresh_node
     node.load(MODEL, Placement.ENCLAVE)
-    agreed = node.agree(number=2, beacon_period_s=1, beacon_limit_s=1, recipients=(recipient(), short_recipient()))
-    camera = node.camera(b"locked", agreed)
+    changes = dict(number=2, beacon_period_s=1, beacon_limit_s=1, recipients=(recipient(), short_recipient()))
+    agreed = node.agree(**changes)
     for _ in range(2):
         time.sleep(1.1)
+        for _ in range(1, epochs):
+            next_epoch(node)
+            agreed, node.agreed = node.agree(**changes), node.agree()
         refuses(node, agreed, Status.LOCKED, b"locked")
         with refused(Status.KEY):  # a beacon that nobody sent does not unlock
             node.client.beacon(node.beacon(NS, agreement=agreed, key=bytes(32)), bytes(32))
@@ -442,6 +512,33 @@ def test_a_clip_that_was_accepted_before_the_lock_is_not_evaluated_again_but_has
         node.attempt(camera, sealed)
     failed = node.open(node.abort(camera)[1], agreement=agreed)
     assert (failed.kind, failed.number) == (RecordKind.FAILED, sealed[0])
+
+
+@pytest.mark.parametrize("why", ["locked", "ended"])
+def test_a_clip_that_was_announced_in_time_is_not_judged_later(fresh_node, why):
+    """Root hands its bytes in when it likes."""
+    node = fresh_node
+    node.load(MODEL, Placement.ENCLAVE)
+    agreed = node.agree(number=2, until_s=2 * 10 ** 9, beacon_period_s=1, beacon_limit_s=1)
+    camera = node.camera(b"announced", agreed)
+    number, sealed = node.seal(camera, coordinates())
+    for now_s in range(10 ** 9, 10 ** 9 + TRIES):
+        node.client.beacon(node.beacon(now_s * NS, agreement=agreed), bytes(32))
+        try:
+            node.client.open_clip(camera.session, 0, number, 0, len(sealed))
+            break
+        except EnclaveError as error:
+            assert error.status == Status.LOCKED
+    if why == "locked":
+        time.sleep(1.1)
+    else:
+        node.client.beacon(node.beacon(agreed.terms.until_s * NS, agreement=agreed), bytes(32))
+    node.client.write_clip(sealed)
+    with refused(Status.LOCKED if why == "locked" else Status.AGREEMENT):
+        node.client.begin_clip()
+    assert node.stats().clips == 0
+    assert node.abort(camera) == (Status.ORDER, None)  # it was not accepted
+    takes(node, node.agreed)
 
 
 # Frames.

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from attacks.networks import random_coordinates, small
 from attacks.node import ALERT_KEY_ID, MODEL_SLOT, Agreed, AttackNode, confirm_all, recipient, refused, started_with
 from edged.emulated import public_bytes
+from edged.enclave import wire
 from edged.enclave.wire import KeyKind, Placement, Status
 from edged.trust.agreement import sign
 from granting import GrantedNode
@@ -221,6 +222,41 @@ def test_an_epoch_of_as_many_recipients_as_there_can_be_is_sealed_whole(node):
     again = agree(node, 2, NOW_S)
     assert node.open(again.begun.records[0], agreement=again).previous_seq == 3
     is_over(node, again)
+
+
+def strangers(node, recipients):
+    """An agreement of root's own: it is model owner and city in one, of a name that nobody has heard yet."""
+    own = Ed25519PrivateKey.generate()
+    public = public_bytes(own)
+    with closing(node.connect_key()) as key:
+        key.put_slot(8, KeyKind.MODEL, bytes(32), node.terms.model.key_id, public)
+        key.put_slot(9, KeyKind.DATA, bytes(32), node.terms.data_key, public)
+        key.put_slot(10, KeyKind.ALERT, bytes(32), ALERT_KEY_ID, public)
+    terms = replace(node.terms, mo=public, qdo=public, recipients=tuple(recipient() for _ in range(recipients)))
+    return node.client.put_agreement(8, 9, [10] * recipients, sign(terms.encode(), own, own))
+
+
+def close(node):
+    confirm_all(node)
+    node.client.close_epoch()
+
+
+def test_agreements_of_roots_own_push_no_city_out_of_what_is_remembered(node):
+    """Thirty-two names at most: who comes last is refused, and not who came first forgotten."""
+    tell(node, agree(node, 2))
+    epoch = node.client.info().epoch
+    close(node)
+    for _ in range((wire.EVAL_RECIPIENTS_MAX - 2) // 3):  # two are the city's
+        strangers(node, 3)
+        close(node)
+    for recipients in (1, 4):
+        with refused(Status.MEMORY):
+            strangers(node, recipients)
+    ended = agree(node, 2, NOW_S)
+    is_over(node, ended)
+    first = node.open(ended.begun.records[0], agreement=ended)
+    assert (first.previous, first.previous_seq, first.unclean) == (epoch, 2, False)
+    agree(node, 3, to=recipient())  # where its own give way, the city has newcomers, too
 
 
 def test_another_device_knows_nothing_of_it(node):

@@ -283,9 +283,17 @@ def test_a_sealed_state_that_was_set_back_is_reported(field, enclave, hidden):
 
 
 def test_a_sealed_state_that_was_removed_is_reported(field, enclave):
-    field.north.deliver(enclave.begin(), enclave.clip())
+    """Until the epochs are as many again, and one more: each of them shows it."""
+    for _ in range(2):
+        field.north.deliver(enclave.begin(), enclave.clip())
+    old = enclave.epoch
     fresh = enclave.begin(unclean=True, counter=1, previous=bytes(16), previous_seq=0)
-    assert plain(field.north.deliver(fresh), Rollback)
+    events = field.north.deliver(fresh)
+    assert plain(events, Rollback) and plain(events, EpochBegan)[0].untold == old
+    assert any("END UNKNOWN" in line for line in Screen().lines(events, CITY_NS))
+    later = [field.north.deliver(enclave.begin()) for _ in range(3)]
+    assert [len(plain(events, Rollback)) for events in later] == [1, 1, 0]
+    assert not any(plain(events, EpochBegan)[0].untold for events in later), "told once"
 
 
 # --------------------------------------------------------------------------------- others' keys, others' records

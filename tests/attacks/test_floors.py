@@ -228,6 +228,22 @@ def test_the_floors_of_one_party_leave_room_for_anothers_grants():
         node.store.floor(node.key, node.floor(node.owner, {MODEL_SLOT: 1}))
 
 
+def test_strangers_may_take_the_places_of_floors_but_not_those_that_are_taken():
+    """Root signs as eight parties: who had no floor before has no room for one, until the board has a new identity."""
+    with GrantedNode() as node:
+        node.store.floor(node.key, node.floor(node.qdo, {}))
+        strangers = [Ed25519PrivateKey.generate() for _ in range(wire.KEY_FLOORS)]
+        for party in strangers[1:]:
+            node.store.install(node.key, node.grant(FREE, 1, party=party))
+            node.store.floor(node.key, node.floor(party, {FREE: 1}))
+            node.store.clear(node.key, FREE)
+        node.store.install(node.key, node.grant(FREE, 1, party=strangers[0]))
+        for party in (strangers[0], node.owner):
+            with refused(Status.FULL):
+                node.key.floor(node.floor(party, {}))
+        node.store.floor(node.key, node.floor(node.qdo, {DATA_SLOT: 1}, time_s=2))
+
+
 def test_an_agreement_ends_by_a_floor_while_the_start_lasts_and_no_beacon_is_let_in(node):
     """The floor's time goes on inside; each new start of the evaluation alone would ask it anew, unaged."""
     now_s = 1000000

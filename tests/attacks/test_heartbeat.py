@@ -226,13 +226,19 @@ def test_a_hoarded_beacon_does_not_turn_the_enclaves_clock_back(fresh_node):
     assert node.evaluate(camera, coordinates(), agreement=agreed).time_ns > NOW
 
 
-def test_a_hoarded_beacon_unlocks_nothing(fresh_node):
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_hoarded_beacon_unlocks_nothing(fresh_node, epochs):
     node = fresh_node
     node.load(MODEL, Placement.ENCLAVE)
-    agreed = node.agree(number=2, recipients=(recipient(), short_recipient()), beacon_period_s=1, beacon_limit_s=1)
-    camera = node.camera(b"gate", agreed)
+    changes = dict(number=2, recipients=(recipient(), short_recipient()), beacon_period_s=1, beacon_limit_s=1)
+    agreed = node.agree(**changes)
     beat(node, node.beacon(NOW, agreement=agreed), agreed)
     time.sleep(1.1)
+    for _ in range(1, epochs):
+        confirm_all(node)
+        node.client.close_epoch()
+        agreed = node.agree(**changes)
+    camera = node.camera(b"gate", agreed)
     beat(node, node.beacon(NOW - 3600 * NS, agreement=agreed, recipient=1), agreed)
     with refused(Status.LOCKED):
         node.attempt(camera, node.seal(camera, coordinates()))

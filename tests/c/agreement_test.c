@@ -381,6 +381,24 @@ static void wrong_slots(void) {
     stub.before_key_call = NULL;
 }
 
+/* Likewise the model's, between its owner's signature and the key that opens the chunks. */
+static void exchange_model(void) {
+    static uint32_t calls;
+
+    if (++calls == 2)
+        client_put_slot(CLIENT_FORGED_SLOT, 0, 0);
+}
+
+static void exchanged_model(void) {
+    client_start(SEED);
+    client_advance(100, STATE_ENVELOPE);
+    stub.before_key_call = exchange_model;
+    client_advance(100, STATE_CHUNKS | STATE_EMPTY);
+    REFUSED(EDGED_ERR_KEY); /* else his floor and agreement would count, whose the package is not */
+    stub.before_key_call = NULL;
+    client_stop();
+}
+
 static void agreement(void) {
     client_start(SEED);
     ask_agree(0);
@@ -563,6 +581,7 @@ int main(int argc, char **argv) {
     alert();
     schedule();
     agreement();
+    exchanged_model();
     limits();
     again();
     rate();

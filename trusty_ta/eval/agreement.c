@@ -198,9 +198,11 @@ uint32_t agreement_label(const struct rule *rule, const struct model *m) {
     return EVAL_LABELS_MAX;
 }
 
-bool agreement_has_ended(const struct agreement *a, uint64_t uptime_ns) {
-    return agreement_time_ns(a, uptime_ns) / NS_PER_S >= a->until_s ||
-           bound_now_ns(&a->least, uptime_ns) / NS_PER_S >= a->until_s;
+bool agreement_is_valid(const struct agreement *a, uint64_t uptime_ns) {
+    const uint64_t told_ns = agreement_time_ns(a, uptime_ns);
+
+    return (told_ns == 0 || told_ns / NS_PER_S >= a->from_s) && told_ns / NS_PER_S < a->until_s &&
+           bound_now_ns(&a->least, uptime_ns) / NS_PER_S < a->until_s;
 }
 
 /* The scores that a recipient sees must fit the body that was agreed. */
@@ -216,7 +218,6 @@ static bool scores_fit(const struct agreement *a, const struct model *m) {
 enum edged_status agreement_admits(const struct agreement *a, const struct model *m, uint32_t placement,
                                    bool again, uint64_t uptime_ns) {
     const uint64_t interval = HOUR_NS / a->clips_per_hour;
-    const uint64_t told_ns = agreement_time_ns(a, uptime_ns);
 
     if (memcmp(m->owner, a->mo, sizeof(m->owner)) != 0 || m->id_bytes != a->model_id_bytes ||
         memcmp(m->id, a->model_id, m->id_bytes) != 0 ||
@@ -228,8 +229,7 @@ enum edged_status agreement_admits(const struct agreement *a, const struct model
             return EDGED_ERR_AGREEMENT;
     if ((a->placements >> placement & 1) == 0)
         return EDGED_ERR_PLACEMENT;
-    /* A bound below the time tells that it is over, never that it has not begun. */
-    if ((told_ns != 0 && told_ns / NS_PER_S < a->from_s) || agreement_has_ended(a, uptime_ns))
+    if (!agreement_is_valid(a, uptime_ns))
         return EDGED_ERR_AGREEMENT;
     if (uptime_ns - a->heard_ns > beacon_limit_ns(a))
         return EDGED_ERR_LOCKED;
@@ -249,6 +249,10 @@ uint64_t agreement_fresh_ns(uint64_t uptime_ns) {
 
 uint64_t agreement_spent_ns(uint64_t uptime_ns) {
     return uptime_ns + HOUR_NS;
+}
+
+uint64_t agreement_silent_ns(const struct agreement *a, uint64_t uptime_ns) {
+    return uptime_ns - beacon_limit_ns(a) - 1; /* below 0 near the start: differences mod 2^64 alone count */
 }
 
 void agreement_count(struct agreement *a, uint64_t uptime_ns) {

@@ -70,7 +70,7 @@ struct agreement {
     uint32_t clips_per_hour;
 
     struct bound least; /* floors say so, or its recipients did elsewhere or in an epoch before */
-    uint64_t heard_ns; /* uptime at the last beacon that was not late, or at the agreement's beginning */
+    uint64_t heard_ns; /* uptime at the last beacon that was not late, or when it began first since the start */
     uint64_t time_ns;  /* city's time then, 0: never told */
     uint64_t rate_ns;  /* uptime up to which the clips taken use the rate up */
 };
@@ -96,8 +96,8 @@ uint64_t agreement_time_ns(const struct agreement *a, uint64_t uptime_ns);
 /* True where the rule holds at this time of the day. */
 bool agreement_rule_holds(const struct agreement *a, const struct rule *rule, uint64_t uptime_ns);
 
-/* Is it over, as far as anybody told the time? */
-bool agreement_has_ended(const struct agreement *a, uint64_t uptime_ns);
+/* As far as anybody told the time; a bound below it tells that it is over, never that it has not begun. */
+bool agreement_is_valid(const struct agreement *a, uint64_t uptime_ns);
 
 /* A recipient's beacon tells the time, below 2^63, and keeps the agreement from being locked; not where it is late. */
 void agreement_hear(struct agreement *a, uint64_t time_ns, uint64_t uptime_ns);
@@ -109,6 +109,9 @@ enum edged_status agreement_admits(const struct agreement *a, const struct model
 /* rate_ns where what a second brings is saved up, and where nothing is. */
 uint64_t agreement_fresh_ns(uint64_t uptime_ns);
 uint64_t agreement_spent_ns(uint64_t uptime_ns);
+
+/* heard_ns where it is locked. */
+uint64_t agreement_silent_ns(const struct agreement *a, uint64_t uptime_ns);
 
 /* A new clip was taken: it counts against the rate. */
 void agreement_count(struct agreement *a, uint64_t uptime_ns);

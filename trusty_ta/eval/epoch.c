@@ -197,16 +197,18 @@ enum edged_status epoch_agree(struct eval *e, const struct eval_agreement *ask, 
         status = EDGED_ERR_MEMORY;
     if (status == EDGED_OK)
         status = record_admits(e, a);
+    if (status == EDGED_OK)
+        status = past_admits(e, a);
     if (status == EDGED_OK && !record_room(e, a->recipient_count))
         status = EDGED_ERR_FULL;
     if (status == EDGED_OK)
         status = take_keys(e, a, ask);
     if (status == EDGED_OK) {
+        const uint64_t uptime_ns = port_uptime_ns();
         a->open = true;
         a->data_slot = ask->data_slot;
-        a->heard_ns = port_uptime_ns();
-        a->rate_ns = rate_resume(e, a, a->heard_ns);
-        past_resume(e, a, a->heard_ns);
+        allowance_resume(e, a, uptime_ns);
+        past_resume(e, a, uptime_ns);
         e->agreements[place] = *a;
         *index = place;
         for (uint32_t i = 0; i < a->recipient_count && status == EDGED_OK; i++)
@@ -262,7 +264,7 @@ enum edged_status epoch_close(struct eval *e, struct edged_state *out) {
     past_restore(e, now.pasts, uptime_ns);
     for (uint32_t i = 0; i < EVAL_AGREEMENTS_MAX; i++)
         if (e->agreements[i].open)
-            rate_keep(e, &e->agreements[i], uptime_ns);
+            allowance_keep(e, &e->agreements[i]);
     crypto_wipe(e->sessions, sizeof(e->sessions));
     crypto_wipe(e->agreements, sizeof(e->agreements));
     memset(e->sequences, 0, sizeof(e->sequences));

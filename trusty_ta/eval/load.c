@@ -46,7 +46,7 @@ enum edged_status load_open(struct eval *e, const struct eval_load_open *ask) {
  * A model that was granted is loaded for one of the agreements in force, or before the first of them: until
  * there is one, nothing is evaluated (and epoch.c admits none that the model's owner did not grant for it).
  * What a load hands out - in `inputs` the weights themselves - such an agreement has to permit, too. One that is known
- * to have ended gives no weights away any more; else its model may load, for nothing is evaluated.
+ * not to be valid now gives no weights away; else its model may load, for nothing is evaluated.
  */
 static enum edged_status judge_load(const struct eval *e, const struct key_material *m, uint32_t placement) {
     const uint64_t uptime_ns = port_uptime_ns();
@@ -56,10 +56,10 @@ static enum edged_status judge_load(const struct eval *e, const struct key_mater
         const struct agreement *a = &e->agreements[i];
         if (a->open) {
             const bool fit = keylink_fits(m, a->digest);
-            const bool too_late = placement == EVAL_INPUTS && agreement_has_ended(a, uptime_ns);
+            const bool not_now = placement == EVAL_INPUTS && !agreement_is_valid(a, uptime_ns);
             any = true;
             fits = fits || fit;
-            permitted = permitted || (fit && !too_late && (a->placements >> placement & 1) != 0);
+            permitted = permitted || (fit && !not_now && (a->placements >> placement & 1) != 0);
         }
     }
     if (!any) /* only who put his key in clear has nothing to lose */
@@ -90,11 +90,13 @@ static enum edged_status open_envelope(struct eval *e) {
     memcpy(e->model.owner, l->key.verifier, sizeof(e->model.owner));
     if ((e->model.placements >> l->placement & 1) == 0)
         return EDGED_ERR_PLACEMENT;
-    if (memcmp(e->model.key_id, l->key.key_id, sizeof(l->key.key_id)) != 0)
-        return EDGED_ERR_KEY;
     status = keylink_derive(&e->keylink, l->slot, KEY_FOR_PACKAGE, e->model.salt, NULL, 0, &l->key);
     if (status != EDGED_OK)
         return status;
+    /* Both are of one slot's key only if nobody exchanged it in between. */
+    if (memcmp(l->key.verifier, e->model.owner, sizeof(e->model.owner)) != 0 ||
+        memcmp(l->key.key_id, e->model.key_id, sizeof(e->model.key_id)) != 0)
+        return EDGED_ERR_KEY;
     status = judge_load(e, &l->key, l->placement);
     if (status != EDGED_OK)
         return status;

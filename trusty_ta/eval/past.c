@@ -30,16 +30,44 @@ static bool names(const struct agreement *a, const struct past *p) {
     return false;
 }
 
-/* A free one, else of those that are nobody's in this epoch and agreement the one that tells the earliest time. */
+/* Is there something that a later epoch has to know? */
+static bool holds(const struct past *p) {
+    return p->seq != 0 || p->told_ns != 0;
+}
+
+/*
+ * To a newcomer of the agreement: never what is somebody's in this epoch, nor what another city would lose. For who
+ * signs is anybody: root's own agreements would have the enclave forget a city's clock and numbers.
+ */
+static bool gives_way(const struct eval *e, const struct agreement *a, const struct past *p) {
+    if (!p->known)
+        return true;
+    if (record_find(e, p->rcpt) != NULL || names(a, p))
+        return false;
+    return !holds(p) || memcmp(a->qdo, p->qdo, sizeof(p->qdo)) == 0;
+}
+
+enum edged_status past_admits(const struct eval *e, const struct agreement *a) {
+    uint32_t newcomers = 0, places = 0;
+
+    for (uint32_t i = 0; i < a->recipient_count; i++)
+        newcomers += past_find(e, a->recipients[i].rcpt, a->qdo) == NULL;
+    for (uint32_t i = 0; i < EVAL_PASTS_MAX; i++)
+        places += gives_way(e, a, &e->pasts[i]);
+    return newcomers <= places ? EDGED_OK : EDGED_ERR_MEMORY;
+}
+
+/* A free one, else of those that give way the one that tells the earliest time. */
 static struct past *make_room(struct eval *e, const struct agreement *a, uint64_t uptime_ns) {
     struct past *least = NULL;
 
     for (uint32_t i = 0; i < EVAL_PASTS_MAX; i++) {
         struct past *p = &e->pasts[i];
-        if (!p->known)
+        if (!gives_way(e, a, p))
+            continue;
+        if (!holds(p))
             return p;
-        if (record_find(e, p->rcpt) == NULL && !names(a, p) &&
-            (least == NULL || bound_now_ns(&p->least, uptime_ns) < bound_now_ns(&least->least, uptime_ns)))
+        if (least == NULL || bound_now_ns(&p->least, uptime_ns) < bound_now_ns(&least->least, uptime_ns))
             least = p;
     }
     return least;
@@ -56,7 +84,7 @@ void past_resume(struct eval *e, struct agreement *a, uint64_t uptime_ns) {
         }
         struct past *p = make_room(e, a, uptime_ns);
         if (p == NULL)
-            continue; /* cannot be: an epoch has no more recipients than there is room for */
+            continue; /* cannot be: epoch_agree asked past_admits */
         memset(p, 0, sizeof(*p));
         p->known = true;
         memcpy(p->rcpt, to->rcpt, sizeof(p->rcpt));

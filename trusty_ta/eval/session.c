@@ -134,8 +134,14 @@ enum edged_status session_accept(struct eval *e, uint32_t *persons) {
     uint8_t *sealed = (uint8_t *)e->network.g, tag[EVAL_TAG_BYTES];
     uint8_t nonce[12] = {0}, aad[sizeof(label) - 1 + 4 + 8];
     const size_t plain = e->clip.bytes - EVAL_TAG_BYTES;
+    const uint64_t uptime_ns = port_uptime_ns();
     struct edged_clip head;
+    /* Root may have left it announced for as long as it liked. */
+    const enum edged_status status = agreement_admits(&e->agreements[s->agreement], &e->model, e->network.placement,
+                                                      s->unfinished, uptime_ns);
 
+    if (status != EDGED_OK)
+        return status;
     memcpy(tag, sealed + plain, sizeof(tag));
     if (s->unfinished && memcmp(tag, s->tag, sizeof(tag)) != 0)
         return EDGED_ERR_CLIP; /* not the clip that failed */
@@ -154,7 +160,7 @@ enum edged_status session_accept(struct eval *e, uint32_t *persons) {
         if (head.tracks[i] != 0)
             return EDGED_ERR_CLIP;
     if (!s->unfinished) {
-        agreement_count(&e->agreements[s->agreement], port_uptime_ns());
+        agreement_count(&e->agreements[s->agreement], uptime_ns);
         s->accepted++;
     }
     s->attempts = s->unfinished ? s->attempts + 1 : 1;

@@ -137,14 +137,16 @@ struct epoch_summary {
     struct past_end pasts[EVAL_PASTS_MAX];
 };
 
-/** struct rate - of an agreement that was in force before, in this or another epoch */
-struct rate {
+/** struct allowance - of an agreement that is or was in force, in this or another epoch of this start */
+struct allowance {
     bool known;
+    bool over; /* another followed it */
     uint8_t agreement[32];
-    uint64_t rate_ns;
+    uint64_t rate_ns;  /* these two as it had them when it began, or was in force last */
+    uint64_t heard_ns;
 };
 
-#define EVAL_RATES_MAX 16u
+#define EVAL_ALLOWANCES_MAX 32u
 
 struct eval {
     const struct kernel *kernel;
@@ -161,8 +163,8 @@ struct eval {
     struct agreement agreements[EVAL_AGREEMENTS_MAX];
     struct agreement reading; /* one that is not believed yet */
     struct sequence sequences[EVAL_RECIPIENTS_MAX];
-    struct past pasts[EVAL_PASTS_MAX]; /* these go on when the epoch ends, and so do the rates */
-    struct rate rates[EVAL_RATES_MAX];
+    struct past pasts[EVAL_PASTS_MAX]; /* these go on when the epoch ends, and so do the allowances */
+    struct allowance allowances[EVAL_ALLOWANCES_MAX];
 
     enum eval_state state;
     uint64_t loads;
@@ -217,6 +219,8 @@ enum edged_status epoch_claim(struct eval *e, const struct eval_claim *ask, cons
 
 /* past.c: what is remembered of recipients over the epochs */
 const struct past *past_find(const struct eval *e, const uint8_t rcpt[16], const uint8_t qdo[32]); /* NULL: nothing */
+/* Is there a place for each of its recipients? MEMORY: others' stand there, which nobody may forget */
+enum edged_status past_admits(const struct eval *e, const struct agreement *a);
 /* Its recipients have a place; it begins no earlier than they told, in any other agreement or before this epoch. */
 void past_resume(struct eval *e, struct agreement *a, uint64_t uptime_ns);
 /* A beacon of one of the agreement's recipients was taken. */
@@ -225,11 +229,11 @@ void past_hear(struct eval *e, const struct agreement *a, const struct recipient
 void past_summarise(const struct eval *e, bool closed, uint64_t uptime_ns, struct past_end out[EVAL_PASTS_MAX]);
 void past_restore(struct eval *e, const struct past_end ends[EVAL_PASTS_MAX], uint64_t uptime_ns);
 
-/* rate.c: clips an hour, whatever begins anew */
-/* rate_ns of one that begins, or was in force before. */
-uint64_t rate_resume(const struct eval *e, const struct agreement *a, uint64_t uptime_ns);
-/* Of one that is in force no more, for the moment perhaps. */
-void rate_keep(struct eval *e, const struct agreement *a, uint64_t uptime_ns);
+/* allowance.c: clips an hour, and time without a beacon, whatever begins anew */
+/* It begins, with what it had before; where that is forgotten, perhaps, with nothing, and locked until a beacon. */
+void allowance_resume(struct eval *e, struct agreement *a, uint64_t uptime_ns);
+/* It is in force no more, for the moment perhaps. */
+void allowance_keep(struct eval *e, const struct agreement *a);
 
 /* succession.c: one agreement follows another */
 enum edged_status succession_begin(struct eval *e, const struct eval_succeed *ask);

@@ -7,7 +7,6 @@
  * as they would be missing here, and the sequence of each recipient goes on.
  */
 #include "bytes.h"
-#include "port.h"
 #include "state.h"
 
 static_assert(sizeof(struct edged_succession) <= 512, "a succession fits the smallest body");
@@ -66,7 +65,7 @@ enum edged_status succession_begin(struct eval *e, const struct eval_succeed *as
     }
     a->open = false;
     a->over = true;
-    rate_keep(e, a, port_uptime_ns());
+    allowance_keep(e, a);
     if (next->least_number <= a->number) /* whatever follows the next one is above it: one bound forgets none */
         next->least_number = a->number + 1;
     return EDGED_OK;

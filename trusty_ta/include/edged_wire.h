@@ -407,7 +407,8 @@ static_assert(sizeof(struct eval_invocation) == 8, "eval_invocation");
  * A clip is taken only where its agreement covers it: the model's owner, id, key,
  * version and labels, the placement, validity, rate (AGREEMENT, PLACEMENT, RATE), a
  * beacon within the limit (LOCKED), and room for its records (FULL). One that comes
- * again has its room, and counted already; all else is asked of it anew.
+ * again has its room, and counted already; all else is asked of it anew. So it is at EVAL_CLIP_BEGIN, but for the
+ * room, which is reserved: a clip that was announced in time may come when that is over.
  */
 struct eval_clip_open {
     uint32_t session;
@@ -475,8 +476,9 @@ static_assert(sizeof(struct eval_step) == 4 + 4 + 8, "eval_step");
  * One who is a recipient of several agreements has one sequence: seq rises over all of them.
  * One that another follows (EVAL_SUCCEED) is refused (AGREEMENT) until the epoch ends, and so is any of the same
  * owners with no higher number; where one of these is in force still, no session opens under it any more
- * (AGREEMENT). Further recipients are refused (MEMORY) where the epoch had EVAL_RECIPIENTS_MAX of them, and one who
- * was a recipient of another query data owner's agreement in this epoch (RECIPIENT): each city names its own.
+ * (AGREEMENT). Further recipients are refused (MEMORY) where the epoch had EVAL_RECIPIENTS_MAX of them or so many of
+ * other query data owners are remembered (struct edged_state), and one who was a recipient of another query data
+ * owner's agreement in this epoch (RECIPIENT): each city names its own.
  *
  * Signed (eval/agreement.c): COSE_Sign = D8 62 84 40 A0 bstr(payload) 82 (83 43 A10127 A0 bstr64)x2,
  * Ed25519 of the model owner, then of the query data owner, over ["Signature", h'', h'A10127',
@@ -501,6 +503,9 @@ static_assert(sizeof(struct eval_step) == 4 + 4 + 8, "eval_step");
  *          [per rule: 0, EDGED_SEES_LABEL, or EDGED_SEES_LABEL | EDGED_SEES_SCORE]]],
  *   score_bits 0..16 (fractional bits that a rounded score keeps), clips_per_hour 1..1000000 (saved up, an
  *   hour's at most; a second's where it was not in force since the application's start)
+ * What is left of these clips, and of the beacons' limit, goes on while it is not in force, also in the next epoch. 32
+ * agreements are remembered so; later ones, which take the places of those that others followed, begin with no clip
+ * saved up and LOCKED.
  * A rule holds from the first minute of the (UTC) day up to the end minute, over midnight
  * where that is less, always where they are equal or while no beacon has told the time.
  */
@@ -768,8 +773,9 @@ static_assert(sizeof(struct eval_emission) == 8, "eval_emission");
  * u64 seq, u64 closed, u64 told_ns, u64 least_ns }, of nobody where seq and told_ns are 0: every recipient, as one of
  * that query data owner's; the last epoch of which a record of his was confirmed, the last such record, whether that
  * epoch was closed and none after it had records for him; the highest time of his beacons, and the earliest that it can
- * be by them when this is sealed. Where they are more, those who are none of the epoch's recipients give way, who tell
- * the earliest time first.
+ * be by them when this is sealed. Where they are more, those of the newcomer's own query data owner who are none of the
+ * epoch's recipients give way, who tell the earliest time first; where there is none the newcomer's agreement is
+ * refused (MEMORY): nobody has the enclave forget what another city's recipients are owed.
  */
 struct edged_state {
     uint8_t epoch[16];
