@@ -74,7 +74,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     adopted = commands.add_parser("adopt", help="have the subscribers take records of the agreement that follows, too")
     adopted.add_argument("--agreement", required=True, metavar="FILE", help="as both parties signed it")
     adopted.set_defaults(run=run_adopt)
-    dropped = commands.add_parser("drop", help="have them take no more records under an agreement that ended everywhere")
+    dropped = commands.add_parser("drop", help="have them take no more records under one that ended everywhere")
     dropped.add_argument("number", metavar="NUMBER", type=int)
     dropped.add_argument("--lose", metavar="NODE", action="append", default=[],
                          help="give up what this node may still hold of it; may be given several times")

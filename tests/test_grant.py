@@ -554,7 +554,8 @@ def test_what_is_made_is_read_back():
 
 
 @pytest.mark.parametrize("changes, error", [
-    ({"key": bytes(16), "kind": KeyKind.MODEL}, KeyRefused), ({"key": b""}, KeyRefused), ({"kind": KeyKind.EMPTY}, KeyRefused),
+    ({"key": bytes(16), "kind": KeyKind.MODEL}, KeyRefused), ({"key": b""}, KeyRefused),
+    ({"kind": KeyKind.EMPTY}, KeyRefused),
     ({"slot": 16}, UsageError), ({"slot": -1}, UsageError), ({"number": 0}, UsageError),
     ({"number": 1 << 32}, UsageError), ({"key_id": bytes(15)}, UsageError), ({"agreement": bytes(32)}, UsageError),
     ({"agreement": b"a" * 31}, UsageError), ({"receiver": b"no key"}, PackageError)])

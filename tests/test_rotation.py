@@ -460,7 +460,7 @@ def test_cameras_wait_for_each_recipient_that_is_alive_under_the_former_agreemen
 
 
 def test_what_is_claimed_of_a_camera_that_is_gone_is_said_where_the_city_reads(monkeypatch):
-    """The next agreement waits for the city to adopt it, and the enclave starts anew: under that nobody would read it."""
+    """The next agreement waits for the city to adopt it, and the enclave starts anew: nobody would read it."""
     with running(cameras=("gate", "yard")) as (node, gate, yard):
         node.city.adopts = lambda agreement: agreement == node.agreement
         with pytest.raises(BusError, match="has not adopted"):

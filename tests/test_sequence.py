@@ -260,6 +260,15 @@ def test_so_does_one_that_passes_over_an_epoch_of_which_but_its_first_record_cam
     assert history.begin(D, 3, A, 2)[0].untold == B
 
 
+@pytest.mark.parametrize("counter", [2, 3])
+def test_so_does_one_of_the_same_counter_or_after_that(history, counter):
+    """Likewise, and the state of A restored for the next one, too: it counts as B did."""
+    history.get(A, 2)
+    history.begin(B, 2, A, 2)
+    assert history.begin(C, 2, A, 2)[0].untold == B
+    assert history.begin(D, counter, C, 0)[0].untold is None, "told once"
+
+
 def test_so_does_one_after_an_epoch_whose_first_record_was_withheld():
     history = History()
     history.get(B, 2, 3)

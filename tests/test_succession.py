@@ -573,7 +573,7 @@ def test_an_agreement_that_an_epoch_leaves_out_is_silent(adopted):
 
 
 def test_an_agreement_beside_the_latest_that_an_epoch_leaves_out_is_silent(adopted):
-    """Each for cameras of its own: the node starts with the later one alone, for want of the other's keys or by root."""
+    """Each for cameras of its own: the node starts with the later one alone, for want of the other's keys or by root"""
     adopted.north.deliver(*adopted.under_both())
     adopted.answered_for(1, 1, 2)
     adopted.use(adopted.second)

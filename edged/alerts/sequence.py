@@ -388,8 +388,8 @@ class Sequence:
                          and not other.named and other.epoch != body.previous), None)
         if last.named or body.previous == last.epoch:
             return None
-        if body.previous != NO_EPOCH and body.counter <= (last.counter or 0):
-            return None  # one of both died before its state was stored, or a Rollback is told
+        if body.previous != NO_EPOCH and self._top is not None and body.counter <= (self._top.counter or 0):
+            return None  # a Rollback is told
         return last.epoch
 
     def _counted(self, state: EpochState) -> List[object]:

@@ -414,7 +414,7 @@ class Subscriber:
         return [held for held in map(self._terms.find, epoch.agreements()) if held is not None]
 
     def _answers_under(self, one: Node, in_force: List[Held]) -> Set[int]:
-        """The agreements of its epoch, and the latest that it was ever under, with those that it was under beside it: an
+        """The agreements of its epoch, and the latest it was ever under, with those that it was under beside it: an
         epoch in which one was left out, by whoever started the node, ended none. Nothing is judged under those whose
         time is over."""
         assert one.row is not None

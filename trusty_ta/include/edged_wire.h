@@ -945,7 +945,7 @@ static_assert(sizeof(struct key_challenge) == 32, "key_challenge");
  * A grant (key/grant.c): a key of one party for one slot of one device, under one agreement. COSE_Sign1 = D2 84 43
  * A10127 A0 bstr(payload) bstr64, Ed25519 by `verifier` over ["Signature1", h'A10127', "edged grant 1" as bstr,
  * payload]. Payload: an array in deterministic CBOR, [bstr(header), bstr256]; the second is RSA-OAEP (SHA-256, MGF1
- * with it, label = SHA-256(header)) to GRANT of 32 bytes, for kinds 2 and 3 also of 16. Header: a map, keys in this order:
+ * with it, label = SHA-256(header)) to GRANT of 32 bytes, for kinds 2 and 3 also of 16. Header: a map, keys so:
  *   form "edged grant 1", kind (enum key_kind), slot, device bstr32 = SHA-256(GRANT as DER SubjectPublicKeyInfo),
  *   key_id bstr16, number 1 .. 2^32 - 1, verifier bstr32 (not zero), agreement bstr32 = SHA-256 of the agreement's
  *   payload (not zero)
