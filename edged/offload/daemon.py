@@ -289,6 +289,7 @@ class Daemon:
                     emit(log, "agreement_left_out", file=str(path), state=left.state, reason=str(left.error))
             elif told is not None:
                 emit(log, "agreement_taken_in", file=str(path))
+                self._desk.taken_in(place)
 
     def _lose(self, error: EnclaveError) -> None:
         self._succession.remember()

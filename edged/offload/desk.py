@@ -111,6 +111,12 @@ class Desk:
             if camera.told_to_wait:
                 self._to_reopen.setdefault(name, "its agreement may be in force")
 
+    def taken_in(self, place: int) -> None:
+        """The agreement there was left out: that its cameras waited for it is of the past."""
+        for camera in self.cameras.values():
+            if camera.place == place:
+                camera.admitted()
+
     def call(self) -> None:
         """Have each camera's process say that it is there: a claim `live` is not to outlive it."""
         now_s = time.monotonic()
@@ -238,7 +244,7 @@ class Desk:
                                  messages.pack("follow", {"agreement": to.agreement.digest}))
 
     def _refuse_session(self, camera: Camera, reason: str) -> None:
-        if camera.waits(reason, PATIENCE_S, time.monotonic()):
+        if camera.waits(reason, PATIENCE_S, time.monotonic(), of_session=True):
             emit(log, "session_refused", camera=camera.name, reason=reason)
         self._have_wait(camera, reason)
 
