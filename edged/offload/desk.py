@@ -10,7 +10,7 @@ way comes first once there is another.
 import logging
 import time
 from collections import Counter, deque
-from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional
+from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Set
 
 from edged.bus import Router
 from edged.enclave import wire
@@ -71,6 +71,7 @@ class Desk:
         self._router = router
         self._sessions = sessions
         self._to_reopen: Dict[bytes, str] = {}
+        self._to_call: Set[bytes] = set()  # sessions of before, whose cameras have not been asked yet how they are
         self._queue: FairQueue[Offer] = FairQueue()
         self._begun: Optional[Offer] = None  # the clip that the enclave may have had when the connection broke
         self._epoch: Optional[bytes] = None
@@ -95,6 +96,7 @@ class Desk:
             index = None if known is None else link.agreement(known.agreement)
             if known is not None and index is not None:
                 camera.open(known.session, index, resumed=True)
+                self._to_call.add(name)
             else:
                 self._to_reopen[name] = "the enclave began a new epoch"
         return False
@@ -118,7 +120,9 @@ class Desk:
                 camera.admitted()
 
     def call(self) -> None:
-        """Have each camera's process say that it is there: a claim `live` is not to outlive it."""
+        """Have each camera's process say that it is there, and how it is: a claim `live` is not to outlive it, and what
+        it told a bridge that was killed is not to be lost with that."""
+        self._to_call = {name for name in self._to_call if not self._router.send(name, messages.pack("here", {}))}
         now_s = time.monotonic()
         if now_s < self._call_due_s:
             return
