@@ -87,9 +87,9 @@ def ask_reload(config: Config, path: Optional[Path] = None) -> None:
     asked = {} if path is None else {"agreement": config.enclave.agreements.index(path)}
     kind, answer = status.ask_bridge(config, "reload", asked, RELOAD_TIMEOUT_S)
     if kind == "missing":
-        raise KeyRefused("{}; what was in force goes on: run this again then".format(answer.get("reason")))
-    if kind != "ok":
-        raise BusError("the bridge refused: {}".format(answer.get("reason", "it did not say why")))
+        raise KeyRefused("{}; what was in force goes on: run this again then".format(answer["reason"]))
+    if kind == "refused":
+        raise BusError("the bridge refused: {}".format(answer["reason"]))
 
 
 def _judged(config: Config, bundle: Bundle) -> _Rotation:

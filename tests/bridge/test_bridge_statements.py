@@ -352,7 +352,7 @@ GARBAGE = {
 }
 
 
-@pytest.mark.parametrize("peer", [b"gate", b"outbox", b"edgectl", b"nobody"])
+@pytest.mark.parametrize("peer", [b"gate", b"outbox", b"edgectl:1", b"nobody"])
 def test_garbage_is_named_dropped_and_harms_nobody(node, gate, logged, peer):
     gate.dealer.close()
     sent = [frames for what, frames in GARBAGE.items() if (what, peer) != ("a beacon", b"outbox")]
