@@ -173,8 +173,10 @@ EVENTS = (
     Event("E502", "process_ended", logging.WARNING, "a process ended and will be started again after the delay named",
           "see what the process itself said last; `edgectl status` counts restarts"),
     Event("E503", "process_refused", logging.ERROR,
-          "a process cannot do its work: what it was given is wrong, so it is not started again",
-          "correct what its last line names, check with `edgectl config check`, and start edged again"),
+          "a process cannot do its work: what it was given is wrong; a camera's is started again after the delay named, "
+          "where there is one, and the other cameras go on; else the run ends",
+          "correct what its last line names, and check with `edgectl config check`; where no delay is named, start "
+          "edged again"),
     Event("E504", "process_done", logging.INFO, "a camera reached the end of its file", _NONE),
     Event("E505", "process_killed", logging.WARNING, "a process did not stop in time when asked, and was killed",
           "see what it said last; the spool keeps what was not delivered"),

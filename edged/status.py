@@ -50,6 +50,7 @@ def report(config: Config) -> Tuple[Dict[str, Any], List[EdgedError]]:
     """Everything that answers, ready for JSON; what did not, and what of it keeps clips from being judged."""
     missing: List[EdgedError] = []
     shown: Dict[str, Any] = {"node": config.node.name, "supervisor": _supervised(config)}
+    missing += _refused(shown["supervisor"])
     try:
         shown["bridge"] = _plain(_granted(*ask_bridge(config, "status", {}, TIMEOUT_S)))
         missing += _unjudged(shown["bridge"])
@@ -89,6 +90,14 @@ def _supervised(config: Config) -> Optional[Dict[str, Any]]:
             return json.load(file)
     except (OSError, ValueError):
         return None
+
+
+def _refused(supervisor: Optional[Dict[str, Any]]) -> List[EdgedError]:
+    """A process that cannot do its work: one line each."""
+    processes = {} if supervisor is None else supervisor["processes"]
+    return [CameraError("{}: cannot do its work with what it was given (it ended with {}): see its last line, and "
+                        "`edgectl config check`".format(name, process["last_end"]))
+            for name, process in processes.items() if process["state"] == "refused"]
 
 
 def _waiting(config: Config) -> Dict[str, Any]:
