@@ -32,7 +32,7 @@ from edged.offload.backoff import Backoff
 from edged.offload.chosen import Accelerators, chosen
 from edged.offload.desk import Desk
 from edged.offload.followed import Followed
-from edged.offload.link import KeysMissing, Link, Papers, is_passing, read_agreements, read_papers
+from edged.offload.link import KeysMissing, Link, NoRoom, Papers, is_passing, read_agreements, read_papers
 from edged.offload.messages import (Beacon, CameraStatus, ExerciseRequest, Hello, KeysCame, Offer, ReloadRequest,
                                     StatusRequest)
 from edged.offload.sessions import Sessions
@@ -395,7 +395,7 @@ class Daemon:
             return
         told = [error for place, error in sorted(waits.items()) if asked in (None, place)]
         if told:
-            kind = "missing" if isinstance(told[0], KeysMissing) else "refused"
+            kind = {KeysMissing: "missing", NoRoom: "full"}.get(type(told[0]), "refused")
             self._router.send(peer, messages.pack(kind, {"reason": str(told[0])}))
         else:
             self._router.send(peer, messages.pack("ok", {}))

@@ -42,6 +42,10 @@ class Withdrawn(KeyRefused):
     """The enclave takes the agreement no more: a floor of an owner is above it, or another followed it."""
 
 
+class NoRoom(EnclaveError):
+    """The enclave holds as many agreements as it can."""
+
+
 class Paper(NamedTuple):
     """A signed agreement as it lies on the node's disk. following : the one that lies beside it and follows it"""
 
@@ -215,12 +219,11 @@ class Link:
                                                      if place not in self.left_out}, **papers.agreements})
         emitted: List[Emitted] = []
         waits = dict(papers.faults)
-        for place in places:
+        left_out = [place for place in places if place in self.left_out]
+        # What follows another comes after all of the configuration's own: it takes nobody's room.
+        for act, place in [(self._take_in, place) for place in left_out] + [(self._follow, place) for place in places]:
             try:
-                if place in self.left_out:
-                    self._take_in(place, slots, emitted)
-                else:
-                    self._follow(place, slots, emitted)
+                act(place, slots, emitted)
             except EnclaveError as error:  # what was put before has records, which are the caller's
                 if error.status is None:
                     raise
@@ -267,6 +270,11 @@ class Link:
         self.over: List[bytes] = []
         for place in range(self.places):
             self._take_in(place, slots, emitted)
+        for place in range(self.places):  # only now: what follows another takes no other city's room
+            following = self._due(place)
+            waits = following and self._tried(place, following, slots, emitted)
+            if following is not None and waits is not None:
+                emit(log, "agreement_waits", number=following.agreement.number, reason=str(waits))
         if not self.in_force:
             raise self._why_left_out()
         # All at once: a state that knows but some of this epoch's recipients forgets how the others' last one ended.
@@ -287,26 +295,26 @@ class Link:
                 emit(log, "state_refused", reason=str(error))
 
     def _take_in(self, place: int, slots: Sequence[Listed], emitted: List[Emitted]) -> None:
-        """The agreement of a place and the one that follows it, or the one of them that can be in force; else the place
-        is left out. Raises what concerns them all."""
+        """The agreement of a place, or where that cannot be in force the one that follows it; else the place is left
+        out. Raises what concerns them all."""
         paper = self.papers.agreements.get(place)
         if paper is None:
             self.left_out[place] = LeftOut("faulty", self.papers.faults[place])
             return
-        missing: Optional[EdgedError] = None
+        refused: Optional[EdgedError] = None
         if paper.following is None or paper.agreement.digest not in self._followed:
-            missing = self._tried(place, paper, slots, emitted)
+            refused = self._tried(place, paper, slots, emitted)
+            if refused is None:
+                return
+        waits = refused
         if paper.following is not None:
             waits = self._tried(place, paper.following, slots, emitted)
-            if waits is None:
-                # It was in force before, and the one that it follows is taken no more, whose keys are all there.
-                if isinstance(missing, Withdrawn) and not emitted[-1].records:
-                    self.over.append(paper.agreement.digest)
-            elif any(one.place == place for one in self.in_force):
-                emit(log, "agreement_waits", number=paper.following.agreement.number, reason=str(waits))
-            missing = missing or waits
-        if missing is not None and not any(one.place == place for one in self.in_force):
+        if waits is not None:
+            missing = refused or waits
             self.left_out[place] = LeftOut(_state(missing), missing)
+        # It was in force before, and the one that it follows is taken no more, whose keys are all there.
+        elif isinstance(refused, Withdrawn) and not emitted[-1].records:
+            self.over.append(paper.agreement.digest)
 
     def _why_left_out(self) -> EdgedError:
         """Of the places whose files are whole; there is one: ``read_papers`` saw to it."""
@@ -314,10 +322,19 @@ class Link:
 
     def _follow(self, place: int, slots: Sequence[Listed], emitted: List[Emitted]) -> None:
         """Put what follows an agreement that is in force. Raises KeyRefused, EnclaveError."""
-        paper = self.papers.agreements[place]
-        if paper.following is not None and self.agreement(paper.following.agreement.digest) is None:
-            self._put(place, paper.following, slots, emitted)
-            emit(log, "agreement_taken_up", number=paper.following.agreement.number, after=paper.agreement.number)
+        following = self._due(place)
+        if following is not None:
+            before = self.current(place).agreement.number
+            self._put(place, following, slots, emitted)
+            emit(log, "agreement_taken_up", number=following.agreement.number, after=before)
+
+    def _due(self, place: int) -> Optional[Paper]:
+        """What is to follow the agreement in force there, and is not in force yet."""
+        paper = self.papers.agreements.get(place)
+        if paper is None or paper.following is None or place in self.left_out:
+            return None
+        following: Paper = paper.following
+        return following if self.agreement(following.agreement.digest) is None else None
 
     def _tried(self, place: int, paper: Paper, slots: Sequence[Listed], emitted: List[Emitted]) -> Optional[EdgedError]:
         """Put an agreement, or say why that one cannot be. Raises what concerns them all."""
@@ -346,6 +363,10 @@ class Link:
             if error.status == Status.RECIPIENT:
                 raise EnclaveError("{}: names a recipient of another city's: its city has to name its own (`edged-city "
                                    "keys` makes new ids)".format(paper.path), Status.RECIPIENT) from error
+            if error.status == Status.MEMORY:
+                raise NoRoom("{}: the enclave holds {} agreements, as many as it can: wait until one that another "
+                             "follows is over, or take one out of enclave.agreements and restart the bridge".format(
+                                 paper.path, wire.EVAL_AGREEMENTS_MAX), Status.MEMORY) from error
             if error.status == Status.LOCKED:  # no clip was offered yet: it is a key
                 raise EnclaveError(LOCKED, Status.LOCKED) from error
             if error.status == Status.AGREEMENT:  # its signatures were checked above

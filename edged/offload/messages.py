@@ -11,6 +11,7 @@
     outbox        beacon  {} + struct edged_beacon          -> nothing: its heartbeat goes to the spool
     edgectl:...   exercise {rule | label [, agreement]}     -> ok {records} | refused {reason}
                   reload  {}: read the agreements again     -> ok {} | missing {reason}: keys | refused {reason}
+                                                               | full {reason}: no room for one that is to follow
                   keys    {}: there may be more of them     -> ok {}: what is left out is tried again now
                   status  {}                                -> status {...} | refused {reason}
     to a camera   reopen  {reason}: say hello again, then seal and send again whatever has no `done`
@@ -261,6 +262,7 @@ _ANSWERS: Dict[Tuple[str, str], Dict[str, _Check]] = {
     ("keys", "ok"): {},
     ("reload", "ok"): {},
     ("reload", "missing"): {"reason": _is_text},
+    ("reload", "full"): {"reason": _is_text},
     ("exercise", "ok"): {"records": _rows({"epoch": _octets(16), "recipient": _octets(16), "seq": _U64})},
     ("status", "status"): {
         "enclave": lambda value: value in ("up", "away"), "reason": _or_none(_is_text), "epoch": _or_none(_octets(16)),
