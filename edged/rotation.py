@@ -59,7 +59,8 @@ def run(folder: str, config: str, reload: bool = True, wait_s: float = WAIT_S) -
     """Rotate, and print what was done.
 
     Raises MissingInput, KeyRefused (keys that are not granted yet, too), ConfigError, PackageError, VerificationFailed,
-    OSError, NoRoom (nothing is staged then), BusError (the bridge is away, or city or cameras have not gone over within ``wait_s`` seconds).
+    OSError, NoRoom (nothing is staged then), BusError (the bridge is away, or city or cameras have not gone over within
+    ``wait_s`` seconds).
     """
     rotation = _judged(configuration.load(config), bundles.read(folder))
     number = rotation.bundle.agreement.number

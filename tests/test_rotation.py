@@ -382,6 +382,26 @@ def test_without_the_new_keys_the_old_agreement_goes_on_and_the_next_try_succeed
         node.assert_followed(node.agreement, after)
 
 
+def test_after_the_end_in_the_placement_inputs_the_next_agreement_follows_on_a_bridge_that_started_since(caplog):
+    """Nothing is loaded under an agreement that has ended, and a rotation needs a bridge."""
+    until_s = int(time.time()) + 5
+    with running(placement="inputs", until_s=until_s) as (node, gate):
+        until(lambda: any(kind == RecordKind.HEARTBEAT and record.time_ns // 10 ** 9 >= until_s
+                          for _, kind, record in node.told()))
+        after = node.succeeding(until_s=until_s + 10 ** 8)
+        for count, restart in enumerate((node.stop, node.restart_eval), 1):
+            restart()
+            if node.is_dead:
+                node.bridge()
+            until(lambda: len([record for record in caplog.records
+                               if record.getMessage().startswith("model_not_loaded")]) == count)
+            until(lambda: "ended at " in (node.status()["cameras"]["gate"]["postponed_for"] or ""))
+        rotate(node, node.bundle(after))
+        gate.goes_on()
+        assert node.in_place() == [2]
+        assert_judged_once(node, gate)
+
+
 def another_city(node):
     """Its agreement stands in the configuration, too, and its keys are there."""
     qdo = Ed25519PrivateKey.generate()

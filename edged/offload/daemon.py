@@ -232,7 +232,7 @@ class Daemon:
     def _come_up(self, link: Link) -> None:
         same = self._desk.connected(link)
         emit(log, "enclave_up", epoch=link.epoch, same=same, recovered=link.recovered, agreements=len(link.in_force),
-             products=link.model.head.products, seconds=round(link.made_s, 3))
+             products=None if link.model is None else link.model.head.products, seconds=round(link.made_s, 3))
         self._link = link
         self._retry.succeeded()
         self._away, self._keys_missing_s = "", None
@@ -275,6 +275,8 @@ class Daemon:
         if emitted.records:
             self._ledger.keep(emitted)
         if len(link.in_force) > before:
+            if link.model is None:
+                link.load(slots)
             self._desk.invite()
         self._tell_left_out(link)
         return waits

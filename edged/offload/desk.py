@@ -84,9 +84,10 @@ class Desk:
 
     def connected(self, link: Link) -> bool:
         """There is a connection; whether it is to the enclave of before, whose sessions are open still."""
-        if link.epoch == self._epoch:
+        same, is_loaded = link.epoch == self._epoch, link.model is not None
+        if same and is_loaded:
             return True
-        granted = self._sessions.of(link.epoch) if self._epoch is None else {}
+        granted = self._sessions.of(link.epoch) if self._epoch is None and is_loaded else {}
         self._epoch = link.epoch
         self._begun = None
         for name, camera in self.cameras.items():
@@ -98,8 +99,8 @@ class Desk:
                 camera.open(known.session, index, resumed=True)
                 self._to_call.add(name)
             else:
-                self._to_reopen[name] = "the enclave began a new epoch"
-        return False
+                self._to_reopen[name] = "the enclave began a new epoch" if is_loaded else "no model is loaded"
+        return same
 
     def ask_to_reopen(self) -> None:
         """Tell those who are there by now and have not said hello meanwhile."""
@@ -162,6 +163,12 @@ class Desk:
             self._refuse_session(camera, "its agreement is not in force: agreement {} is".format(
                 link.current(place).agreement.number))
             self._direct(camera, link.current(place))
+            return
+        if link.model is None:
+            judged = next(one.agreement for one in link.in_force if one.index == index)
+            permits = judged.placements >> link.placement & 1
+            self._refuse_session(camera, validity.words(judged.number, judged.until_s, 0) if permits
+                                 else _PASSING[Status.PLACEMENT])
             return
         self._queue.drop(camera.name)
         if camera.session is not None:
@@ -315,6 +322,7 @@ class Desk:
         return True
 
     def _over(self, link: Link, camera: Camera, offer: Offer, outcome: Outcome) -> None:
+        assert link.model is not None  # it made the records
         head = link.model.head
         persons = next(persons for persons in range(head.persons + 1)
                        if wire.sealed_clip_bytes(persons, head.frames, head.joints) == len(offer.sealed))
@@ -411,7 +419,7 @@ class Desk:
 
     def prepare(self, link: Link) -> bool:
         """Nothing else to do: have U + pad of the clip to be expected computed ahead."""
-        if not link.model.head.products or not self._persons:
+        if link.model is None or not link.model.head.products or not self._persons:
             return False
         persons = Counter(self._persons).most_common(1)[0][0]
         if persons == 0 or link.bridge.prepared(persons) >= PREPARED_MAX:

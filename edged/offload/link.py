@@ -17,13 +17,14 @@ from edged.beside import next_path, read_agreement, require_follows
 from edged.command import read_file
 from edged.config import Config
 from edged.enclave import tipc, wire
-from edged.enclave.client import Emitted, EvalClient
+from edged.enclave.client import Emitted, EvalClient, LoadedModel
 from edged.enclave.key import KeyClient
 from edged.enclave.keystore import LOCKED, KeyStore, connect
 from edged.enclave.records import Keeper
 from edged.enclave.wire import KeyKind, Listed, Status
 from edged.errors import ConfigError, EdgedError, EnclaveError, KeyRefused, PackageError
 from edged.events import emit
+from edged.model import package
 from edged.offload.bridge import Bridge
 from edged.offload.chosen import Accelerators
 from edged.trust import held
@@ -125,13 +126,15 @@ def is_passing(error: EnclaveError) -> bool:
 
 
 class Link:
-    """Connected, agreements in force, model loaded. Not for use by two threads at once.
+    """Connected, agreements in force, model loaded unless each that permits that has ended. Not for use by two threads
+    at once.
 
     epoch      : the enclave's
     in_force   : what it holds, in the configuration's order; behind an agreement the one that follows it
     left_out   : by place, where it holds none: one city's agreement never stops another's
     over       : digests of agreements that ended: the enclave takes them no more, and what follows them was in force
     recovered  : records that the enclave kept from before      stored : those and the new epoch's first
+    model      : None where none is loaded, and so nothing is judged: all else goes on
     listed     : what the key application said of its slots when agreements were last put
 
     followed : digests of agreements that are over, of which none is put
@@ -141,7 +144,9 @@ class Link:
 
     def __init__(self, config: Config, papers: Papers, spool: Spool, accelerators: Accelerators,
                  followed: Container[bytes] = ()) -> None:
-        self._config, self._accelerators, self._followed = config, accelerators, followed
+        self._config, self._followed = config, followed
+        self.placement = wire.Placement[config.enclave.placement.upper()]
+        self.model: Optional[LoadedModel] = None
         self.papers = papers
         self._stack = ExitStack()
         begin_s = time.monotonic()
@@ -150,6 +155,8 @@ class Link:
             self.client = EvalClient(tipc.connect(config.enclave.at, wire.EVAL_PORT))
             self._stack.callback(self.client.close)
             self._agree(slots, spool)
+            self.bridge = Bridge(self.client, accelerators.first, config.enclave.transport, accelerators.spare)
+            self._stack.callback(_detach, self.bridge)
             self._load(slots)
         except BaseException:
             self.close()
@@ -235,6 +242,15 @@ class Link:
             if place in self.left_out:
                 waits[place] = self.left_out[place].error
         return Emitted(0, _records(emitted), emitted[-1].emission if emitted else 0), waits
+
+    def load(self, slots: Sequence[Listed]) -> None:
+        """What is in force by now may permit it. Raises EnclaveError where the connection breaks."""
+        try:
+            self._load(slots)
+        except EdgedError as error:
+            if isinstance(error, EnclaveError) and error.status is None:
+                raise
+            log.warning("no model is loaded: %s", error)
 
     def succeed(self, place: int) -> Emitted:
         """The former agreement of this place ends: its last records. Raises EnclaveError."""
@@ -382,9 +398,7 @@ class Link:
 
     def _load(self, slots: Sequence[Listed]) -> None:
         enclave = self._config.enclave
-        placement = wire.Placement[enclave.placement.upper()]
-        self.bridge = Bridge(self.client, self._accelerators.first, enclave.transport, self._accelerators.spare)
-        self._stack.callback(_detach, self.bridge)
+        placement = self.placement
         refused: Dict[Optional[int], EnclaveError] = {}
         for slot in [number for number, one in enumerate(slots) if one.kind == KeyKind.MODEL]:
             try:
@@ -401,15 +415,25 @@ class Link:
             if any(left.state != "faulty" and self.papers.agreements[place].agreement.placements >> placement & 1
                    for place, left in self.left_out.items()):
                 raise self._why_left_out()  # that one permits it, and as soon as it is in force the package is loaded
-            raise ConfigError("{}: enclave.placement = \"{}\": the owner of {}, or every agreement, forbids it, or has "
-                              "ended".format(self._config.path, enclave.placement,
-                                             enclave.package)) from refused[Status.PLACEMENT]
+            if self._permits(placement):
+                emit(log, "model_not_loaded", placement=enclave.placement)
+                return
+            raise ConfigError("{}: enclave.placement = \"{}\": the owner of {}, or every agreement, forbids it".format(
+                self._config.path, enclave.placement, enclave.package)) from refused[Status.PLACEMENT]
         if Status.AGREEMENT in refused:
             raise PackageError("{}: below the least version of its owner's floor: get a later package".format(
                 enclave.package)) from refused[Status.AGREEMENT]
         if refused and list(refused)[-1] == Status.PACKAGE:
             raise PackageError("{}: {}".format(enclave.package, refused[Status.PACKAGE])) from refused[Status.PACKAGE]
         raise KeysMissing("{}: no slot holds its model key".format(enclave.package))
+
+    def _permits(self, placement: wire.Placement) -> bool:
+        """By what was signed the package may be loaded so. Where the enclave refuses, every such agreement has ended,
+        by beacons or floors, and its owner's weights are not handed out any more."""
+        found = package.inspect(self.papers.package)
+        return bool(found.placements >> placement & 1) and any(
+            one.agreement.placements >> placement & 1 and one.agreement.model.key_id == found.key_id
+            for one in self.in_force)
 
 
 def _records(emitted: Sequence[Emitted]) -> Tuple[bytes, ...]:

@@ -128,7 +128,7 @@ def test_a_reason_of_any_length_is_cut_at_a_character_so_that_its_claim_is_taken
         assert wire.EDGED_CLAIM_MAX - 4 < len(told) <= wire.EDGED_CLAIM_MAX and reason.startswith(cut)
 
 
-def test_a_claim_that_the_enclave_refuses_ends_no_bridge_and_is_sealed_once_it_does_not(node, gate, monkeypatch, caplog):
+def test_a_claim_that_the_enclave_refuses_ends_no_bridge_and_is_sealed_once_it_is_not(node, gate, monkeypatch, caplog):
     refused, honest = [], EvalClient.claim
 
     def claim(self, *given):
