@@ -101,6 +101,10 @@ EVENTS = (
           "a camera's process does not answer any more: the city is told that the camera is lost",
           "see that process's log and `systemctl status edged-camera@NAME`; it is started again unless its "
           "configuration is refused"),
+    Event("E128", "model_not_loaded", logging.ERROR,
+          "every agreement that permits this placement has ended, as the enclave knows by beacons and floors: the "
+          "package is not loaded and nothing is judged, while heartbeats go on",
+          "ask the city for the bundle of the next agreement, then `edgectl rotate`"),
     # The enclave.
     Event("E201", "enclave_ready", logging.INFO, "both applications of the host port run and hold their keys", _NONE),
     Event("E202", "enclave_unprotected", logging.WARNING,
@@ -181,8 +185,10 @@ EVENTS = (
     Event("E502", "process_ended", logging.WARNING, "a process ended and will be started again after the delay named",
           "see what the process itself said last; `edgectl status` counts restarts"),
     Event("E503", "process_refused", logging.ERROR,
-          "a process cannot do its work: what it was given is wrong, so it is not started again",
-          "correct what its last line names, check with `edgectl config check`, and start edged again"),
+          "a process cannot do its work: what it was given is wrong; a camera's is started again after the delay that "
+          "is named, if one is, and the other cameras go on; else the run ends",
+          "correct what its last line names, and check with `edgectl config check`; where no delay is named, start "
+          "edged again"),
     Event("E504", "process_done", logging.INFO, "a camera reached the end of its file", _NONE),
     Event("E505", "process_killed", logging.WARNING, "a process did not stop in time when asked, and was killed",
           "see what it said last; the spool keeps what was not delivered"),

@@ -3,6 +3,7 @@
     stage     each camera's new key as NAME.key.DIGITS, then the agreement as agreement.cose.next (edged/beside.py)
     reload    the bridge puts it in force beside the old one, and its cameras go over
     wait      until the city reads under the new one, and the old one is over: its last records are in the spool
+              (where the enclave has no room for it, what was staged is taken back)
     clear     the key slots that were granted for the old one: nobody puts it in force again
     settle    each camera's key to NAME.key, the agreement to agreement.cose, NAME.key.DIGITS away; reload once more
 
@@ -12,7 +13,7 @@ replaced only when nothing needs the old content any more.
 
 import os
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
@@ -35,6 +36,10 @@ RELOAD_TIMEOUT_S = 60.0  # a clip under way comes first
 _POLL_S = 0.2
 
 
+class NoRoom(ConfigError):
+    """The enclave holds as many agreements as it can."""
+
+
 class _Rotation(NamedTuple):
     """path : of the agreement in force      cameras : those that are judged under it, with their new keys"""
 
@@ -54,7 +59,8 @@ def run(folder: str, config: str, reload: bool = True, wait_s: float = WAIT_S) -
     """Rotate, and print what was done.
 
     Raises MissingInput, KeyRefused (keys that are not granted yet, too), ConfigError, PackageError, VerificationFailed,
-    OSError, BusError (the bridge is away, or city or cameras have not gone over within ``wait_s`` seconds).
+    OSError, NoRoom (nothing is staged then), BusError (the bridge is away, or city or cameras have not gone over within
+    ``wait_s`` seconds).
     """
     rotation = _judged(configuration.load(config), bundles.read(folder))
     number = rotation.bundle.agreement.number
@@ -67,7 +73,14 @@ def run(folder: str, config: str, reload: bool = True, wait_s: float = WAIT_S) -
         if not reload:
             print("staged: run `edgectl reload`, and this command once more when the node runs")
             return
-        ask_reload(rotation.config, rotation.path)
+        try:
+            ask_reload(rotation.config, rotation.path)
+        except NoRoom:
+            for path in unstage(rotation):
+                print("removed {}".format(path))
+            with suppress(EdgedError):  # what it read it forgets
+                ask_reload(rotation.config, rotation.path)
+            raise
         print("agreement {} is in force beside agreement {}".format(number, rotation.agreement.number))
         _await_end(rotation, wait_s)
         for slot in _clear(rotation):
@@ -82,14 +95,16 @@ def run(folder: str, config: str, reload: bool = True, wait_s: float = WAIT_S) -
 def ask_reload(config: Config, path: Optional[Path] = None) -> None:
     """Have the bridge read the agreements again. path : whether that one, or what follows it, waits is all that counts
 
-    Raises KeyRefused where keys are missing, BusError.
+    Raises KeyRefused where keys are missing, NoRoom, BusError.
     """
     asked = {} if path is None else {"agreement": config.enclave.agreements.index(path)}
     kind, answer = status.ask_bridge(config, "reload", asked, RELOAD_TIMEOUT_S)
     if kind == "missing":
-        raise KeyRefused("{}; what was in force goes on: run this again then".format(answer.get("reason")))
-    if kind != "ok":
-        raise BusError("the bridge refused: {}".format(answer.get("reason", "it did not say why")))
+        raise KeyRefused("{}; what was in force goes on: run this again then".format(answer["reason"]))
+    if kind == "full":
+        raise NoRoom("{}; what was in force goes on".format(answer["reason"]))
+    if kind == "refused":
+        raise BusError("the bridge refused: {}".format(answer["reason"]))
 
 
 def _judged(config: Config, bundle: Bundle) -> _Rotation:
@@ -186,6 +201,17 @@ def stage(rotation: _Rotation) -> List[Path]:
             _write(path, content, like, mode)
             written.append(path)
     return written
+
+
+def unstage(rotation: _Rotation) -> List[Path]:
+    """Nothing of what was staged is in force: remove it; what was. Raises OSError."""
+    # The agreement first: while it lies there a camera may look for the keys.
+    staged = [next_path(rotation.path)] + [key_path(camera.key, rotation.digest) for camera, _ in rotation.cameras]
+    removed = [path for path in staged if path.exists()]
+    for path in removed:
+        path.unlink()
+        sync_folder(path.parent)
+    return removed
 
 
 def _clear(rotation: _Rotation) -> List[int]:

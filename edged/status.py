@@ -5,13 +5,11 @@ import time
 from contextlib import suppress
 from typing import Any, Dict, List, Optional, Tuple
 
-import cbor2
-
 from edged.bus import Dealer
 from edged.config import Config
 from edged.enclave.certified import certified
 from edged.enclave.keystore import KeyStore
-from edged.errors import BusError, CameraError, EdgedError, EnclaveError, SpoolError
+from edged.errors import BusError, CameraError, EdgedError, EnclaveError, PackageError, SpoolError
 from edged.offload import messages
 from edged.supervisor import is_running, waiting_records
 from edged.trust import validity
@@ -26,7 +24,7 @@ _RETRY_S = 0.05
 def ask_bridge(config: Config, question: str, body: Dict[str, Any], timeout_s: float) -> Tuple[str, Dict[str, Any]]:
     """(kind, body) of the bridge's answer. Raises BusError where there is none."""
     deadline_s = time.monotonic() + timeout_s
-    with Dealer(config.bridge_address, messages.EDGECTL) as dealer:
+    with Dealer(config.bridge_address, messages.edgectl_identity()) as dealer:
         # Nothing is taken before the connection stands.
         while not dealer.send(messages.pack(question, body)):
             if time.monotonic() > deadline_s:
@@ -37,14 +35,10 @@ def ask_bridge(config: Config, question: str, body: Dict[str, Any], timeout_s: f
     if message is None:
         raise BusError("{}: no answer of the bridge within {:g} s: see its log".format(config.bridge_socket, timeout_s))
     try:
-        answer = cbor2.loads(message.frames[1])
-        kind = message.frames[0].decode("ascii")
-        if not isinstance(answer, dict):
-            raise ValueError("no map")
-    except (IndexError, ValueError, UnicodeDecodeError, cbor2.CBORDecodeError) as error:
+        return messages.to_edgectl(question, message.frames)
+    except PackageError as error:
         raise BusError("{}: an answer of another form ({}): install matching releases".format(
             config.bridge_socket, error)) from error
-    return kind, answer
 
 
 def tell_of_keys(config: Config) -> None:
@@ -59,11 +53,12 @@ def report(config: Config) -> Tuple[Dict[str, Any], List[EdgedError]]:
     """Everything that answers, ready for JSON; what did not, and what of it keeps clips from being judged."""
     missing: List[EdgedError] = []
     shown: Dict[str, Any] = {"node": config.node.name, "supervisor": _supervised(config)}
+    missing += _refused(shown["supervisor"])
     try:
         shown["bridge"] = _plain(_granted(*ask_bridge(config, "status", {}, TIMEOUT_S)))
         missing += _unjudged(shown["bridge"])
         missing += [EnclaveError("an agreement is left out, its cameras wait: {}".format(one["reason"]))
-                    for one in shown["bridge"].get("agreements", ()) if one.get("reason")]
+                    for one in shown["bridge"]["agreements"] if one["reason"]]
     except EdgedError as error:
         shown["bridge"] = None
         missing.append(error)
@@ -95,11 +90,11 @@ def _certificate(config: Config, missing: List[EdgedError]) -> Optional[str]:
 def _unjudged(bridge: Dict[str, Any]) -> List[EdgedError]:
     """An agreement that ended, a camera of which nothing is judged: one line each."""
     found: List[EdgedError] = []
-    for one in bridge.get("agreements", ()):
-        if one.get("ended"):
+    for one in bridge["agreements"]:
+        if one["ended"]:
             found.append(EnclaveError("{}, by this node's clock; nothing is judged under it any more: ask the city for "
                                       "the bundle of the next one, then `edgectl rotate`".format(one["end"])))
-    for name, camera in bridge.get("cameras", {}).items():
+    for name, camera in bridge["cameras"].items():
         if camera["state"] not in (None, "live"):
             found.append(CameraError("camera {}: {}: {}: nothing of it is judged; the city was told".format(
                 name, camera["state"], camera["reason"] or "no reason given")))
@@ -115,6 +110,14 @@ def _supervised(config: Config) -> Optional[Dict[str, Any]]:
             return json.load(file)
     except (OSError, ValueError):
         return None
+
+
+def _refused(supervisor: Optional[Dict[str, Any]]) -> List[EdgedError]:
+    """A process that cannot do its work: one line each."""
+    processes = {} if supervisor is None else supervisor["processes"]
+    return [CameraError("{}: cannot do its work with what it was given (it ended with {}): see its last line, and "
+                        "`edgectl config check`".format(name, process["last_end"]))
+            for name, process in processes.items() if process["state"] == "refused"]
 
 
 def _waiting(config: Config) -> Dict[str, Any]:
@@ -144,5 +147,5 @@ def drill(config: Config, asked: Dict[str, Any]) -> Dict[str, Any]:
 
 def _granted(kind: str, answer: Dict[str, Any]) -> Dict[str, Any]:
     if kind == "refused":
-        raise BusError("the bridge refused: {}".format(answer.get("reason", "it did not say why")))
+        raise BusError("the bridge refused: {}".format(answer["reason"]))
     return answer

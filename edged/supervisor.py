@@ -4,8 +4,10 @@
 
 Each is a process of its own, spawned and never forked, told apart by the notification socket that systemd's units
 use, too: it says when it is ready and that it moves. A process that cannot do its work because of what it was given
-(configuration, key, file) ends the whole run with its exit code and its one line; every other end is followed by a
-restart. None outlives the supervisor, even if that is killed.
+(configuration, key, file) ends the whole run with its exit code and its one line, but for a camera, whose key and
+agreement may be one city's alone: as with units it is named, started again (unless its configuration is wrong), and the
+others go on, while any is left. Every other end is followed by a restart. None outlives the supervisor, even if that is
+killed.
 """
 
 import fcntl
@@ -123,6 +125,7 @@ class Supervisor:
         # Each waits for those before it, a while.
         self._order: List[List[Child]] = [self._enclave, [self._bridge], [self._outbox], self._cameras]
         self._queued_s = clock()
+        self._refused: Dict[str, int] = {}  # cameras that cannot do their work, by name: their exit codes
 
     def run(self) -> None:
         notifier = Notifier()
@@ -134,6 +137,8 @@ class Supervisor:
                 while not self._stop.is_set() and not (self._until_done and self._all_done()):
                     self._turn()
                     watchdog.progress()
+                if self._refused and not self._stop.is_set():
+                    raise ProcessRefused(*next(iter(self._refused.items())))
                 reason = "asked" if self._stop.is_set() else "done"
             finally:
                 notifier.stopping()
@@ -152,7 +157,8 @@ class Supervisor:
             yield from group
 
     def _all_done(self) -> bool:
-        return all(child.state == "done" for child in self._cameras)
+        """Or cannot do anything."""
+        return all(child.state == "done" or child.name in self._refused for child in self._cameras)
 
     def _turn(self) -> None:
         select.select([self._listener, self._stop], [], [], _POLL_S)
@@ -168,6 +174,8 @@ class Supervisor:
                 child.kill()
             if child.due():
                 self._start(child)
+            if child.state == "running" and child.age_s() >= _FIRST_S:
+                self._refused.pop(child.name, None)
         self._start_queued()
         self._write_status()
 
@@ -202,16 +210,29 @@ class Supervisor:
     def _judge(self, child: Child, code: int) -> None:
         if code == 0 and child.done:
             child.finish(code)
+            self._refused.pop(child.name, None)
             emit(log, "process_done", process=child.name)
         elif code in _NEVER_AGAIN or code in _NOT_AT_FIRST and self._is_first(child):
-            child.finish(code)
-            emit(log, "process_refused", process=child.name, code=code)
-            raise ProcessRefused(child.name, code)
+            self._refuse(child, code)
         else:
             lived_s = child.age_s()
             delay_s = child.rest(code)
             emit(log, "process_ended", process=child.name, how=how(code), after_s=round(lived_s, 1),
                  again_in_s=round(delay_s, 2))
+
+    def _refuse(self, child: Child, code: int) -> None:
+        """What it was given is of no use. Raises ProcessRefused where nothing can work any more."""
+        delay_s = None
+        if child not in self._cameras or code in _NEVER_AGAIN:
+            child.finish(code)
+        else:  # the key, or one city's agreement, may be put there meanwhile
+            delay_s = round(child.rest(code), 2)
+        emit(log, "process_refused", process=child.name, code=code, again_in_s=delay_s)
+        if child in self._cameras:
+            self._refused[child.name] = code
+            if any(camera.name not in self._refused for camera in self._cameras):
+                return
+        raise ProcessRefused(child.name, code)
 
     @staticmethod
     def _is_first(child: Child) -> bool:
@@ -254,9 +275,12 @@ class Supervisor:
             select.select([self._listener], [], [], _POLL_S)
             self._hear()
 
+    def _state(self, child: Child) -> str:
+        return "refused" if child.name in self._refused and child.pid is None else child.state
+
     def _write_status(self) -> None:
         processes = {child.name: {
-            "pid": child.pid, "state": child.state, "restarts": child.restarts, "since": round(child.since, 3),
+            "pid": child.pid, "state": self._state(child), "restarts": child.restarts, "since": round(child.since, 3),
             "last_end": child.last_end, "status": child.status} for child in self._children()}
         shown = {"pid": os.getpid(), "node": self._config.node.name, "processes": processes}
         text = json.dumps(shown, indent=2) + "\n"

@@ -230,6 +230,24 @@ def test_asked_whether_it_is_there_it_says_so_with_a_session_or_without(link, li
     assert bridge.there == 2
 
 
+def test_asked_whether_it_is_there_it_says_how_it_is_as_it_told_it_last(link, line, bridge, clock):
+    """Whoever was told may have been killed before the city was; what is news goes by its own rate."""
+    link.status("lost", "dark")
+    pass_time(link, clock, link_module.STATUS_S + 1)
+    bridge.statuses.clear()
+    overload(link, bridge, OUTSTANDING_MAX + WAITING_MAX + 3)
+    for _ in range(2):
+        line.answers.append(messages.pack("here", {}))
+        link.serve(0)
+    assert bridge.statuses == [("lost", "dark", 0)] * 2 and bridge.there == 0
+    line.answers.append(messages.pack("reopen", {"reason": "anew"}))
+    bridge.grants = False
+    link.serve(0)
+    line.answers.append(messages.pack("here", {}))
+    link.serve(0)
+    assert len(bridge.statuses) == 2 and bridge.there == 1, "without a session it may have changed since"
+
+
 def test_a_bridge_that_only_asks_so_is_not_one_that_answers(link, line, bridge, clock):
     bridge.answer = silence
     link.serve(0)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -207,11 +208,11 @@ def test_an_agreement_that_another_follows_in_time_is_not_warned_of(site, node, 
 
 
 def test_status_of_a_node_that_judges_nothing_ends_with_69_and_says_of_which_camera(node, capsys):
-    told = {"cameras": {"gate": {"state": "waits", "reason": "locked: no beacon"},
-                        "hall": {"state": "live", "reason": None}, "yard": {"state": "lost", "reason": None},
-                        "roof": {"state": None, "reason": None}},
-            "agreements": [{"ended": True, "end": "agreement 1 ended at 2030"},
-                           {"ended": False, "end": "agreement 2 ends at 2031"}]}
+    camera, agreement = TOLD["cameras"]["gate"], TOLD["agreements"][0]
+    told = dict(TOLD, cameras={"gate": dict(camera, state="waits", reason="locked: no beacon"), "hall": camera,
+                               "yard": dict(camera, state="lost"), "roof": dict(camera, state=None)},
+                agreements=[dict(agreement, ended=True, end="agreement 1 ended at 2030"),
+                            dict(agreement, end="agreement 2 ends at 2031")])
     with Bridge(node, messages.pack("status", told)):
         assert ask(node, "status") == 69
     output = capsys.readouterr()
@@ -410,8 +411,6 @@ class Bridge:
     """Answers like one, in a thread."""
 
     def __init__(self, node, answer):
-        import threading
-
         self.asked, self._answer, self._stop = [], answer, threading.Event()
         self._router = Router(config.load(str(node / "edged.toml")).bridge_address)
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -421,7 +420,7 @@ class Bridge:
         while not self._stop.is_set():
             message = self._router.receive(0.05)
             if message is not None:
-                assert message.peer == messages.EDGECTL
+                assert messages.is_edgectl(message.peer)
                 self.asked.append(messages.from_edgectl(message.frames))
                 if self._answer is not None:
                     self._router.send(message.peer, self._answer)
@@ -445,6 +444,19 @@ def ask(node, *arguments):
     return edgectl.main([arguments[0], "--config", str(node / "edged.toml")] + list(arguments[1:]))
 
 
+TOLD = {
+    "enclave": "up", "reason": None, "epoch": b"\xab" * 16, "placement": "masked", "transport": "window",
+    "accelerator": "cpu", "degraded": None, "spool": "ok", "clips": 3, "failed": 0, "records": 5,
+    "accelerator_bytes": 9, "waiting": 0, "seconds_per_clip": 0.25, "products_checked": 7, "rejections": 0,
+    "enclave_peak_bytes": 1 << 20,
+    "cameras": {"gate": {"done": 3, "failed": 0, "refused": 0, "postponed": 0, "session": 1, "waiting": 0,
+                         "postponed_for": None, "state": "live", "reason": None}},
+    "agreements": [{"number": 1, "digest": b"\xcd" * 32, "next": None, "state": "in force", "reason": None,
+                    "until": "2027-01-15T08:00:00Z", "ended": False, "end": "agreement 1 ends at 2027-01-15T08:00:00Z",
+                    "cameras": []}]}
+RECORDS = {"records": [{"epoch": b"\x01" * 16, "recipient": b"\x02" * 16, "seq": 7}]}
+
+
 def test_status_of_a_node_that_does_not_run_says_so_and_ends_with_69(node, capsys, impatient):
     assert ask(node, "status") == 69
     output = capsys.readouterr()
@@ -454,13 +466,47 @@ def test_status_of_a_node_that_does_not_run_says_so_and_ends_with_69(node, capsy
 
 
 def test_status_prints_what_the_bridge_says(node, capsys):
-    camera = {"state": "live", "reason": None, "session": b"\1"}
-    told = {"epoch": b"\xab" * 16, "clips": 3, "cameras": {"gate": camera}}
-    with Bridge(node, messages.pack("status", told)) as bridge:
+    with Bridge(node, messages.pack("status", TOLD)) as bridge:
         assert ask(node, "status") == 0
     assert bridge.asked == [messages.StatusRequest()]
     shown = json.loads(capsys.readouterr().out)
-    assert shown["bridge"] == {"epoch": "ab" * 16, "clips": 3, "cameras": {"gate": dict(camera, session="01")}}
+    assert shown["bridge"] == dict(TOLD, epoch="ab" * 16,
+                                   agreements=[dict(TOLD["agreements"][0], digest="cd" * 32)])
+
+
+@pytest.mark.parametrize("question, answer", [
+    (("status",), messages.pack("ok", {})), (("status",), messages.pack("ok", {"records": []})),
+    (("status",), messages.pack("status", {})), (("status",), messages.pack("status", dict(TOLD, more=1))),
+    (("status",), messages.pack("status", dict(TOLD, agreements=[{}]))),
+    (("status",), messages.pack("status", dict(TOLD, cameras={"gate": {"state": "live"}}))),
+    (("status",), messages.pack("status", TOLD, b"")), (("status",), messages.pack("refused", {})),
+    (("test-alert",), messages.pack("ok", {})), (("test-alert",), messages.pack("status", TOLD)),
+    (("test-alert",), messages.pack("ok", {"records": [{"seq": 1}]})),
+    (("reload",), messages.pack("status", TOLD)), (("reload",), messages.pack("ok", {"records": []})),
+    (("reload",), messages.pack("missing", {}))])
+def test_an_answer_to_another_question_or_of_other_fields_is_none(node, capsys, question, answer):
+    with Bridge(node, answer):
+        assert ask(node, *question) == 69
+    line, = capsys.readouterr().err.splitlines()
+    assert "an answer of another form" in line and "install matching releases" in line
+
+
+def test_who_asks_at_the_same_time_gets_his_own_answer(node, capsys):
+    loaded, answers = config.load(str(node / "edged.toml")), {}
+    with Router(loaded.bridge_address) as bridge:
+        def asks(question, body):
+            answers[question] = status.ask_bridge(loaded, question, body, 20)
+
+        threads = [threading.Thread(target=asks, args=given) for given in (("status", {}), ("exercise", {"rule": 0}))]
+        for thread in threads:
+            thread.start()
+        asked = [bridge.receive(20) for _ in threads]
+        for message in reversed(asked):
+            is_status = message.frames[0] == b"status"
+            assert bridge.send(message.peer, messages.pack(*("status", TOLD) if is_status else ("ok", RECORDS)))
+        for thread in threads:
+            thread.join()
+    assert answers == {"status": ("status", TOLD), "exercise": ("ok", RECORDS)}
 
 
 def test_status_counts_what_waits_in_the_spool_by_subscriber(node, capsys, impatient, monkeypatch):
@@ -477,10 +523,11 @@ def test_status_counts_what_waits_in_the_spool_by_subscriber(node, capsys, impat
     ((), messages.ExerciseRequest(0, None, None)), (("--rule", "3"), messages.ExerciseRequest(3, None, None)),
     (("--label", "falling", "--agreement", "1"), messages.ExerciseRequest(None, "falling", 1))])
 def test_a_test_alert_asks_the_bridge_for_an_exercise_and_prints_its_records(node, capsys, given, asked):
-    with Bridge(node, messages.pack("ok", {"records": [[b"\x01" * 2, 7]]})) as bridge:
+    with Bridge(node, messages.pack("ok", RECORDS)) as bridge:
         assert ask(node, "test-alert", *given) == 0
     assert bridge.asked == [asked]
-    assert json.loads(capsys.readouterr().out) == {"records": [["0101", 7]]}
+    assert json.loads(capsys.readouterr().out) == {
+        "records": [{"epoch": "01" * 16, "recipient": "02" * 16, "seq": 7}]}
 
 
 def test_a_test_alert_that_is_refused_ends_with_69_and_the_reason(node, capsys):

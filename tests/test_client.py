@@ -8,7 +8,7 @@ import pytest
 from edged.emulated import ALERT_SLOT, DATA_SLOT, EmulatedNode
 from edged.enclave import wire
 from edged.enclave.client import EvalClient, InvocationRefused
-from edged.enclave.connection import Connection
+from edged.enclave.connection import Connection, refusal
 from edged.enclave.key import KeyClient
 from edged.enclave.tipc import Channel, FakeChannel
 from edged.enclave.wire import EvalCommand, Header, Status
@@ -295,3 +295,11 @@ def test_a_key_slot_that_was_cleared_opens_no_session_and_takes_no_agreement(tmp
         with pytest.raises(EnclaveError) as caught:
             node.agree()
         assert caught.value.status == Status.KEY
+
+
+@pytest.mark.parametrize("command, words", [
+    (EvalCommand.AGREEMENT, "has no place for it"), (EvalCommand.SESSION_OPEN, "as many sessions as it can"),
+    (EvalCommand.LOAD_OPEN, "does not hold this model")])
+def test_for_want_of_what_memory_is_refused_is_said_by_the_request(command, words):
+    error = refusal(command, Status.MEMORY)
+    assert words in str(error) and ("model" in str(error)) == (command == EvalCommand.LOAD_OPEN)

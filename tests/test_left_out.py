@@ -10,6 +10,7 @@ from dataclasses import replace
 from os import urandom
 from pathlib import Path
 
+import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -29,7 +30,7 @@ from edged.enclave.keystore import KeyStore
 from edged.enclave.wire import KeyKind, RecordKind, Status
 from edged.errors import EnclaveError, KeyRefused
 from edged.keyserver.holder import EVEN_FIRST_SLOT, Holder
-from edged.offload import daemon, link, statements
+from edged.offload import daemon, desk, link, statements
 from edged.offload.followed import Followed
 from edged.trust.agreement import sign
 from edged.trust.cosign import Party
@@ -577,6 +578,22 @@ def test_a_camera_that_was_told_to_wait_is_called_once_its_agreement_is_in_force
         node.grant(other)
         yard.goes_on()
         assert len(yard.link.hellos) <= 3 and len(gate.link.hellos) == hellos
+        node.city.stop()
+
+
+def test_once_its_keys_came_late_a_citys_camera_is_no_more_said_to_wait_for_them(monkeypatch):
+    """Of four recipients all keys: naming them is longer than a claim."""
+    monkeypatch.setattr(desk, "PATIENCE_S", 0.0)
+    trying(monkeypatch, 0.1)
+    with two_cities(other_is_granted=False, alert_key_bytes=FOUR) as (node, gate, yard, other):
+        until(lambda: node.status()["cameras"]["yard"]["state"] == "waits")
+        assert len(node.stands()["reason"]) > wire.EDGED_CLAIM_MAX
+        node.grant(other)
+        yard.goes_on()
+        gate.goes_on()
+        assert node.status()["cameras"]["yard"]["postponed_for"] is None and node.died is None
+        assert not [record for _, kind, record in node.told(other.recipients[0].rcpt) if kind == RecordKind.CAMERA
+                    and "no slot holds" in cbor2.loads(record.data)["reason"]]
         node.city.stop()
 
 

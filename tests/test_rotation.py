@@ -12,6 +12,7 @@ from dataclasses import replace
 import cbor2
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from attacks.networks import random_coordinates
@@ -24,7 +25,7 @@ from edged.bus import Dealer, Message
 from edged.camera import link as camera_link
 from edged.camera.clip import Clip
 from edged.camera.link import BridgeLink
-from edged.emulated import DATA_SLOT
+from edged.emulated import DATA_SLOT, public_bytes
 from edged.enclave import wire
 from edged.enclave.client import EvalClient
 from edged.enclave.key import KeyClient
@@ -382,6 +383,80 @@ def test_without_the_new_keys_the_old_agreement_goes_on_and_the_next_try_succeed
         assert node.in_place() == [2]
         assert_judged_once(node, gate)
         node.assert_followed(node.agreement, after)
+
+
+def test_after_the_end_in_the_placement_inputs_the_next_agreement_follows_on_a_bridge_that_started_since(caplog):
+    """Nothing is loaded under an agreement that has ended, and a rotation needs a bridge."""
+    until_s = int(time.time()) + 5
+    with running(placement="inputs", until_s=until_s) as (node, gate):
+        until(lambda: any(kind == RecordKind.HEARTBEAT and record.time_ns // 10 ** 9 >= until_s
+                          for _, kind, record in node.told()))
+        after = node.succeeding(until_s=until_s + 10 ** 8)
+        for count, restart in enumerate((node.stop, node.restart_eval), 1):
+            restart()
+            if node.is_dead:
+                node.bridge()
+            until(lambda: len([record for record in caplog.records
+                               if record.getMessage().startswith("model_not_loaded")]) == count)
+            until(lambda: "ended at " in (node.status()["cameras"]["gate"]["postponed_for"] or ""))
+        rotate(node, node.bundle(after))
+        gate.goes_on()
+        assert node.in_place() == [2]
+        assert_judged_once(node, gate)
+
+
+def another_city(node):
+    """Its agreement stands in the configuration, too, and its keys are there."""
+    qdo = Ed25519PrivateKey.generate()
+    recipients = tuple(to._replace(rcpt=os.urandom(16), alert_key=os.urandom(16)) for to in node.agreement.recipients)
+    made = replace(node.agreement, qdo=public_bytes(qdo), data_key=os.urandom(16), recipients=recipients)
+    node.data[made.digest] = os.urandom(32)
+    node.alert.update({to.alert_key: os.urandom(32) for to in recipients})
+    node.papers.append((made, sign(made.encode(), node.mo_key, qdo)))
+    node.agreements.append(made)
+    node.grant(made)
+
+
+@contextmanager
+def full():
+    """As many cities as the enclave takes agreements."""
+    with Node() as node:
+        for _ in range(wire.EVAL_AGREEMENTS_MAX - 1):
+            another_city(node)
+        node.bridge()
+        gate = Watching(node)
+        gate.goes_on()
+        yield node, gate
+        gate.stop()
+
+
+def test_where_the_enclave_has_no_room_a_rotation_says_so_and_leaves_nothing_behind(capsys):
+    with full() as (node, gate):
+        folder = node.bundle(node.succeeding(node.agreement))
+        for staged in (False, True):
+            if staged:
+                rotate(node, folder, reload=False)
+            assert edgectl.main(["rotate", folder, "--config", node.path]) == ConfigError.exit_code
+            line, = capsys.readouterr().err.splitlines()
+            assert "0.agreement.next: the enclave holds 4 agreements, as many as it can" in line
+            assert "model" not in line and "what was in force goes on" in line
+            assert node.in_place() == [1] * wire.EVAL_AGREEMENTS_MAX
+            assert [(one["state"], one["next"]) for one in node.status()["agreements"]] == [("in force", None)] * 4
+        gate.goes_on()
+
+
+def test_what_is_to_follow_one_citys_agreement_puts_no_others_out_of_force_at_any_start(caplog):
+    with full() as (node, gate):
+        rotate(node, node.bundle(node.succeeding(node.agreement)), reload=False)
+        for restart in (node.stop, node.restart_eval):
+            restart()
+            if node.is_dead:
+                node.bridge()
+            gate.goes_on()
+            states = [one["state"] for one in node.status()["agreements"]]
+            assert states == ["waits", "in force", "in force", "in force"]
+        told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("agreement_waits")]
+        assert told and all("number=2" in one and "as many as it can" in one for one in told)
 
 
 def test_beacons_of_both_agreements_are_answered_though_they_wait_together():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edged import config, supervisor
+from edged import config, status, supervisor
 from edged.alerts.spool import Waiting
 from edged.child import Child, Patience, delay_s, how
 from edged.errors import BusError, ConfigError, MissingInput
@@ -255,6 +255,9 @@ def test_many_kills_in_any_order_later_all_are_there(node):
     assert all(gone(pid) for _, _, pid in node.log())
 
 
+UNUSABLE = [(65, ["exit {}"]), (66, ["ready", "exit {}"]), (76, ["exit {}"]), (77, ["ready", "exit {}"])]
+
+
 @pytest.mark.parametrize("code, starts", [(2, 1), (78, 1), (78, 2)])
 def test_a_wrong_configuration_ends_the_run_whenever_it_is_found(node, code, starts):
     node.plan({"bridge": [["ready", "exit 1"]] * (starts - 1) + [["exit {}".format(code)]]})
@@ -267,21 +270,68 @@ def test_a_wrong_configuration_ends_the_run_whenever_it_is_found(node, code, sta
     assert all(gone(pid) for _, _, pid in node.log())
 
 
-@pytest.mark.parametrize("code, words", [(65, ["exit {}"]), (66, ["ready", "exit {}"]), (76, ["exit {}"]),
-                                         (77, ["ready", "exit {}"])])
-def test_what_was_given_and_is_unusable_ends_the_run_at_the_first_start(node, code, words):
-    node.plan({"camera b": [[word.format(code) for word in words]]})
+@pytest.mark.parametrize("victim, code, words", [(victim, *one) for victim, one in zip(
+    ("enclave", "bridge", "outbox", "bridge"), UNUSABLE)])
+def test_what_was_given_to_all_and_is_unusable_ends_the_run_at_the_first_start(node, victim, code, words):
+    node.plan({victim: [[word.format(code) for word in words]]})
     node.run()
     seen = node.ended()
     assert node.error.exit_code == code
-    assert seen.count("camera-b start") == 1
+    assert seen.count(victim + " start") == 1
 
 
-@pytest.mark.parametrize("code", [66, 77])
-def test_the_same_end_later_is_followed_by_a_restart(node, code):
-    node.plan({"camera b": [["ready", "exit 1"], ["exit {}".format(code)], ["ready", "run"]]})
+@pytest.mark.parametrize("code, words", UNUSABLE)
+def test_a_camera_whose_key_or_agreement_is_unusable_is_named_and_tried_again_and_the_others_go_on(node, caplog, code,
+                                                                                                    words):
+    """One city's file is not to stop the others' clips; and the file may come later."""
+    unusable = [word.format(code) for word in words]
+    node.plan({"camera b": [unusable, unusable, ["exit 1"], ["ready", "run"]]})
+    node.run(patience=SWIFT._replace(shortest_s=1.0, longest_s=1.0))
+    node.until(lambda: node.words().count("camera-b exit") == 1 and node.status()["camera b"]["state"] == "refused")
+    named, = [one for one in caplog.records if one.getMessage().startswith("process_refused")]
+    assert named.levelname == "ERROR" and 'process="camera b" code={} again_in_s=1'.format(code) in named.getMessage()
+    found, = status._refused(json.loads((node.folder / "run" / "status.json").read_text()))
+    assert "camera b: cannot do its work" in str(found) and "ended with {}".format(code) in str(found)
+    node.until_word(*["camera-b start"] * 4)
+    node.until(lambda: node.status()["camera b"]["state"] == "running")
+    assert node.words().count("camera-a start") == 1
+    node.end()
+    assert node.error is None
+
+
+def test_a_camera_whose_configuration_is_refused_is_not_started_again_and_the_others_go_on(node):
+    """As its unit does it."""
+    node.plan({"camera b": [["ready", "exit 78"]]})
     node.run()
-    node.until_word("camera-b start", "camera-b start", "camera-b start", "camera-b ready", "camera-b ready")
+    node.until_word("camera-a ready", "camera-b exit")
+    node.until(lambda: node.status()["camera b"]["state"] == "refused")
+    time.sleep(0.3)
+    assert node.end().count("camera-b start") == 1
+    assert node.error is None
+
+
+def test_where_no_camera_can_do_its_work_the_run_ends(node):
+    node.plan({"camera a": [["exit 77"]], "camera b": [["wait 0.3", "exit 66"]]})
+    node.run()
+    words = node.ended()
+    assert isinstance(node.error, supervisor.ProcessRefused) and node.error.exit_code == 66
+    assert words[-1] == "enclave stop"
+
+
+def test_a_run_until_done_ends_with_the_code_of_a_camera_that_cannot_do_its_work(node):
+    node.plan({"camera a": [["exit 77"]], "camera b": [["ready", "wait 0.5", "done", "exit 0"]]})
+    node.run(until_done=True)
+    node.ended()
+    assert isinstance(node.error, supervisor.ProcessRefused) and node.error.exit_code == 77
+
+
+@pytest.mark.parametrize("victim", ["outbox", "camera b"])
+@pytest.mark.parametrize("code", [66, 77])
+def test_the_same_end_later_is_followed_by_a_restart(node, code, victim):
+    node.plan({victim: [["ready", "exit 1"], ["exit {}".format(code)], ["ready", "run"]]})
+    node.run()
+    name = victim.replace(" ", "-")
+    node.until_word(*[name + " start"] * 3, *[name + " ready"] * 2)
     node.end()
     assert node.error is None
 

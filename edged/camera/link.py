@@ -3,7 +3,7 @@
     hello {camera, nonce, agreement}    -> session {session, nonce, epoch, persons, frames, joints} | wait {reason}
     clip {session, number, captured_ns} + sealed   -> done {number, failed} | refused {number, reason, reopen, retry}
     status {state, reason, skipped}     -> -
-    here {}                             <- here {}
+    here {} | status as last told       <- here {}
                                         <- reopen {reason}
                                         <- follow {agreement}
 
@@ -129,7 +129,7 @@ class BridgeLink:
         self._done_number = 0
         self._wait_reason = ""
         self._status: Dict[str, Any] = {}
-        self._status_told = ""
+        self._told: Dict[str, Any] = {}  # the status, in this session
         self._status_due_s = 0.0
         self._skipped_told = 0
         self._skipped_due_s = 0.0
@@ -249,15 +249,15 @@ class BridgeLink:
     def _tell_status(self, now_s: float) -> None:
         if not self._status or now_s < self._status_due_s:
             return
-        changed = self._status["state"] != self._status_told
+        changed = self._status["state"] != self._told.get("state")
         if changed or self.counts.skipped != self._skipped_told and now_s >= self._skipped_due_s:
             self._send_status(now_s)
 
     def _send_status(self, now_s: float) -> bool:
-        skipped = self.counts.skipped
-        if not self._send("status", dict(self._status, skipped=skipped)):
+        fields = dict(self._status, skipped=self.counts.skipped)
+        if not self._send("status", fields):
             return False
-        self._status_told, self._skipped_told = self._status["state"], skipped
+        self._told, self._skipped_told = fields, self.counts.skipped
         self._status_due_s, self._skipped_due_s = now_s + STATUS_S, now_s + SKIPPED_S
         return True
 
@@ -314,7 +314,7 @@ class BridgeLink:
         self._waiting = deque(held for held in self._waiting if session.takes(held.clip))
         self._retry_due_s, self._retry_s, self._wait_reason = 0.0, RETRY_S, ""
         self._wait_s, self._is_to_wait = WAIT_S, False
-        self._status_told = ""  # a bridge, or an enclave, that is new does not know
+        self._told = {}  # an enclave that is new does not know
         self.counts = self.counts._replace(sessions=self.counts.sessions + 1)
         events.emit(log, "session_opened", camera=self._name, session=self.session.number, epoch=self.session.epoch,
                     again=len(self._outstanding))
@@ -326,7 +326,11 @@ class BridgeLink:
         self._say_why("session_waits", fields["reason"])
 
     def _take_here(self, fields: Dict[str, Any]) -> None:
-        self._send("here", {})
+        # The bridge that was told may have been killed before it had that sealed. What is not news becomes no record.
+        if self.session is not None and self._told:
+            self._send("status", self._told)
+        else:
+            self._send("here", {})
 
     def _take_reopen(self, fields: Dict[str, Any]) -> None:
         if self.session is not None:

@@ -54,10 +54,13 @@ _EXPLAINED_KEY = {
                 "no slot holds a key of the floor's party: its grants come first",
     Status.UNAVAILABLE: "the random source, the monotonic store or the station's secret is away",
 }
-_EXPLAINED_AGREEMENT = {
-    Status.MEMORY: "the enclave has no place for it: {} agreements are in force, its epoch had {} recipients (restart "
-                   "it), or it remembers those of other cities: have all records delivered, stop the node, move its "
-                   "spool.db aside and start it".format(wire.EVAL_AGREEMENTS_MAX, wire.EVAL_RECIPIENTS_MAX),
+# And of the evaluation application, where it is another for one request.
+_EXPLAINED_OF = {
+    (EvalCommand.AGREEMENT, Status.MEMORY):
+        "the enclave has no place for it: {} agreements are in force, its epoch had {} recipients (restart it), or it "
+        "remembers those of other cities: have all records delivered, stop the node, move its spool.db aside and start "
+        "it".format(wire.EVAL_AGREEMENTS_MAX, wire.EVAL_RECIPIENTS_MAX),
+    (EvalCommand.SESSION_OPEN, Status.MEMORY): "the enclave holds as many sessions as it can: name fewer cameras",
 }
 _STATUSES = {int(status): status for status in Status}
 _NOT_VERIFIED = (Status.VERIFICATION, Status.GRANT, Status.REPLAY)
@@ -68,8 +71,8 @@ def refusal(command: Union[EvalCommand, KeyCommand], status: Status) -> EnclaveE
     explained = EXPLAINED[status]
     if isinstance(command, KeyCommand):
         explained = _EXPLAINED_KEY.get(status, explained)
-    elif command == EvalCommand.AGREEMENT:
-        explained = _EXPLAINED_AGREEMENT.get(status, explained)
+    else:
+        explained = _EXPLAINED_OF.get((command, status), explained)
     return kind("{} refused: {}".format(command.name, explained), status)
 
 

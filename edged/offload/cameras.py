@@ -26,11 +26,13 @@ class Tally(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """The enclave takes no clip. since_s, told_s : monotonic, of the first refusal; from when on the city is told"""
+    """The enclave takes no clip. since_s, told_s : monotonic, of the first refusal; from when on the city is told
+    of_session : it is a session that was refused: the next one that is opened ends the wait"""
 
     reason: str
     since_s: float
     told_s: float
+    of_session: bool
 
 
 class Camera:
@@ -68,10 +70,16 @@ class Camera:
         if self.agreement not in (None, agreement):
             self.claimed = None
         self._close()
+        self.admitted()
         self.told_to_wait = False
         self.session, self.agreement = session, agreement
         self.resumed = OUTSTANDING if resumed else 0
         self.opened += 1
+
+    def admitted(self) -> None:
+        """It gets a session, or asks for one anew: why it got none is of the past."""
+        if self.wait is not None and self.wait.of_session:
+            self.wait = None
 
     def leave(self) -> None:
         """The epoch of its session is over: the next one's records have not said yet how the camera is."""
@@ -99,11 +107,12 @@ class Camera:
         """Its process's own word."""
         self.said = said
 
-    def waits(self, reason: str, patience_s: float, now_s: float) -> bool:
-        """A clip was not taken, for a reason that may pass: whether it is another one than before."""
+    def waits(self, reason: str, patience_s: float, now_s: float, of_session: bool = False) -> bool:
+        """A clip was not taken, or a session not granted, for a reason that may pass: whether it is another one than
+        before."""
         before = self.wait
         since_s = now_s if before is None else before.since_s
-        self.wait = Wait(reason, since_s, since_s + patience_s)
+        self.wait = Wait(reason, since_s, since_s + patience_s, of_session)
         return before is None or before.reason != reason
 
     def taken(self) -> None:

@@ -14,7 +14,7 @@ import logging
 import time
 from collections import deque
 from contextlib import ExitStack
-from typing import Any, Callable, Collection, Deque, Dict, Optional, Sequence
+from typing import Any, Callable, Collection, Deque, Dict, Optional, Sequence, Tuple
 
 import cbor2
 
@@ -34,7 +34,7 @@ from edged.offload.backoff import Backoff
 from edged.offload.chosen import Accelerators, chosen
 from edged.offload.desk import Desk
 from edged.offload.followed import Followed
-from edged.offload.link import KeysMissing, Link, Papers, is_passing, read_agreements, read_papers
+from edged.offload.link import KeysMissing, Link, NoRoom, Papers, is_passing, read_agreements, read_papers
 from edged.offload.messages import (Beacon, CameraStatus, ExerciseRequest, Hello, KeysCame, Offer, ReloadRequest,
                                     StatusRequest)
 from edged.offload.sessions import Sessions
@@ -109,7 +109,7 @@ class Daemon:
         self._followed = Followed(config.node.state)
         self._succession = Succession(self._desk, self._ledger, self._followed)
         self._beacons: Dict[bytes, Deque[Beacon]] = {}  # the last of each recipient, who may read under several
-        self._exercises: Deque[ExerciseRequest] = deque()
+        self._exercises: Deque[Tuple[bytes, ExerciseRequest]] = deque()  # and who asked
         self._ping_due_s = 0.0
         self._reminder = validity.Reminder()
         # Else `edged enclave` looks, whose files they are.
@@ -239,7 +239,7 @@ class Daemon:
     def _come_up(self, link: Link) -> None:
         same = self._desk.connected(link)
         emit(log, "enclave_up", epoch=link.epoch, same=same, recovered=link.recovered, agreements=len(link.in_force),
-             products=link.model.head.products, seconds=round(link.made_s, 3))
+             products=None if link.model is None else link.model.head.products, seconds=round(link.made_s, 3))
         self._link = link
         self._retry.succeeded()
         self._away, self._keys_missing_s = "", None
@@ -282,6 +282,8 @@ class Daemon:
         if emitted.records:
             self._ledger.keep(emitted)
         if len(link.in_force) > before:
+            if link.model is None:
+                link.load(slots)
             self._desk.invite()
         self._tell_left_out(link)
         return waits
@@ -296,14 +298,14 @@ class Daemon:
                     emit(log, "agreement_left_out", file=str(path), state=left.state, reason=str(left.error))
             elif told is not None:
                 emit(log, "agreement_taken_in", file=str(path))
+                self._desk.taken_in(place)
 
     def _lose(self, error: EnclaveError) -> None:
         self._succession.remember()
         self._ledger.disconnected()
         self.close()
         while self._exercises:
-            self._exercises.popleft()
-            self._refuse_edgectl(messages.AWAY)
+            self._refuse_edgectl(self._exercises.popleft()[0], messages.AWAY)
         self._unreachable(str(error))
 
     def _ping(self, link: Link) -> None:
@@ -328,8 +330,8 @@ class Daemon:
                 act = self._understood(message)
             except PackageError as error:
                 emit(log, "message_malformed", peer=message.peer[:32].decode("utf-8", "replace"), reason=str(error))
-                if message.peer == messages.EDGECTL:
-                    self._refuse_edgectl(str(error))
+                if messages.is_edgectl(message.peer):
+                    self._refuse_edgectl(message.peer, str(error))
             else:
                 self._guarded(act)
             message = self._router.receive(0)
@@ -339,9 +341,9 @@ class Daemon:
         if message.peer == messages.OUTBOX:
             beacon = messages.from_outbox(message.frames)
             return lambda: self._take_beacon(beacon)
-        if message.peer == messages.EDGECTL:
+        if messages.is_edgectl(message.peer):
             asked = messages.from_edgectl(message.frames)
-            return lambda: self._take_question(asked)
+            return lambda: self._take_question(message.peer, asked)
         camera = self._desk.cameras.get(message.peer)
         if camera is None:
             raise PackageError("from nobody whom the configuration names")
@@ -369,55 +371,56 @@ class Daemon:
 
     # Edgectl.
 
-    def _take_question(self, asked: Any) -> None:
+    def _take_question(self, peer: bytes, asked: Any) -> None:
         if isinstance(asked, StatusRequest):
-            self._router.send(messages.EDGECTL, messages.pack("status", self._status()))
+            self._router.send(peer, messages.pack("status", self._status()))
         elif isinstance(asked, KeysCame):
             self._left_out_retry.succeeded()
-            self._router.send(messages.EDGECTL, messages.pack("ok", {}))
+            self._router.send(peer, messages.pack("ok", {}))
         elif self._link is None:
-            self._refuse_edgectl(messages.AWAY)
+            self._refuse_edgectl(peer, messages.AWAY)
         elif isinstance(asked, ReloadRequest):
-            self._reload(self._link, asked.agreement)
+            self._reload(self._link, peer, asked.agreement)
         elif len(self._exercises) >= EXERCISES_MAX:
-            self._refuse_edgectl("busy")
+            self._refuse_edgectl(peer, "busy")
         else:
-            self._exercises.append(asked)
+            self._exercises.append((peer, asked))
 
-    def _reload(self, link: Link, asked: Optional[int]) -> None:
+    def _reload(self, link: Link, peer: bytes, asked: Optional[int]) -> None:
         """Nothing but what lies on the disk decides; where that is wrong, what was in force goes on. asked : a place of
         enclave.agreements; what is wrong elsewhere is then not told"""
         try:
             papers, slots = read_papers(self._config), link.slots()
         except (EdgedError, OSError) as error:
-            self._refuse_edgectl(str(error))
+            self._refuse_edgectl(peer, str(error))
             return
         self._left_out_retry.begin_again()
         try:
             waits = self._take_up(link, papers, slots, range(len(self._config.enclave.agreements)))
         except (ConfigError, EnclaveError) as error:
-            self._refuse_edgectl(str(error))
+            self._refuse_edgectl(peer, str(error))
             if isinstance(error, EnclaveError) and error.status is None:
                 raise
             return
         told = [error for place, error in sorted(waits.items()) if asked in (None, place)]
         if told:
-            kind = "missing" if isinstance(told[0], KeysMissing) else "refused"
-            self._router.send(messages.EDGECTL, messages.pack(kind, {"reason": str(told[0])}))
+            kind = {KeysMissing: "missing", NoRoom: "full"}.get(type(told[0]), "refused")
+            self._router.send(peer, messages.pack(kind, {"reason": str(told[0])}))
         else:
-            self._router.send(messages.EDGECTL, messages.pack("ok", {}))
+            self._router.send(peer, messages.pack("ok", {}))
 
     def _exercise(self, link: Link) -> None:
         # Of those that wait it is the first until it is answered: where the connection breaks, it is refused with them.
-        drill = self._statements.exercise(link, self._exercises[0])
+        peer, asked = self._exercises[0]
+        drill = self._statements.exercise(link, asked)
         self._exercises.popleft()
         if drill.refused is not None:
-            self._refuse_edgectl(drill.refused)
+            self._refuse_edgectl(peer, drill.refused)
         else:
-            self._router.send(messages.EDGECTL, messages.pack("ok", {"records": list(drill.records)}))
+            self._router.send(peer, messages.pack("ok", {"records": list(drill.records)}))
 
-    def _refuse_edgectl(self, reason: str) -> None:
-        self._router.send(messages.EDGECTL, messages.pack("refused", {"reason": reason}))
+    def _refuse_edgectl(self, peer: bytes, reason: str) -> None:
+        self._router.send(peer, messages.pack("refused", {"reason": reason}))
 
     def _status(self) -> Dict[str, Any]:
         """Counters of this process and of the enclave's epoch; None where the enclave is away."""

@@ -10,7 +10,7 @@ way comes first once there is another.
 import logging
 import time
 from collections import Counter, deque
-from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional
+from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Set
 
 from edged.bus import Router
 from edged.enclave import wire
@@ -71,6 +71,7 @@ class Desk:
         self._router = router
         self._sessions = sessions
         self._to_reopen: Dict[bytes, str] = {}
+        self._to_call: Set[bytes] = set()  # sessions of before, whose cameras have not been asked yet how they are
         self._queue: FairQueue[Offer] = FairQueue()
         self._begun: Optional[Offer] = None  # the clip that the enclave may have had when the connection broke
         self._epoch: Optional[bytes] = None
@@ -83,9 +84,10 @@ class Desk:
 
     def connected(self, link: Link) -> bool:
         """There is a connection; whether it is to the enclave of before, whose sessions are open still."""
-        if link.epoch == self._epoch:
+        same, is_loaded = link.epoch == self._epoch, link.model is not None
+        if same and is_loaded:
             return True
-        granted = self._sessions.of(link.epoch) if self._epoch is None else {}
+        granted = self._sessions.of(link.epoch) if self._epoch is None and is_loaded else {}
         self._epoch = link.epoch
         self._begun = None
         for name, camera in self.cameras.items():
@@ -95,9 +97,10 @@ class Desk:
             index = None if known is None else link.agreement(known.agreement)
             if known is not None and index is not None:
                 camera.open(known.session, index, resumed=True)
+                self._to_call.add(name)
             else:
-                self._to_reopen[name] = "the enclave began a new epoch"
-        return False
+                self._to_reopen[name] = "the enclave began a new epoch" if is_loaded else "no model is loaded"
+        return same
 
     def ask_to_reopen(self) -> None:
         """Tell those who are there by now and have not said hello meanwhile."""
@@ -111,8 +114,16 @@ class Desk:
             if camera.told_to_wait:
                 self._to_reopen.setdefault(name, "its agreement may be in force")
 
+    def taken_in(self, place: int) -> None:
+        """The agreement there was left out: that its cameras waited for it is of the past."""
+        for camera in self.cameras.values():
+            if camera.place == place:
+                camera.admitted()
+
     def call(self) -> None:
-        """Have each camera's process say that it is there: a claim `live` is not to outlive it."""
+        """Have each camera's process say that it is there, and how it is: a claim `live` is not to outlive it, and what
+        it told a bridge that was killed is not to be lost with that."""
+        self._to_call = {name for name in self._to_call if not self._router.send(name, messages.pack("here", {}))}
         now_s = time.monotonic()
         if now_s < self._call_due_s:
             return
@@ -152,6 +163,12 @@ class Desk:
             self._refuse_session(camera, "its agreement is not in force: agreement {} is".format(
                 link.current(place).agreement.number))
             self._direct(camera, link.current(place))
+            return
+        if link.model is None:
+            judged = next(one.agreement for one in link.in_force if one.index == index)
+            permits = judged.placements >> link.placement & 1
+            self._refuse_session(camera, validity.words(judged.number, judged.until_s, 0) if permits
+                                 else _PASSING[Status.PLACEMENT])
             return
         self._queue.drop(camera.name)
         if camera.session is not None:
@@ -238,7 +255,7 @@ class Desk:
                                  messages.pack("follow", {"agreement": to.agreement.digest}))
 
     def _refuse_session(self, camera: Camera, reason: str) -> None:
-        if camera.waits(reason, PATIENCE_S, time.monotonic()):
+        if camera.waits(reason, PATIENCE_S, time.monotonic(), of_session=True):
             emit(log, "session_refused", camera=camera.name, reason=reason)
         self._have_wait(camera, reason)
 
@@ -305,6 +322,7 @@ class Desk:
         return True
 
     def _over(self, link: Link, camera: Camera, offer: Offer, outcome: Outcome) -> None:
+        assert link.model is not None  # it made the records
         head = link.model.head
         persons = next(persons for persons in range(head.persons + 1)
                        if wire.sealed_clip_bytes(persons, head.frames, head.joints) == len(offer.sealed))
@@ -401,7 +419,7 @@ class Desk:
 
     def prepare(self, link: Link) -> bool:
         """Nothing else to do: have U + pad of the clip to be expected computed ahead."""
-        if not link.model.head.products or not self._persons:
+        if link.model is None or not link.model.head.products or not self._persons:
             return False
         persons = Counter(self._persons).most_common(1)[0][0]
         if persons == 0 or link.bridge.prepared(persons) >= PREPARED_MAX:

@@ -17,13 +17,14 @@ from edged.beside import next_path, read_agreement, require_follows
 from edged.command import read_file
 from edged.config import Config
 from edged.enclave import tipc, wire
-from edged.enclave.client import Emitted, EvalClient
+from edged.enclave.client import Emitted, EvalClient, LoadedModel
 from edged.enclave.key import KeyClient
 from edged.enclave.keystore import LOCKED, KeyStore, connect
 from edged.enclave.records import Keeper
 from edged.enclave.wire import KeyKind, Listed, Status
 from edged.errors import ConfigError, EdgedError, EnclaveError, KeyRefused, PackageError
 from edged.events import emit
+from edged.model import package
 from edged.offload.bridge import Bridge
 from edged.offload.chosen import Accelerators
 from edged.trust import held
@@ -40,6 +41,10 @@ class KeysMissing(KeyRefused):
 
 class Withdrawn(KeyRefused):
     """The enclave takes the agreement no more: a floor of an owner is above it, or another followed it."""
+
+
+class NoRoom(EnclaveError):
+    """The enclave holds as many agreements as it can."""
 
 
 class Paper(NamedTuple):
@@ -121,13 +126,15 @@ def is_passing(error: EnclaveError) -> bool:
 
 
 class Link:
-    """Connected, agreements in force, model loaded. Not for use by two threads at once.
+    """Connected, agreements in force, model loaded unless each that permits that has ended. Not for use by two threads
+    at once.
 
     epoch      : the enclave's
     in_force   : what it holds, in the configuration's order; behind an agreement the one that follows it
     left_out   : by place, where it holds none: one city's agreement never stops another's
     over       : digests of agreements that ended: the enclave takes them no more, and what follows them was in force
     recovered  : records that the enclave kept from before      stored : those and the new epoch's first
+    model      : None where none is loaded, and so nothing is judged: all else goes on
     listed     : what the key application said of its slots when agreements were last put
 
     followed : digests of agreements that are over, of which none is put
@@ -137,7 +144,9 @@ class Link:
 
     def __init__(self, config: Config, papers: Papers, spool: Spool, accelerators: Accelerators,
                  followed: Container[bytes] = ()) -> None:
-        self._config, self._accelerators, self._followed = config, accelerators, followed
+        self._config, self._followed = config, followed
+        self.placement = wire.Placement[config.enclave.placement.upper()]
+        self.model: Optional[LoadedModel] = None
         self.papers = papers
         self._stack = ExitStack()
         begin_s = time.monotonic()
@@ -146,6 +155,8 @@ class Link:
             self.client = EvalClient(tipc.connect(config.enclave.at, wire.EVAL_PORT))
             self._stack.callback(self.client.close)
             self._agree(slots, spool)
+            self.bridge = Bridge(self.client, accelerators.first, config.enclave.transport, accelerators.spare)
+            self._stack.callback(_detach, self.bridge)
             self._load(slots)
         except BaseException:
             self.close()
@@ -215,12 +226,11 @@ class Link:
                                                      if place not in self.left_out}, **papers.agreements})
         emitted: List[Emitted] = []
         waits = dict(papers.faults)
-        for place in places:
+        left_out = [place for place in places if place in self.left_out]
+        # What follows another comes after all of the configuration's own: it takes nobody's room.
+        for act, place in [(self._take_in, place) for place in left_out] + [(self._follow, place) for place in places]:
             try:
-                if place in self.left_out:
-                    self._take_in(place, slots, emitted)
-                else:
-                    self._follow(place, slots, emitted)
+                act(place, slots, emitted)
             except EnclaveError as error:  # what was put before has records, which are the caller's
                 if error.status is None:
                     raise
@@ -232,6 +242,15 @@ class Link:
             if place in self.left_out:
                 waits[place] = self.left_out[place].error
         return Emitted(0, _records(emitted), emitted[-1].emission if emitted else 0), waits
+
+    def load(self, slots: Sequence[Listed]) -> None:
+        """What is in force by now may permit it. Raises EnclaveError where the connection breaks."""
+        try:
+            self._load(slots)
+        except EdgedError as error:
+            if isinstance(error, EnclaveError) and error.status is None:
+                raise
+            log.warning("no model is loaded: %s", error)
 
     def succeed(self, place: int) -> Emitted:
         """The former agreement of this place ends: its last records. Raises EnclaveError."""
@@ -267,6 +286,11 @@ class Link:
         self.over: List[bytes] = []
         for place in range(self.places):
             self._take_in(place, slots, emitted)
+        for place in range(self.places):  # only now: what follows another takes no other city's room
+            following = self._due(place)
+            waits = following and self._tried(place, following, slots, emitted)
+            if following is not None and waits is not None:
+                emit(log, "agreement_waits", number=following.agreement.number, reason=str(waits))
         if not self.in_force:
             raise self._why_left_out()
         # All at once: a state that knows but some of this epoch's recipients forgets how the others' last one ended.
@@ -287,26 +311,26 @@ class Link:
                 emit(log, "state_refused", reason=str(error))
 
     def _take_in(self, place: int, slots: Sequence[Listed], emitted: List[Emitted]) -> None:
-        """The agreement of a place and the one that follows it, or the one of them that can be in force; else the place
-        is left out. Raises what concerns them all."""
+        """The agreement of a place, or where that cannot be in force the one that follows it; else the place is left
+        out. Raises what concerns them all."""
         paper = self.papers.agreements.get(place)
         if paper is None:
             self.left_out[place] = LeftOut("faulty", self.papers.faults[place])
             return
-        missing: Optional[EdgedError] = None
+        refused: Optional[EdgedError] = None
         if paper.following is None or paper.agreement.digest not in self._followed:
-            missing = self._tried(place, paper, slots, emitted)
+            refused = self._tried(place, paper, slots, emitted)
+            if refused is None:
+                return
+        waits = refused
         if paper.following is not None:
             waits = self._tried(place, paper.following, slots, emitted)
-            if waits is None:
-                # It was in force before, and the one that it follows is taken no more, whose keys are all there.
-                if isinstance(missing, Withdrawn) and not emitted[-1].records:
-                    self.over.append(paper.agreement.digest)
-            elif any(one.place == place for one in self.in_force):
-                emit(log, "agreement_waits", number=paper.following.agreement.number, reason=str(waits))
-            missing = missing or waits
-        if missing is not None and not any(one.place == place for one in self.in_force):
+        if waits is not None:
+            missing = refused or waits
             self.left_out[place] = LeftOut(_state(missing), missing)
+        # It was in force before, and the one that it follows is taken no more, whose keys are all there.
+        elif isinstance(refused, Withdrawn) and not emitted[-1].records:
+            self.over.append(paper.agreement.digest)
 
     def _why_left_out(self) -> EdgedError:
         """Of the places whose files are whole; there is one: ``read_papers`` saw to it."""
@@ -314,10 +338,19 @@ class Link:
 
     def _follow(self, place: int, slots: Sequence[Listed], emitted: List[Emitted]) -> None:
         """Put what follows an agreement that is in force. Raises KeyRefused, EnclaveError."""
-        paper = self.papers.agreements[place]
-        if paper.following is not None and self.agreement(paper.following.agreement.digest) is None:
-            self._put(place, paper.following, slots, emitted)
-            emit(log, "agreement_taken_up", number=paper.following.agreement.number, after=paper.agreement.number)
+        following = self._due(place)
+        if following is not None:
+            before = self.current(place).agreement.number
+            self._put(place, following, slots, emitted)
+            emit(log, "agreement_taken_up", number=following.agreement.number, after=before)
+
+    def _due(self, place: int) -> Optional[Paper]:
+        """What is to follow the agreement in force there, and is not in force yet."""
+        paper = self.papers.agreements.get(place)
+        if paper is None or paper.following is None or place in self.left_out:
+            return None
+        following: Paper = paper.following
+        return following if self.agreement(following.agreement.digest) is None else None
 
     def _tried(self, place: int, paper: Paper, slots: Sequence[Listed], emitted: List[Emitted]) -> Optional[EdgedError]:
         """Put an agreement, or say why that one cannot be. Raises what concerns them all."""
@@ -346,6 +379,12 @@ class Link:
             if error.status == Status.RECIPIENT:
                 raise EnclaveError("{}: names a recipient of another city's: its city has to name its own (`edged-city "
                                    "keys` makes new ids)".format(paper.path), Status.RECIPIENT) from error
+            if error.status == Status.MEMORY and len(self.in_force) < wire.EVAL_AGREEMENTS_MAX:
+                raise NoRoom("{}: {}".format(paper.path, error), Status.MEMORY) from error
+            if error.status == Status.MEMORY:
+                raise NoRoom("{}: the enclave holds {} agreements, as many as it can: wait until one that another "
+                             "follows is over, or take one out of enclave.agreements and restart the bridge".format(
+                                 paper.path, wire.EVAL_AGREEMENTS_MAX), Status.MEMORY) from error
             if error.status == Status.LOCKED:  # no clip was offered yet: it is a key
                 raise EnclaveError(LOCKED, Status.LOCKED) from error
             if error.status == Status.AGREEMENT:  # its signatures were checked above
@@ -361,9 +400,7 @@ class Link:
 
     def _load(self, slots: Sequence[Listed]) -> None:
         enclave = self._config.enclave
-        placement = wire.Placement[enclave.placement.upper()]
-        self.bridge = Bridge(self.client, self._accelerators.first, enclave.transport, self._accelerators.spare)
-        self._stack.callback(_detach, self.bridge)
+        placement = self.placement
         refused: Dict[Optional[int], EnclaveError] = {}
         for slot in [number for number, one in enumerate(slots) if one.kind == KeyKind.MODEL]:
             try:
@@ -380,15 +417,25 @@ class Link:
             if any(left.state != "faulty" and self.papers.agreements[place].agreement.placements >> placement & 1
                    for place, left in self.left_out.items()):
                 raise self._why_left_out()  # that one permits it, and as soon as it is in force the package is loaded
-            raise ConfigError("{}: enclave.placement = \"{}\": the owner of {}, or every agreement, forbids it, or has "
-                              "ended".format(self._config.path, enclave.placement,
-                                             enclave.package)) from refused[Status.PLACEMENT]
+            if self._permits(placement):
+                emit(log, "model_not_loaded", placement=enclave.placement)
+                return
+            raise ConfigError("{}: enclave.placement = \"{}\": the owner of {}, or every agreement, forbids it".format(
+                self._config.path, enclave.placement, enclave.package)) from refused[Status.PLACEMENT]
         if Status.AGREEMENT in refused:
             raise PackageError("{}: below the least version of its owner's floor: get a later package".format(
                 enclave.package)) from refused[Status.AGREEMENT]
         if refused and list(refused)[-1] == Status.PACKAGE:
             raise PackageError("{}: {}".format(enclave.package, refused[Status.PACKAGE])) from refused[Status.PACKAGE]
         raise KeysMissing("{}: no slot holds its model key".format(enclave.package))
+
+    def _permits(self, placement: wire.Placement) -> bool:
+        """By what was signed the package may be loaded so. Where the enclave refuses, every such agreement has ended,
+        by beacons or floors, and its owner's weights are not handed out any more."""
+        found = package.inspect(self.papers.package)
+        return bool(found.placements >> placement & 1) and any(
+            one.agreement.placements >> placement & 1 and one.agreement.model.key_id == found.key_id
+            for one in self.in_force)
 
 
 def _records(emitted: Sequence[Emitted]) -> Tuple[bytes, ...]:

@@ -6,19 +6,23 @@
                                                             -> done {number, failed}
                                                                | refused {number, reason, reopen, retry}
                   status  {state: live | lost, reason, skipped}   -> nothing: it is sealed as a claim of the node
-                  here    {}: its answer to that word       -> nothing
+                  here    {}: its answer to that word, where its status was not told in this session
+                                                            -> nothing
     outbox        beacon  {} + struct edged_beacon          -> nothing: its heartbeat goes to the spool
-    edgectl       exercise {rule | label [, agreement]}     -> ok {records} | refused {reason}
+    edgectl:...   exercise {rule | label [, agreement]}     -> ok {records} | refused {reason}
                   reload  {}: read the agreements again     -> ok {} | missing {reason}: keys | refused {reason}
+                                                               | full {reason}: no room for one that is to follow
                   keys    {}: there may be more of them     -> ok {}: what is left out is tried again now
                   status  {}                                -> status {...} | refused {reason}
     to a camera   reopen  {reason}: say hello again, then seal and send again whatever has no `done`
-                  here    {}: say so; one that says nothing any more is lost
+                  here    {}: say so, by the status as last told; one that says nothing any more is lost
                   follow  {agreement}: once what was sent is answered, say hello under the agreement of this digest
 
 A message is two or three frames: its type in ASCII, a canonical CBOR map of exactly these fields, and the blob.
+Every caller of edgectl has an identity of its own: of two with one the later would get the answers to both.
 """
 
+import os
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from edged import canonical
@@ -26,10 +30,11 @@ from edged.enclave import wire
 from edged.errors import EnclaveError, PackageError
 
 OUTBOX = b"outbox"
-EDGECTL = b"edgectl"
+EDGECTL = b"edgectl:"  # and what tells callers apart; no camera's name has a colon
 AWAY = "the enclave is away"
 CAMERA_ID_BYTES = 32
-_MAP_BYTES_MAX = 1 << 14  # a status of many cameras; what is larger is not even decoded
+_MAP_BYTES_MAX = 1 << 14  # what is larger is not even decoded
+_ANSWER_BYTES_MAX = 1 << 17  # a status of every camera and agreement, a reason with each
 _REASON_BYTES_MAX = 200  # it is sealed in a claim of at most 384
 
 
@@ -99,16 +104,26 @@ def camera_id(name: str) -> bytes:
     return name.encode("utf-8").ljust(CAMERA_ID_BYTES, b"\0")
 
 
+def edgectl_identity() -> bytes:
+    """Of one more caller."""
+    return EDGECTL + os.urandom(8).hex().encode("ascii")
+
+
+def is_edgectl(peer: bytes) -> bool:
+    return peer.startswith(EDGECTL)
+
+
 def pack(kind: str, body: Dict[str, Any], blob: Optional[bytes] = None) -> List[bytes]:
     frames = [kind.encode("ascii"), canonical.encode(body)]
     return frames if blob is None else frames + [blob]
 
 
-def unpack(frames: Sequence[bytes]) -> Tuple[str, Dict[str, Any], Optional[bytes]]:
+def unpack(frames: Sequence[bytes],
+           most_bytes: int = _MAP_BYTES_MAX) -> Tuple[str, Dict[str, Any], Optional[bytes]]:
     """(type, map, blob) of a message of this form. Raises PackageError."""
     if not 2 <= len(frames) <= 3:
         raise PackageError("{} frames, not a type, a map and perhaps a blob".format(len(frames)))
-    if len(frames[1]) > _MAP_BYTES_MAX:
+    if len(frames[1]) > most_bytes:
         raise PackageError("a map of {} bytes".format(len(frames[1])))
     try:
         kind = frames[0].decode("ascii")
@@ -177,6 +192,18 @@ def from_edgectl(frames: Sequence[bytes]) -> Request:
     return ExerciseRequest(body.get("rule"), body.get("label"), body.get("agreement"))
 
 
+def to_edgectl(question: str, frames: Sequence[bytes]) -> Tuple[str, Dict[str, Any]]:
+    """(type, map) of the bridge's answer. Raises PackageError where it is none to this question."""
+    kind, body, blob = unpack(frames, _ANSWER_BYTES_MAX)
+    if kind == "refused":
+        _require(kind, body, blob, {"reason": _is_text})
+    elif (question, kind) in _ANSWERS:
+        _require(kind, body, blob, _ANSWERS[question, kind])
+    else:
+        raise PackageError("{!r}: no answer to {}".format(kind[:20], question))
+    return kind, body
+
+
 _Check = Callable[[Any], bool]
 
 
@@ -201,3 +228,60 @@ def _uint(bits: int) -> _Check:
 
 def _is_text(value: Any) -> bool:
     return type(value) is str
+
+
+def _are_texts(value: Any) -> bool:
+    return type(value) is list and all(_is_text(one) for one in value)
+
+
+def _or_none(holds: _Check) -> _Check:
+    return lambda value: value is None or holds(value)
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _rows(fields: Dict[str, _Check]) -> _Check:
+    """Maps of exactly these fields."""
+    return lambda value: type(value) is list and all(_is_row(one, fields) for one in value)
+
+
+def _named(fields: Dict[str, _Check]) -> _Check:
+    return lambda value: type(value) is dict and all(_is_text(name) and _is_row(one, fields)
+                                                     for name, one in value.items())
+
+
+def _is_row(value: Any, fields: Dict[str, _Check]) -> bool:
+    return type(value) is dict and set(value) == set(fields) and all(fields[name](one) for name, one in value.items())
+
+
+_U64 = _uint(64)
+
+_ANSWERS: Dict[Tuple[str, str], Dict[str, _Check]] = {
+    ("keys", "ok"): {},
+    ("reload", "ok"): {},
+    ("reload", "missing"): {"reason": _is_text},
+    ("reload", "full"): {"reason": _is_text},
+    ("exercise", "ok"): {"records": _rows({"epoch": _octets(16), "recipient": _octets(16), "seq": _U64})},
+    ("status", "status"): {
+        "enclave": lambda value: value in ("up", "away"), "reason": _or_none(_is_text), "epoch": _or_none(_octets(16)),
+        "placement": _is_text, "transport": _is_text, "accelerator": _is_text, "degraded": _or_none(_is_text),
+        "spool": lambda value: value in ("ok", "failing"), "clips": _U64, "failed": _U64, "records": _U64,
+        "accelerator_bytes": _U64, "waiting": _U64, "seconds_per_clip": _or_none(_is_number),
+        "products_checked": _or_none(_U64), "rejections": _or_none(_U64), "enclave_peak_bytes": _or_none(_U64),
+        "cameras": _named({
+            "done": _U64, "failed": _U64, "refused": _U64, "postponed": _U64, "session": _or_none(_U64),
+            "waiting": _U64, "postponed_for": _or_none(_is_text), "state": _or_none(_is_text),
+            "reason": _or_none(_is_text)}),
+        "agreements": _rows({
+            "number": _or_none(_U64), "digest": _or_none(_octets(32)), "next": _or_none(_octets(32)),
+            "state": _is_text, "reason": _or_none(_is_text), "until": _or_none(_is_text), "ended": _is_flag,
+            "end": _or_none(_is_text),
+            "cameras": _are_texts, "unread": _are_texts}),
+    },
+}

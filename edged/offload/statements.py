@@ -62,6 +62,7 @@ class Statements:
         self._spool = spool
         self._config = config
         self._refused: Dict[bytes, _Refused] = {}  # by recipient, the oldest first
+        self._unsealed = ""  # why a claim was refused for good, as was last logged
         self._evict_due_s = 0.0
         self._announce_due_s, self._announce_s = 0.0, EVICT_S
 
@@ -106,9 +107,9 @@ class Statements:
                 # The one that follows is read once the city has adopted it; the one before, for as long as it lasts.
                 agreement = (link.former(camera.place) or link.current(camera.place)).index
             camera.claim_due_s = now_s + CLAIM_S
-            if self._seal(link, agreement, RecordKind.CAMERA, {"camera": camera.name, "state": said.state,
-                                                               "reason": said.reason, "skipped": said.skipped,
-                                                               "time": int(time.time())}):
+            if self._seal(link, agreement, RecordKind.CAMERA, _fitting({
+                    "camera": camera.name, "state": said.state, "reason": said.reason, "skipped": said.skipped,
+                    "time": int(time.time())})):
                 camera.claimed = said
             return True
         return False
@@ -180,15 +181,27 @@ class Statements:
         return True
 
     def _seal(self, link: Link, agreement: int, kind: RecordKind, body: Dict[str, Any]) -> bool:
-        """False where it has to be tried again later."""
+        """False where it has to be tried again later: whatever is wrong with a claim, clips and beacons go on."""
         try:
             emitted = link.client.claim(agreement, kind, cbor2.dumps(body, canonical=True))
         except EnclaveError as error:
-            if error.status is None or not is_passing(error):
+            if error.status is None:
                 raise
+            if not is_passing(error) and str(error) != self._unsealed:
+                self._unsealed = str(error)
+                log.error("a claim (%s) is not sealed: %s", kind.name.lower(), error)
             return False
         self._ledger.keep(emitted)
         return True
+
+
+def _fitting(body: Dict[str, Any]) -> Dict[str, Any]:
+    """A camera's claim whose reason is cut, at the end of a character, where the enclave would not take the whole."""
+    over = len(cbor2.dumps(body, canonical=True)) - wire.EDGED_CLAIM_MAX
+    if over <= 0:
+        return body
+    reason = body["reason"].encode("utf-8")[:-over].decode("utf-8", "ignore")
+    return dict(body, reason=reason)
 
 
 def _readers(link: Link, rcpt: bytes) -> List[InForce]:

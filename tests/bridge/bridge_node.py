@@ -168,10 +168,10 @@ class BridgeNode(EmulatedNode):
         return self.ask("status")[1]
 
     def ask(self, kind, **body):
-        with Dealer(self.address, messages.EDGECTL) as dealer:
+        with Dealer(self.address, messages.edgectl_identity()) as dealer:
             until(lambda: self.is_dead or dealer.send(messages.pack(kind, body)), "the bridge takes no question")
             message = dealer.receive(0 if self.is_dead else PATIENCE_S)
-            return messages.unpack(message.frames)[:2] if message else ("dead", {"enclave": "dead"})
+            return messages.to_edgectl(kind, message.frames) if message else ("dead", {"enclave": "dead"})
 
     @property
     def address(self):

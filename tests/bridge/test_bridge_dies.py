@@ -10,11 +10,18 @@ import pytest
 
 from bridge_node import BridgeNode, Killed, Saying, until
 from edged.alerts.spool import Caps, Spool
+from edged.bus import Dealer
+from edged.camera import link as camera_link
+from edged.camera.clip import camera_key
+from edged.camera.link import BridgeLink
 from edged.enclave import wire
 from edged.enclave.client import EvalClient
-from edged.enclave.wire import RecordKind
-from edged.offload import backoff
+from edged.enclave.wire import RecordKind, Status
+from edged.errors import EnclaveError
+from edged.offload import backoff, desk, messages
 from edged.offload.bridge import Bridge
+from edged.offload.statements import Statements
+from fake_bridge import Keys
 from moves import EVERY, QUIET_S, event, failing, held, leave_unfinished
 
 
@@ -95,6 +102,74 @@ def test_a_clip_that_a_killed_bridge_had_begun_fails_where_its_camera_began_anew
     gate.session = None
     assert gate.deliver() is False
     assert node.clips() == [("gate", 1, RecordKind.FAILED), ("gate", 2, RecordKind.OBSERVATION)]
+
+
+class Reporting:
+    """A camera's own link with the bridge; no clips."""
+
+    def __init__(self, node, name="gate"):
+        self._ends, self._thread = threading.Event(), threading.Thread(target=self._run, args=(node, name), daemon=True)
+        self.link = None
+        self._thread.start()
+        until(lambda: self.link is not None and self.link.session is not None)
+
+    def _run(self, node, name):
+        identity = messages.camera_id(name)
+        keys = Keys(node.agreement.digest, camera_key(node.data_key, identity))
+        with Dealer(node.address, name.encode()) as dealer:
+            link = BridgeLink(dealer, identity, keys)
+            while not self._ends.is_set():
+                link.serve(0.01)
+                self.link = link
+
+    def __enter__(self):
+        return self.link
+
+    def __exit__(self, *_):
+        self._ends.set()
+        self._thread.join()
+
+
+def said(node):
+    return [cbor2.loads(record.data)["state"] for record in node.checked() if record.kind == RecordKind.CAMERA]
+
+
+def test_what_a_camera_told_a_bridge_that_was_killed_before_it_was_sealed_the_next_one_has_sealed(node, monkeypatch):
+    monkeypatch.setattr(camera_link, "STATUS_S", 0.0)
+    with Reporting(node) as link:
+        link.status("live")
+        until(lambda: said(node) == ["live"])
+        honest = Statements.claim_of
+
+        def killed(self, link, cameras):
+            if any(camera.said.state == "lost" for camera in cameras):
+                raise Killed()
+            return honest(self, link, cameras)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Statements, "claim_of", killed)
+            link.status("lost", "dark")
+            until(lambda: node.is_dead)
+        node.join()
+        node.bridge()
+        until(lambda: said(node) == ["live", "lost"])
+        assert link.counts.sessions == 1 and node.status()["cameras"]["gate"]["state"] == "lost"
+
+
+def test_what_a_killed_bridge_said_of_a_camera_the_next_one_takes_back_where_it_is_over(node, monkeypatch):
+    monkeypatch.setattr(desk, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(desk, "PROBE_S", 0.02)
+    with Reporting(node) as link:
+        link.status("live")
+        with monkeypatch.context() as patched:
+            patched.setattr(Bridge, "probe", lambda *_: (_ for _ in ()).throw(EnclaveError("locked", Status.LOCKED)))
+            until(lambda: said(node)[-1:] == ["waits"])
+            patched.setattr(Statements, "claim_of", lambda *_: (_ for _ in ()).throw(Killed()))
+            until(lambda: node.is_dead)
+        node.join()
+        node.bridge()
+        until(lambda: said(node)[-1] == "live")
+        assert link.counts.sessions == 1
 
 
 def test_after_a_restart_a_camera_cannot_take_the_session_of_another(monkeypatch):

@@ -9,8 +9,8 @@ from bridge_node import BridgeNode, Saying, until
 from edged import bus
 from edged.alerts.spool import Evicted
 from edged.enclave import wire
-from edged.enclave.client import Emitted
-from edged.enclave.wire import MessageStatus, RecordKind
+from edged.enclave.client import Emitted, EvalClient
+from edged.enclave.wire import MessageStatus, RecordKind, Status
 from edged.errors import EnclaveError
 from edged.offload import daemon, link, messages, statements
 from moves import RULES, beacon_of, event, kinds, outbox
@@ -106,6 +106,42 @@ def test_the_city_is_told_of_a_camera_whose_clips_do_not_open_and_of_its_return(
     gate.deliver()
     until(lambda: claims(node)[-1]["state"] == "live")
     assert {claim["skipped"] for claim in claims(node)} == {5}
+
+
+@pytest.mark.parametrize("reason", ["x" * 1000, "x" + "\u00fc" * 500, "\U0001f600" * 200])
+def test_a_reason_of_any_length_is_cut_at_a_character_so_that_its_claim_is_taken(reason):
+    name = "n" * 31
+    with BridgeNode(cameras=(name,)) as node, Saying(node.bridge(), name) as camera:
+        camera.hello()
+        honest = daemon.Daemon._work
+
+        def refused(self):
+            self._desk.cameras[name.encode()].refusal = reason
+            return honest(self)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(daemon.Daemon, "_work", refused)
+            camera.say("status", state="live", reason="", skipped=(1 << 64) - 1)
+            until(lambda: claims(node) and claims(node)[-1]["state"] == "refused")
+        told = [record.data for record in node.checked() if record.kind == RecordKind.CAMERA][-1]
+        cut = cbor2.loads(told)["reason"]
+        assert wire.EDGED_CLAIM_MAX - 4 < len(told) <= wire.EDGED_CLAIM_MAX and reason.startswith(cut)
+
+
+def test_a_claim_that_the_enclave_refuses_ends_no_bridge_and_is_sealed_once_it_is_not(node, gate, monkeypatch, caplog):
+    refused, honest = [], EvalClient.claim
+
+    def claim(self, *given):
+        refused.append(given)
+        raise EnclaveError("CLAIM refused: an argument is out of range", Status.ARGUMENT)
+
+    monkeypatch.setattr(EvalClient, "claim", claim)
+    gate.hello()
+    gate.say("status", state="lost", reason="dark", skipped=0)
+    until(lambda: len(refused) > 3)
+    assert gate.deliver() is False and caplog.text.count("is not sealed: CLAIM refused") == 1
+    monkeypatch.setattr(EvalClient, "claim", honest)
+    until(lambda: claims(node) and claims(node)[-1]["state"] == "lost")
 
 
 def test_a_new_epoch_is_told_again_how_the_camera_is(node, gate):
@@ -316,7 +352,7 @@ GARBAGE = {
 }
 
 
-@pytest.mark.parametrize("peer", [b"gate", b"outbox", b"edgectl", b"nobody"])
+@pytest.mark.parametrize("peer", [b"gate", b"outbox", b"edgectl:1", b"nobody"])
 def test_garbage_is_named_dropped_and_harms_nobody(node, gate, logged, peer):
     gate.dealer.close()
     sent = [frames for what, frames in GARBAGE.items() if (what, peer) != ("a beacon", b"outbox")]

@@ -18,6 +18,7 @@ from edged.alerts.screen import Screen
 from edged.enclave import keystore, wire
 from edged.enclave.keystore import KeyStore
 from edged.enclave.wire import RecordKind
+from edged.errors import ConfigError
 from edged.offload import daemon, desk, messages
 from edged.offload.cameras import CALLS_MAX, Camera
 from edged.offload.messages import CameraStatus
@@ -115,6 +116,54 @@ def test_an_agreement_that_ended_is_told_while_its_heartbeats_go_on(logged):
         tell(node, END_S)
         waits(node, AGREEMENT)  # this machine's clock says that it goes on: the enclave does not go by it
         assert not event(logged, "agreement_ended")
+
+
+@pytest.mark.parametrize("restarts", [("stop",), ("stop", "restart_eval"), ("restart_eval",)])
+def test_in_the_placement_whose_weights_are_not_handed_out_any_more_the_bridge_stays_up_after_the_end(logged, restarts):
+    """What cannot be loaded then is no error of the configuration: who waits for heartbeats must not see silence."""
+    with BridgeNode(until_s=END_S, placement="inputs", placements=1 << wire.Placement.INPUTS) as node, \
+            Saying(node.bridge()) as gate:
+        live(gate)
+        tell(node, END_S)
+        waits(node, AGREEMENT)
+        for name in restarts:
+            getattr(node, name)()
+        if node.is_dead:
+            node.bridge()
+        until(lambda: event(logged, "model_not_loaded"))
+        before = len(claims(node))
+        for _ in range(3):
+            gate.offer(*gate.sealed())  # its session is of before
+            gate.say("hello", camera=messages.camera_id("gate"), nonce=bytes(32), agreement=gate.agreement)
+            assert "ended at " in gate.hear("wait")[1]["reason"]
+            time.sleep(QUIET_S)
+        until(lambda: len(claims(node)) > before and claims(node)[-1]["state"] == "waits"
+              and "ended at " in claims(node)[-1]["reason"])
+        tell(node, END_S + 10)
+        assert node.died is None and node.status()["enclave"] == "up"
+
+
+def test_where_nothing_is_loaded_who_never_permitted_the_placement_is_told_so_and_of_no_end():
+    with BridgeNode(until_s=END_S, placement="inputs", placements=1 << wire.Placement.INPUTS) as node:
+        other = replace(node.agreement, number=2, placements=1 << wire.Placement.MASKED, until_s=END_S * 2,
+                        recipients=tuple(map(replace_rcpt, node.agreement.recipients)))
+        node.papers.append((other, sign(other.encode(), node.mo_key, node.qdo_key)))
+        node.bridge()
+        tell(node, END_S)
+        node.stop()
+        with Saying(node.bridge()) as gate:
+            for digest, words in ((node.agreement.digest, "agreement 1 ended at "),
+                                  (other.digest, "agreement: it does not permit this placement")):
+                gate.say("hello", camera=messages.camera_id("gate"), nonce=bytes(32), agreement=digest)
+                assert gate.hear("wait")[1]["reason"].startswith(words)
+
+
+def test_a_placement_that_no_agreement_permits_is_an_error_of_the_configuration_as_before():
+    with BridgeNode(placement="inputs", placements=1 << wire.Placement.MASKED) as node:
+        node.bridge(wait=False)
+        until(lambda: node.died is not None)
+        node.join()
+        assert isinstance(node.died, ConfigError) and "forbids it" in str(node.died)
 
 
 def test_by_the_nodes_clock_the_end_is_told_with_its_date(logged):
