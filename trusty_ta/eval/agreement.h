@@ -96,6 +96,14 @@ uint64_t agreement_time_ns(const struct agreement *a, uint64_t uptime_ns);
 /* True where the rule holds at this time of the day. */
 bool agreement_rule_holds(const struct agreement *a, const struct rule *rule, uint64_t uptime_ns);
 
+/* Does this recipient see skeletons, of whichever rule? */
+bool agreement_shows_skeletons(const struct agreement *a, const struct recipient *to);
+
+/* Does anybody? */
+static inline bool agreement_tells_skeletons(const struct agreement *a) {
+    return a->body_bytes == EDGED_BODY_SKELETONS;
+}
+
 /* Is it over, as far as anybody told the time? */
 bool agreement_has_ended(const struct agreement *a, uint64_t uptime_ns);
 
