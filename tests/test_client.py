@@ -189,21 +189,21 @@ BOTH = b"".join(RECORDS)
 
 
 def test_a_step_gives_the_records_at_the_end():
-    done = client(wire.Step(21, len(BOTH), 7).pack() + BOTH).end_step(20)
+    done = client(wire.Step(21, len(BOTH), 7, 2).pack() + BOTH).end_step(20)
     assert done == (21, RECORDS, 7) and done.record == RECORDS[0]
-    under_way = client(wire.Step(3, 0, 5).pack()).end_step(2)
+    under_way = client(wire.Step(3, 0, 5, 0).pack()).end_step(2)
     assert under_way == (3, (), 5) and under_way.record is None
 
 
 def test_records_of_another_size_than_announced_are_an_error():
     with pytest.raises(EnclaveError, match="records of {} bytes, announced 5".format(len(BOTH))):
-        client(wire.Step(21, 5, 7).pack() + BOTH).end_step(20)
+        client(wire.Step(21, 5, 7, 2).pack() + BOTH).end_step(20)
 
 
 @pytest.mark.parametrize("cut", [BOTH[:-1], BOTH[:len(RECORDS[0]) + 3]], ids=["content", "head"])
 def test_a_record_that_is_cut_off_is_an_error(cut):
     with pytest.raises(EnclaveError, match="cut off"):
-        client(wire.Step(21, len(cut), 7).pack() + cut).end_step(20)
+        client(wire.Step(21, len(cut), 7, 2).pack() + cut).end_step(20)
 
 
 def test_a_refused_product_says_whether_the_records_failed_came():
@@ -211,7 +211,7 @@ def test_a_refused_product_says_whether_the_records_failed_came():
         client(status=Status.VERIFICATION).end_step(4)
     assert (caught.value.records, caught.value.record, caught.value.emission) == ((), None, 0)
     with pytest.raises(InvocationRefused) as caught:
-        client(wire.Step(4, len(BOTH), 9).pack() + BOTH, status=Status.VERIFICATION).end_step(4)
+        client(wire.Step(4, len(BOTH), 9, 2).pack() + BOTH, status=Status.VERIFICATION).end_step(4)
     assert (caught.value.records, caught.value.record, caught.value.emission) == (RECORDS, RECORDS[0], 9)
 
 
@@ -228,7 +228,7 @@ def asked(ask, answer):
     return seen[0], result
 
 
-EMITTED = wire.Step(2, len(BOTH), 7).pack() + BOTH
+EMITTED = wire.Step(2, len(BOTH), 7, 2).pack() + BOTH
 BEACON = wire.Beacon(1, b"r" * 16, 5, b"n" * 16, b"t" * 32).pack()
 
 
@@ -256,9 +256,9 @@ def test_kept_records_are_fetched_one_by_one():
     kept = {4: RECORDS[0], 6: RECORDS[1]}
 
     def serve(message, _):
-        at = min([emission for emission in kept if emission >= wire.Emission.unpack(message[24:]).emission], default=6)
-        found = kept.get(at) if at >= wire.Emission.unpack(message[24:]).emission else b""
-        return answer_to(message, wire.Step(0, len(found), at).pack() + found)
+        at = min([emission for emission in kept if emission >= wire.RecordAsk.unpack(message[24:]).emission], default=6)
+        found = kept.get(at) if at >= wire.RecordAsk.unpack(message[24:]).emission else b""
+        return answer_to(message, wire.Step(0, len(found), at, 0).pack() + found)
 
     fetching = EvalClient(FakeChannel(serve))
     assert fetching.record_from(5) == (6, RECORDS[1])
