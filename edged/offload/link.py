@@ -337,7 +337,7 @@ class Link:
         if missing:  # what is in force already needs no keys any more, whatever slots are named
             found = [0] * (len(found) + len(missing))
         try:
-            emitted.append(self.client.put_agreement(found[0], found[1], found[2:], paper.signed))
+            emitted.append(self._put_with_room(found, paper.signed, emitted))
         except EnclaveError as error:
             if missing and error.status in (Status.AGREEMENT, Status.KEY, Status.LOCKED):
                 raise KeysMissing("{}: no slot holds {}: install the owners' grants for agreement {}, or see "
@@ -358,6 +358,17 @@ class Link:
         self.in_force.append(InForce(place, agreement, emitted[-1].index))
         self.in_force.sort(key=lambda one: one.place)  # and of one place as they came
         self.left_out.pop(place, None)
+
+    def _put_with_room(self, found: List[int], signed: bytes, emitted: List[Emitted]) -> Emitted:
+        """Where the first records of those before it leave no room (they have 48 KiB each, where skeletons are agreed),
+        these are stored now. Raises EnclaveError, SpoolError."""
+        try:
+            return self.client.put_agreement(found[0], found[1], found[2:], signed)
+        except EnclaveError as error:
+            if error.status != Status.FULL or not any(one.records for one in emitted):
+                raise
+        self.keeper.settle()
+        return self.client.put_agreement(found[0], found[1], found[2:], signed)
 
     def _load(self, slots: Sequence[Listed]) -> None:
         enclave = self._config.enclave

@@ -134,9 +134,11 @@ def shows_skeletons(recipient: Recipient) -> bool:
     return any(bits & wire.EDGED_SEES_SKELETON for bits in recipient.rules)
 
 
-def body_for(labels: int, rules: int) -> int:
-    """The least body that holds all scores of a model of so many labels, and everything else that is sent; not where
-    skeletons are agreed: then it is EDGED_BODY_SKELETONS."""
+def body_for(labels: int, rules: int, skeletons: bool = False) -> int:
+    """The least body that holds all scores of a model of so many labels, and everything else that is sent; the only
+    one where somebody sees skeletons."""
+    if skeletons:
+        return wire.EDGED_BODY_SKELETONS
     needed = max(wire.Scores.size() + wire.AlertEntry.size() * rules + 8 * labels,
                  wire.HeartbeatHead.size() + wire.CameraCount.size() * wire.EVAL_SESSIONS_MAX,
                  wire.ClaimHead.size() + wire.EDGED_CLAIM_MAX)
