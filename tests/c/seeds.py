@@ -67,7 +67,7 @@ def _eval_seeds() -> Dict[str, bytes]:
     }
     for start in range(STARTS):
         for style in range(64):
-            if style & 3 == 3 or style >> 4 == 3:
+            if style >> 4 == 3:
                 continue
             name = list(odd)[(start * 64 + style) % len(odd)]
             seeds["{}-{}-{}".format(start, style, name.replace(" ", "-"))] = (
