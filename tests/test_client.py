@@ -266,6 +266,60 @@ def test_kept_records_are_fetched_one_by_one():
     assert fetching.record_from(0) == fetching.record_from(4) == (4, RECORDS[0])
 
 
+LARGE = [wire.RecordHead(192, 5000 + size).pack() + bytes([size]) * (192 + 5000 + size) for size in (0, 77)]
+ROOM = wire.EDGED_MESSAGE_BYTES - Header.size() - wire.Step.size()
+
+
+def keeping(kept, answered=None, wrong=None):
+    """A client of an enclave that keeps these records, by emission, and answers this to whatever else it is asked."""
+    def serve(message, _):
+        head = Header.unpack(message[:24])
+        if head.cmd != EvalCommand.RECORD:
+            return answer_to(message, answered)
+        asked = wire.RecordAsk.unpack(message[24:])
+        at = min([emission for emission in kept if emission >= asked.emission], default=None)
+        piece = b"" if at is None else kept[at][asked.offset:asked.offset + ROOM]
+        emission, piece = max(kept) if at is None else at, piece
+        if wrong is not None and asked.offset:
+            emission, piece = wrong(emission, piece)
+        return answer_to(message, wire.Step(0, len(piece), emission, 0).pack() + piece)
+
+    return EvalClient(FakeChannel(serve))
+
+
+def test_a_record_that_fits_no_message_is_fetched_piece_by_piece():
+    kept = keeping({4: LARGE[0], 6: LARGE[1], 7: RECORDS[0]})
+    assert kept.record_from(1) == kept.record_from(4) == (4, LARGE[0]) and kept.record_from(5) == (6, LARGE[1])
+    assert kept.record_from(7) == (7, RECORDS[0]) and kept.record_from(8) == (7, None)
+    assert kept.connection.traffic.round_trips == 3 * 2 + 1 + 1
+
+
+def test_what_seals_records_that_fit_no_message_gives_them_all():
+    sealed = keeping({6: LARGE[0], 7: LARGE[1]}, wire.Step(21, 0, 7, 2).pack())
+    assert sealed.exercise(0, 0) == (21, tuple(LARGE), 7)
+    assert sealed.end_step(20).records == tuple(LARGE) and sealed.end_step(20).record == LARGE[0]
+    none = keeping({6: LARGE[0]}, wire.Step(3, 0, 7, 0).pack())
+    assert none.end_step(2) == (3, (), 7)
+
+
+@pytest.mark.parametrize("wrong, reason", [
+    (lambda emission, piece: (emission + 1, piece), "of record 5 at {}".format(ROOM)),
+    (lambda emission, piece: (emission, piece[:-1]), "RECORD answered 1[0-9]+ bytes of record 4"),
+    (lambda emission, piece: (emission, piece + b"x"), "RECORD answered"),
+    (lambda emission, piece: (emission, b""), "RECORD answered 0 bytes"),
+], ids=["another's", "cut off", "too long", "nothing"])
+def test_pieces_that_do_not_make_the_record_are_refused(wrong, reason):
+    with pytest.raises(EnclaveError, match=reason):
+        keeping({4: LARGE[0]}, wrong=wrong).record_from(4)
+
+
+def test_records_that_were_sealed_and_are_not_kept_are_refused():
+    with pytest.raises(EnclaveError, match="EXERCISE sealed record 6, kept is 7"):
+        keeping({7: LARGE[0]}, wire.Step(0, 0, 7, 2).pack()).exercise(0, 0)
+    with pytest.raises(EnclaveError, match="EXERCISE sealed record 8, kept is none"):
+        keeping({7: LARGE[0]}, wire.Step(0, 0, 8, 1).pack()).exercise(0, 0)
+
+
 @pytest.mark.parametrize("package", [
     b"", b"EDGEDPKG", b"EDGEDPKX" + bytes(8), b"EDGEDPKG\2\0\0\0\0\0\0\0", b"EDGEDPKG\1\0\0\0\5\0\0\0abcd",
 ], ids=str)
