@@ -121,10 +121,6 @@ class Agreement:
     def digest(self) -> bytes:
         return hashlib.sha256(self.encode()).digest()
 
-    @property
-    def tells_skeletons(self) -> bool:
-        return any(map(shows_skeletons, self.recipients))
-
     def may_follow(self, before: "Agreement") -> bool:
         """Whether the enclave takes it as the one that follows: the same two owners, a higher number."""
         return (self.mo, self.qdo) == (before.mo, before.qdo) and self.number > before.number
