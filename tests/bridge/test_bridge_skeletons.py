@@ -11,9 +11,9 @@ from bridge_node import MODEL, BridgeNode, Killed, Saying
 from edged.enclave import wire
 from edged.enclave.client import EvalClient
 from edged.enclave.wire import RecordKind
-from edged.offload import messages
+from edged.offload import desk, messages
 from edged.trust.agreement import Rule, sign
-from moves import beacon_of, failing, outbox, replace_rcpt
+from moves import beacon_of, failing, leave_unfinished, outbox, replace_rcpt
 
 ALWAYS = (Rule(MODEL.labels[0], 1, 0),)
 FOUR = (32, 16, 32, 16)
@@ -111,3 +111,17 @@ def test_a_bridge_that_dies_while_it_fetches_a_record_leaves_it_to_the_next(monk
         with Saying(node.bridge()) as gate:
             gate.deliver(CLIP)
             assert [node.drawn(recipient) for recipient in range(4)] == [[XY] * 2] * 3 + [[None] * 2]
+
+
+def test_a_camera_that_is_gone_for_good_does_not_keep_the_room_of_the_others(monkeypatch):
+    """Its clip was begun when the bridge ended; the room for four records of it is all but that of two."""
+    monkeypatch.setattr(desk, "CALL_S", 0.02)
+    with DrawnNode(cameras=("gate", "yard")) as node:
+        with Saying(node.bridge()) as gate:
+            gate.hello()
+            leave_unfinished(gate, monkeypatch)
+        node.stop()
+        with Saying(node.bridge(), "yard") as yard:
+            assert yard.deliver(CLIP) is False
+        assert [(camera, kind) for camera, _, kind in node.clips()] == [
+            ("gate", RecordKind.FAILED), ("yard", RecordKind.ALERT)]
