@@ -265,8 +265,10 @@ class Link:
         self.in_force: List[InForce] = []
         self.left_out: Dict[int, LeftOut] = {}
         self.over: List[bytes] = []
+        self._makes_room = True
         for place in range(self.places):
             self._take_in(place, slots, emitted)
+        self._makes_room = False  # later the ledger stores what the caller gets
         if not self.in_force:
             raise self._why_left_out()
         # All at once: a state that knows but some of this epoch's recipients forgets how the others' last one ended.
@@ -360,12 +362,12 @@ class Link:
         self.left_out.pop(place, None)
 
     def _put_with_room(self, found: List[int], signed: bytes, emitted: List[Emitted]) -> Emitted:
-        """Where the first records of those before it leave no room (they have 48 KiB each, where skeletons are agreed),
-        these are stored now. Raises EnclaveError, SpoolError."""
+        """Where, as the connection begins, the first records of those before it leave no room (they have 48 KiB each,
+        where skeletons are agreed), these are stored now. Raises EnclaveError, SpoolError."""
         try:
             return self.client.put_agreement(found[0], found[1], found[2:], signed)
         except EnclaveError as error:
-            if error.status != Status.FULL or not any(one.records for one in emitted):
+            if error.status != Status.FULL or not self._makes_room or not any(one.records for one in emitted):
                 raise
         self.keeper.settle()
         return self.client.put_agreement(found[0], found[1], found[2:], signed)
