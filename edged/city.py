@@ -102,8 +102,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     heard.add_argument("--config", metavar="FILE", default=cityconfig.FILE, help="default ./%(default)s")
     heard.add_argument("--json", action="store_true", help="every event as one JSON line")
     heard.add_argument("--all", action="store_true", help="routine records, too")
-    heard.add_argument("--skeletons", metavar="DIR", help="write those of each record that tells them into a file there "
-                                                          "before it is acknowledged; its JSON line names the file")
+    heard.add_argument("--skeletons", metavar="DIR", help="write those of each record that tells them into a file "
+                                                          "there before it is acknowledged; its JSON line names the "
+                                                          "file")
     heard.set_defaults(run=run_listen)
     authority.add_ca(commands)
     authority.add_verify(commands, city=True)

@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edged.alerts.record import (
-    Alert, Claim, Epoch, Heartbeat, Observation, RecordHeader, Skeletons, Succession, camera_tag, open_record, seal_beacon,
+    Alert, Claim, Epoch, Heartbeat, Observation, RecordHeader, Skeletons, Succession, camera_tag, open_record,
+    seal_beacon,
 )  # fmt: skip
 from edged.enclave import wire
 from edged.enclave.wire import MessageStatus, MessageType, RecordKind
@@ -138,9 +139,10 @@ def test_records_beside_them_have_their_size_and_none(plain, header):
     (drawn(skeletons=(2, 0, 2)), "2 persons, 0 frames, 2 joints"), (drawn(skeletons=(2, 3, 0)), "0 joints"),
     (drawn(skeletons=(9, 3, 2)), "skeletons of 9 persons"), (drawn(skeletons=(2, 4097, 2)), "4097 frames"),
     (drawn(skeletons=(2, 3, 65)), "65 joints"), (drawn(skeletons=(2, 4096, 64)), "content of 2097352 bytes"),
-    (drawn(skeletons=(2, 3, 1)), "must be 0"), (drawn() + b"\1", "must be 0"), (clip(ALERTED, False, kind=1)
-                                                                          + bytes(16) + XY, "must be 0"),
-    (drawn((NOTHING, NOTHING), kind=0), "with messages"), (drawn((wire.AlertEntry(3, 0, 77), NOTHING)), "with messages"),
+    (drawn(skeletons=(2, 3, 1)), "must be 0"), (drawn() + b"\1", "must be 0"),
+    (clip(ALERTED, False, kind=1) + bytes(16) + XY, "must be 0"),
+    (drawn((NOTHING, NOTHING), kind=0), "with messages"),
+    (drawn((wire.AlertEntry(3, 0, 77), NOTHING)), "with messages"),
     (drawn()[:196] + b"\1" + drawn()[197:], "reserved"),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_skeletons_of_another_form_are_refused(plain, reason):

@@ -1,5 +1,5 @@
-"""Skeletons at the city: what a record tells of them is in a file before the record is acknowledged, and nowhere else; and
-their whole way, from a node's camera to that file."""
+"""Skeletons at the city: what a record tells of them is in a file before the record is acknowledged, and nowhere else;
+and their whole way, from a node's camera to that file."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_where_it_cannot_be_written_nothing_is_acknowledged_and_it_comes_again(c
         patched.setattr(skeletons, "replace_file", full)
         with Subscriber(config, folder.keep) as subscriber:
             peer = Peer(subscriber, curve, city.public.curve)
-            with pytest.raises(SpoolError, match="drawn: skeletons cannot be written: .*No space left.*nothing of them"):
+            with pytest.raises(SpoolError, match="drawn: skeletons cannot be written: .*No space left.*nothing of"):
                 peer.deliver(begun, seen)
             assert (enclave.epoch, 2) not in peer.acked and files(tmp_path / "drawn") == []
             peer.close()

@@ -1,5 +1,5 @@
-"""The skeletons that records tell of, for the city's consumer: a file for each such record, whole and on the disk before
-the record is acknowledged.
+"""The skeletons that records tell of, for the city's consumer: a file for each such record, whole and on the disk
+before the record is acknowledged.
 
 One JSON object: who sealed it, which clip of which camera, the rules that say Alert or Update of it, and
 

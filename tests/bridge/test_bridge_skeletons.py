@@ -1,5 +1,5 @@
-"""Skeletons on their way through the bridge: records of 48 KiB, by whichever transport, also where two agreements' first
-records have no room beside each other, and where the spool or the bridge fails in between."""
+"""Skeletons on their way through the bridge: records of 48 KiB, by whichever transport, also where two agreements'
+first records have no room beside each other, and where the spool or the bridge fails in between."""
 
 from dataclasses import replace
 

@@ -137,6 +137,7 @@ def make(nobody: np.ndarray, alone: np.ndarray, both: np.ndarray) -> List[Deal]:
     sees_skeletons = (_EVERYTHING | wire.EDGED_SEES_SKELETON, _EVERYTHING, _EVERYTHING | wire.EDGED_SEES_SKELETON)
     some_skeletons = (wire.EDGED_SEES_LABEL | wire.EDGED_SEES_SKELETON,) + some[1:]
     drawn = replace(first, number=7, body=wire.EDGED_BODY_SKELETONS, recipients=(
-        first.recipients[0]._replace(rules=sees_skeletons[:len(rules)]), first.recipients[1]._replace(rules=some_skeletons)))
+        first.recipients[0]._replace(rules=sees_skeletons[:len(rules)]),
+        first.recipients[1]._replace(rules=some_skeletons)))
     made.append(Deal(drawn, CITY, DATA_SLOT, (ALERT_SLOT, SHORT_ALERT_SLOT), tuple(labels)))
     return made
