@@ -13,6 +13,7 @@ from edged import authority, command, negotiation, serving
 from edged.alerts import adopt, cityconfig, keyfiles, keys, nodes
 from edged.alerts.record import Claim, Epoch, Heartbeat, Observation, Record, Succession, open_record, split_record
 from edged.alerts.screen import Screen
+from edged.alerts.skeletons import SkeletonFolder, positions
 from edged.alerts.subscriber import Subscriber
 from edged.enclave.slots import KEY_SIZES
 from edged.enclave.wire import KeyKind
@@ -101,6 +102,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     heard.add_argument("--config", metavar="FILE", default=cityconfig.FILE, help="default ./%(default)s")
     heard.add_argument("--json", action="store_true", help="every event as one JSON line")
     heard.add_argument("--all", action="store_true", help="routine records, too")
+    heard.add_argument("--skeletons", metavar="DIR", help="write those of each record that tells them into a file "
+                                                          "there before it is acknowledged; its JSON line names the "
+                                                          "file")
     heard.set_defaults(run=run_listen)
     authority.add_ca(commands)
     authority.add_verify(commands, city=True)
@@ -193,8 +197,9 @@ def run_revoke(given: argparse.Namespace) -> None:
 
 def run_listen(given: argparse.Namespace) -> None:
     stop = Stop().on_signals()
-    screen = Screen(given.json, given.all)
-    with Subscriber(cityconfig.load(given.config)) as subscriber:
+    folder = None if given.skeletons is None else SkeletonFolder(given.skeletons)
+    screen = Screen(given.json, given.all, folder)
+    with Subscriber(cityconfig.load(given.config), folder and folder.keep) as subscriber:
         print("edged-city: listening on {}".format(subscriber.address), file=sys.stderr, flush=True)
         while not stop.is_set():
             events = subscriber.poll(0.5)
@@ -247,6 +252,7 @@ def _content(record: Record, agreement: Agreement) -> Dict[str, Any]:
             # Q16 fixed point: 16 fractional bits
             "logits": [value / 65536 for value in record.logits],
             "probabilities": [value / 65536 for value in record.probabilities],
+            "skeletons": positions(record.skeletons) if record.skeletons else [],
         }
     if isinstance(record, Epoch):
         return {"unclean": record.unclean, "counter": record.counter, "previous": record.previous.hex(),

@@ -71,6 +71,9 @@ def add_draft(group: Any) -> None:
     parser.add_argument("--package", metavar="FILE", required=True, help="of this owner; versions from its own on")
     parser.add_argument("--label", metavar="TEXT", action="append", dest="labels",
                         help="of the package's, to be an alert; may be given several times (default: each)")
+    parser.add_argument("--skeletons", action="store_true",
+                        help="recipients see those of alerts, too; every record then has {} bytes".format(
+                            wire.EDGED_BODY_SKELETONS))
     parser.add_argument("--number", metavar="N", type=command.at_least(0), default=FIRST_NUMBER,
                         help="must rise over all agreements of a party on a node (default %(default)s)")
     parser.add_argument("--out", metavar="FILE", required=True, help="the draft")
@@ -138,10 +141,11 @@ def run_draft(given: argparse.Namespace) -> None:
         raise UsageError("{} labels, an agreement has rules for {}: choose some by --label".format(
             len(labels), wire.EDGED_RULES_MAX))
     from_s = int(time.time()) // DAY_S * DAY_S
-    sees = agreement_text.SEES["label and score"]
+    sees = agreement_text.SEES["label, score and skeletons" if given.skeletons else "label and score"]
     agreement = Agreement(
-        mo=mine.verify_key, qdo=public.qdo, body=body_for(len(manifest.labels), len(labels)), from_s=from_s,
-        until_s=from_s + _DAYS * DAY_S, model=ModelTerms(manifest.model_id, manifest.version, manifest.key_id),
+        mo=mine.verify_key, qdo=public.qdo, body=body_for(len(manifest.labels), len(labels), given.skeletons),
+        from_s=from_s, until_s=from_s + _DAYS * DAY_S,
+        model=ModelTerms(manifest.model_id, manifest.version, manifest.key_id),
         rules=tuple(Rule(label, _THRESHOLD, _COOL_DOWN_S) for label in labels), number=given.number,
         status=wire.MessageStatus.TEST, beacon_period_s=_BEACON_PERIOD_S, beacon_limit_s=_BEACON_LIMIT_S,
         data_key=public.data_key_id, placements=manifest.placements, score_bits=_SCORE_BITS,

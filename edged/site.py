@@ -35,13 +35,14 @@ def loopback_address() -> str:
 
 
 class Terms(NamedTuple):
-    """What the two parties agree on. rules : (label, least probability, cool-down s)"""
+    """What the two parties agree on. rules : (label, least probability, cool-down s). skeletons : seen with alerts"""
 
     rules: Tuple[Tuple[str, float, int], ...]
     beacon_period_s: int = 5
     beacon_limit_s: int = 300
     clips_per_hour: int = 100000
     sees: int = wire.EDGED_SEES_SCORES
+    skeletons: bool = False
     status: wire.MessageStatus = wire.MessageStatus.TEST
 
 
@@ -71,9 +72,10 @@ class Site:
         self.signed = signed = keys.demo_agreement(
             str(self.city), owner, ModelTerms(model_id, 1, key_id),
             [Rule(label, round(least * ONE), cool_down_s) for label, least, cool_down_s in terms.rules],
-            body_for(len(model.labels), len(terms.rules)), now_s - YEAR_S, now_s + YEAR_S, terms.status,
+            body_for(len(model.labels), len(terms.rules), terms.skeletons), now_s - YEAR_S, now_s + YEAR_S,
+            terms.status,
             beacon_period_s=terms.beacon_period_s, beacon_limit_s=terms.beacon_limit_s, score_bits=10,
-            clips_per_hour=terms.clips_per_hour, sees=terms.sees)
+            clips_per_hour=terms.clips_per_hour, sees=terms.sees, skeletons=terms.skeletons)
         bundle = self.folder / "bundle"
         self.subscriber = keys.init(str(self.city), signed, address, address, list(cameras), str(bundle),
                                     mo=keys.public_bytes(owner), model_key=None if granted else model_key)

@@ -38,6 +38,10 @@ def out_of_range(payload):
         rows[index][at] = value
         return {name: rows}
 
+    def seen(*bits, **changes):
+        """Of both rules, by the first recipient."""
+        return dict(row("recipients", 0, 3, list(bits)), **changes)
+
     cases = [
         (dict(v=0), "v is 0"), (dict(v=2), "v is 2"), (dict(v=True), "v is True"),
         (dict(mo=bytes(31)), "mo is"), (dict(qdo="q" * 32), "qdo is"), (dict(qdo=bytes(33)), "qdo is"),
@@ -73,6 +77,13 @@ def out_of_range(payload):
         (row("recipients", 0, 3, [3]), "must be a list of 2"), (row("recipients", 0, 3, [3, 4]), "rules is"),
         (row("recipients", 0, 3, [3, 2]), "rules is"),  # a score without its label
         (row("recipients", 0, 3, [3, True]), "rules is"),
+        (seen(3, 8, body=49152), "rules is"), (seen(4, 7, body=49152), "rules is"),  # skeletons without their label
+        (seen(7, 6, body=49152), "rules is"), (seen(3, 4, body=49152), "rules is"),
+        (seen(3, 7), "must be 49152 where somebody sees skeletons"), (seen(5, 0), "must be 49152 where"),
+        (seen(7, 7, body=3584), "must be 49152 where"), (seen(0, 5, body=49153), "body is 49153"),
+        (seen(0, 5, body=48640), "must be 49152 where"), (seen(0, 5, body=0), "body is 0"),
+        (dict(body=49152), "must be at most 3584 where nobody"), (seen(3, 3, body=49152), "must be at most 3584 where"),
+        (dict(body=49664), "body is 49664"),
         (dict(score_bits=17), "score_bits is 17"), (dict(clips_per_hour=0), "clips_per_hour is 0"),
         (dict(clips_per_hour=1000001), "clips_per_hour is"),
     ]

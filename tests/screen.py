@@ -11,14 +11,14 @@ from edged.alerts.subscriber import Subscriber
 class Screen:
     """The subscriber, in a thread: every event that it reported."""
 
-    def __init__(self, site):
+    def __init__(self, site, on_record=None):
         self.events, self._ended = [], threading.Event()
-        self._config = cityconfig.load(site.subscriber)
+        self._config, self._on_record = cityconfig.load(site.subscriber), on_record
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self):
-        with Subscriber(self._config) as subscriber:  # of this thread alone
+        with Subscriber(self._config, self._on_record) as subscriber:  # of this thread alone
             while not self._ended.is_set():
                 self.events += subscriber.poll(0.1)
 

@@ -113,6 +113,10 @@ def test_a_field_out_of_its_range_is_refused(payload, reason):
     dict(rules=(), recipients=(Recipient(b"1" * 16, b"a" * 16, 0),)), dict(body=512), dict(body=3584),
     dict(from_s=0, until_s=UINT32), dict(status=wire.MessageStatus.TEST), dict(score_bits=0), dict(score_bits=16),
     dict(clips_per_hour=1000000), dict(beacon_period_s=1, beacon_limit_s=1), dict(number=0), dict(placements=7),
+    dict(body=49152, recipients=(RECIPIENTS[0], RECIPIENTS[1]._replace(rules=(0, 5)))),
+    dict(body=49152, recipients=(RECIPIENTS[0]._replace(rules=(7, 5)), RECIPIENTS[1])),
+    dict(body=49152, rules=tuple(Rule("l" * 31 + str(i), 65536, 0) for i in range(8)),
+         recipients=tuple(Recipient(bytes([i]) * 16, b"a" * 16, 1, (7,) * 8) for i in range(4))),
     dict(rules=tuple(Rule("l" * 31 + str(i), 65536, 86400, 1439, 0) for i in range(8)),
          recipients=tuple(Recipient(bytes([i]) * 16, b"a" * 16, i % 2, (3,) * 8) for i in range(4))),
 ], ids=str)
@@ -127,3 +131,4 @@ def test_the_ends_of_each_range_are_taken(changes):
                                                  (400, 8, 3584)])
 def test_a_body_is_found_that_holds_the_scores(labels, rules, body):
     assert body_for(labels, rules) == body
+    assert body_for(labels, rules, skeletons=True) == 49152

@@ -68,14 +68,16 @@ def arbitrary(draw):
                        draw.randrange(1440), draw.randrange(1440)) for i in range(draw.randint(0, 8)))
     from_s = draw.randrange((1 << 32) - 1)
     period_s = draw.randint(1, 86400)
+    sights = draw.choice(((0, 1, 3), (0, 1, 3, 5, 7)))
+    recipients = tuple(Recipient(bytes([i]) * 16, draw.getrandbits(128).to_bytes(16, "big"), draw.randint(0, 1),
+                                 tuple(draw.choice(sights) for _ in rules)) for i in range(draw.randint(1, 4)))
+    body = 49152 if any(bits > 3 for one in recipients for bits in one.rules) else 512 * draw.randint(1, 7)
     return replace(
-        VALID, mo=draw.getrandbits(256).to_bytes(32, "big"), body=512 * draw.randint(1, 7), from_s=from_s,
+        VALID, mo=draw.getrandbits(256).to_bytes(32, "big"), body=body, from_s=from_s,
         until_s=draw.randint(from_s + 1, (1 << 32) - 1), rules=rules, number=draw.getrandbits(32),
         model=VALID.model._replace(id=name(64), least_version=draw.getrandbits(32)),
         status=draw.choice([wire.MessageStatus.ACTUAL, wire.MessageStatus.TEST]), beacon_period_s=period_s,
-        beacon_limit_s=draw.randint(period_s, (1 << 31) - 1), placements=draw.randint(1, 7),
-        recipients=tuple(Recipient(bytes([i]) * 16, draw.getrandbits(128).to_bytes(16, "big"), draw.randint(0, 1),
-                                   tuple(draw.choice((0, 1, 3)) for _ in rules)) for i in range(draw.randint(1, 4))),
+        beacon_limit_s=draw.randint(period_s, (1 << 31) - 1), placements=draw.randint(1, 7), recipients=recipients,
         score_bits=draw.randint(0, 16), clips_per_hour=draw.randint(1, 1000000))
 
 
@@ -105,8 +107,15 @@ def test_every_threshold_has_its_own_text():
     (altered("\"masked\", ", "\"masked\", \"masked\", "), "placements: \"masked\": is there twice"),
     (altered("\"masked\", ", "\"mask\", "), "placements: mask: of masked, inputs, enclave"),
     (altered("\"masked\", \"enclave\"", ""), "placements: is empty"),
-    (altered("body_bytes = 1024", "body_bytes = 1000"), "body_bytes: 1000: a multiple of 512"),
-    (altered("body_bytes = 1024", "body_bytes = 4096"), "body_bytes: 4096: from 512 to 3584"),
+    (altered("body_bytes = 1024", "body_bytes = 1000"), "body_bytes: 1000: must be a multiple of 512"),
+    (altered("body_bytes = 1024", "body_bytes = 4096"),
+     "body_bytes: 4096: must be at most 3584 where nobody sees skeletons"),
+    (altered("body_bytes = 1024", "body_bytes = 49152"), "body_bytes: 49152: must be at most 3584 where nobody"),
+    (altered("body_bytes = 1024", "body_bytes = 0"), "body_bytes: 0"),
+    (altered("\"falling\" = \"label\"", "\"falling\" = \"label and skeletons\""),
+     "body_bytes: 1024: must be 49152 where somebody sees skeletons"),
+    (altered("\"falling\" = \"label\"", "\"falling\" = \"skeletons\""),
+     "recipient.sees.falling: \"skeletons\": one of"),
     (altered("score_bits = 4", "score_bits = 17"), "score_bits: 17: from 0 to 16"),
     (altered("clips_per_hour = 3600", "clips_per_hour = 0"), "clips_per_hour: 0: from 1"),
     (altered("limit_s = 90", "limit_s = 29"), "beacons.limit_s: 29: from 30"),
@@ -274,6 +283,7 @@ CITY, POLICE = RECIPIENTS
      "recipient {}: sees fight: nothing -> label".format("32" * 16), Width.WIDER),
     (dict(recipients=(CITY._replace(rules=(1, 3)), POLICE)), "recipient {}: sees falling".format("31" * 16),
      Width.NARROWER),
+    (dict(body=3584), "body_bytes: 1024 -> 3584", Width.WIDER),
     (dict(recipients=(CITY, POLICE._replace(alert_key=b"B" * 16))), "recipient {}: alert_key".format("32" * 16),
      Width.OTHER),
     (dict(recipients=(POLICE, CITY)), "recipient order", Width.OTHER),
@@ -281,6 +291,34 @@ CITY, POLICE = RECIPIENTS
 def test_one_change_is_one_line_that_says_whether_it_is_wider(changes, field, width):
     (change,) = diff(VALID, replace(VALID, **changes))
     assert change.width is width and field in str(change) and width.value in str(change)
+
+
+DRAWN = replace(VALID, body=49152, recipients=(CITY, POLICE._replace(rules=(5, 0))))
+
+
+@pytest.mark.parametrize("old, new, said, width", [
+    ((1, 0), (5, 0), "sees falling: label -> label and skeletons", Width.WIDER),
+    ((3, 0), (7, 0), "sees falling: label and score -> label, score and skeletons", Width.WIDER),
+    ((7, 0), (3, 0), "sees falling: label, score and skeletons -> label and score", Width.NARROWER),
+    ((5, 0), (3, 0), "sees falling: label and skeletons -> label and score", Width.WIDER),  # the score is new
+    ((3, 0), (5, 0), "sees falling: label and score -> label and skeletons", Width.WIDER),
+    ((1, 0), (1, 5), "sees fight: nothing -> label and skeletons", Width.WIDER),
+    ((5, 5), (5, 0), "sees fight: label and skeletons -> nothing", Width.NARROWER),
+])
+def test_whose_skeletons_are_seen_is_said_and_more_sight_is_wider(old, new, said, width):
+    """CITY sees some throughout, so that the body stays."""
+    city = CITY._replace(rules=(7, 3))
+    one, other = (replace(VALID, body=49152, recipients=(city, POLICE._replace(rules=bits))) for bits in (old, new))
+    (change,) = diff(one, other)
+    assert change.width is width and str(change).endswith("recipient {}: {}".format("32" * 16, said))
+
+
+def test_the_first_skeletons_come_with_their_body():
+    assert widths(VALID, DRAWN) == {
+        "body_bytes: 1024 -> 49152": Width.WIDER,
+        "recipient {}: sees falling: label -> label and skeletons".format("32" * 16): Width.WIDER}
+    assert set(widths(DRAWN, VALID).values()) == {Width.NARROWER}
+    assert read(text.write(DRAWN)) == DRAWN and "\"falling\" = \"label and skeletons\"\n" in text.write(DRAWN)
 
 
 def widths(old, new):

@@ -134,10 +134,10 @@ class ToyEnclave:
         return Status.OK, self.ended(DONE)
 
     def under_way(self):
-        return Status.OK, wire.Step(self.step, 0, EMISSION - 2).pack()
+        return Status.OK, wire.Step(self.step, 0, EMISSION - 2, 0).pack()
 
     def ended(self, records):
-        return wire.Step(self.step, sum(map(len, records)), EMISSION).pack() + b"".join(records)
+        return wire.Step(self.step, sum(map(len, records)), EMISSION, len(records)).pack() + b"".join(records)
 
     def on_step_read(self, body, _):
         return self.chunk_of(self.x_bar[wire.Chunk.unpack(body).object], body)

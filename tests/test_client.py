@@ -196,21 +196,21 @@ BOTH = b"".join(RECORDS)
 
 
 def test_a_step_gives_the_records_at_the_end():
-    done = client(wire.Step(21, len(BOTH), 7).pack() + BOTH).end_step(20)
+    done = client(wire.Step(21, len(BOTH), 7, 2).pack() + BOTH).end_step(20)
     assert done == (21, RECORDS, 7) and done.record == RECORDS[0]
-    under_way = client(wire.Step(3, 0, 5).pack()).end_step(2)
+    under_way = client(wire.Step(3, 0, 5, 0).pack()).end_step(2)
     assert under_way == (3, (), 5) and under_way.record is None
 
 
 def test_records_of_another_size_than_announced_are_an_error():
     with pytest.raises(EnclaveError, match="records of {} bytes, announced 5".format(len(BOTH))):
-        client(wire.Step(21, 5, 7).pack() + BOTH).end_step(20)
+        client(wire.Step(21, 5, 7, 2).pack() + BOTH).end_step(20)
 
 
 @pytest.mark.parametrize("cut", [BOTH[:-1], BOTH[:len(RECORDS[0]) + 3]], ids=["content", "head"])
 def test_a_record_that_is_cut_off_is_an_error(cut):
     with pytest.raises(EnclaveError, match="cut off"):
-        client(wire.Step(21, len(cut), 7).pack() + cut).end_step(20)
+        client(wire.Step(21, len(cut), 7, 2).pack() + cut).end_step(20)
 
 
 def test_a_refused_product_says_whether_the_records_failed_came():
@@ -218,7 +218,7 @@ def test_a_refused_product_says_whether_the_records_failed_came():
         client(status=Status.VERIFICATION).end_step(4)
     assert (caught.value.records, caught.value.record, caught.value.emission) == ((), None, 0)
     with pytest.raises(InvocationRefused) as caught:
-        client(wire.Step(4, len(BOTH), 9).pack() + BOTH, status=Status.VERIFICATION).end_step(4)
+        client(wire.Step(4, len(BOTH), 9, 2).pack() + BOTH, status=Status.VERIFICATION).end_step(4)
     assert (caught.value.records, caught.value.record, caught.value.emission) == (RECORDS, RECORDS[0], 9)
 
 
@@ -235,7 +235,7 @@ def asked(ask, answer):
     return seen[0], result
 
 
-EMITTED = wire.Step(2, len(BOTH), 7).pack() + BOTH
+EMITTED = wire.Step(2, len(BOTH), 7, 2).pack() + BOTH
 BEACON = wire.Beacon(1, b"r" * 16, 5, b"n" * 16, b"t" * 32).pack()
 
 
@@ -263,14 +263,68 @@ def test_kept_records_are_fetched_one_by_one():
     kept = {4: RECORDS[0], 6: RECORDS[1]}
 
     def serve(message, _):
-        at = min([emission for emission in kept if emission >= wire.Emission.unpack(message[24:]).emission], default=6)
-        found = kept.get(at) if at >= wire.Emission.unpack(message[24:]).emission else b""
-        return answer_to(message, wire.Step(0, len(found), at).pack() + found)
+        at = min([emission for emission in kept if emission >= wire.RecordAsk.unpack(message[24:]).emission], default=6)
+        found = kept.get(at) if at >= wire.RecordAsk.unpack(message[24:]).emission else b""
+        return answer_to(message, wire.Step(0, len(found), at, 0).pack() + found)
 
     fetching = EvalClient(FakeChannel(serve))
     assert fetching.record_from(5) == (6, RECORDS[1])
     assert fetching.record_from(7) == (6, None)
     assert fetching.record_from(0) == fetching.record_from(4) == (4, RECORDS[0])
+
+
+LARGE = [wire.RecordHead(192, 5000 + size).pack() + bytes([size]) * (192 + 5000 + size) for size in (0, 77)]
+ROOM = wire.EDGED_MESSAGE_BYTES - Header.size() - wire.Step.size()
+
+
+def keeping(kept, answered=None, wrong=None):
+    """A client of an enclave that keeps these records, by emission, and answers this to whatever else it is asked."""
+    def serve(message, _):
+        head = Header.unpack(message[:24])
+        if head.cmd != EvalCommand.RECORD:
+            return answer_to(message, answered)
+        asked = wire.RecordAsk.unpack(message[24:])
+        at = min([emission for emission in kept if emission >= asked.emission], default=None)
+        piece = b"" if at is None else kept[at][asked.offset:asked.offset + ROOM]
+        emission, piece = max(kept) if at is None else at, piece
+        if wrong is not None and asked.offset:
+            emission, piece = wrong(emission, piece)
+        return answer_to(message, wire.Step(0, len(piece), emission, 0).pack() + piece)
+
+    return EvalClient(FakeChannel(serve))
+
+
+def test_a_record_that_fits_no_message_is_fetched_piece_by_piece():
+    kept = keeping({4: LARGE[0], 6: LARGE[1], 7: RECORDS[0]})
+    assert kept.record_from(1) == kept.record_from(4) == (4, LARGE[0]) and kept.record_from(5) == (6, LARGE[1])
+    assert kept.record_from(7) == (7, RECORDS[0]) and kept.record_from(8) == (7, None)
+    assert kept.connection.traffic.round_trips == 3 * 2 + 1 + 1
+
+
+def test_what_seals_records_that_fit_no_message_gives_them_all():
+    sealed = keeping({6: LARGE[0], 7: LARGE[1]}, wire.Step(21, 0, 7, 2).pack())
+    assert sealed.exercise(0, 0) == (21, tuple(LARGE), 7)
+    assert sealed.end_step(20).records == tuple(LARGE) and sealed.end_step(20).record == LARGE[0]
+    none = keeping({6: LARGE[0]}, wire.Step(3, 0, 7, 0).pack())
+    assert none.end_step(2) == (3, (), 7)
+
+
+@pytest.mark.parametrize("wrong, reason", [
+    (lambda emission, piece: (emission + 1, piece), "of record 5 at {}".format(ROOM)),
+    (lambda emission, piece: (emission, piece[:-1]), "RECORD answered 1[0-9]+ bytes of record 4"),
+    (lambda emission, piece: (emission, piece + b"x"), "RECORD answered"),
+    (lambda emission, piece: (emission, b""), "RECORD answered 0 bytes"),
+], ids=["another's", "cut off", "too long", "nothing"])
+def test_pieces_that_do_not_make_the_record_are_refused(wrong, reason):
+    with pytest.raises(EnclaveError, match=reason):
+        keeping({4: LARGE[0]}, wrong=wrong).record_from(4)
+
+
+def test_records_that_were_sealed_and_are_not_kept_are_refused():
+    with pytest.raises(EnclaveError, match="EXERCISE sealed record 6, kept is 7"):
+        keeping({7: LARGE[0]}, wire.Step(0, 0, 7, 2).pack()).exercise(0, 0)
+    with pytest.raises(EnclaveError, match="EXERCISE sealed record 8, kept is none"):
+        keeping({7: LARGE[0]}, wire.Step(0, 0, 8, 1).pack()).exercise(0, 0)
 
 
 @pytest.mark.parametrize("package", [

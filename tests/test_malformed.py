@@ -70,7 +70,7 @@ ORDER = {
     EvalCommand.STEP_WRITE: (STEP, BULK),
     EvalCommand.STEP: (STEP, exactly(wire.Index)),
     EvalCommand.CLIP_ABORT: (IDLE | {"CLIP"} | STEP, exactly(wire.Index)),
-    EvalCommand.RECORD: (set(STATES), exactly(wire.Emission)),
+    EvalCommand.RECORD: (set(STATES), exactly(wire.RecordAsk)),
     EvalCommand.SESSION_CLOSE: (IDLE, exactly(wire.Index)),
     EvalCommand.RESTORE: (IDLE, exactly(wire.State)),
     EvalCommand.AGREEMENT: (IDLE, and_more(wire.AgreementPut)),

@@ -182,6 +182,11 @@ def test_a_draft_is_of_the_owners_own_package_and_of_labels_that_an_agreement_ca
         rule.label for rule in agreement_text.read("DRAFT", (way.folder / "DRAFT").read_bytes()).rules] == ["label001"]
     way.run(begin, code=77)  # a draft may have been edited
     (way.folder / "DRAFT").unlink()
+    assert way.run(begin, "--skeletons")
+    drawn = agreement_text.read("DRAFT", (way.folder / "DRAFT").read_bytes())
+    assert drawn.body == wire.EDGED_BODY_SKELETONS
+    assert {one.rules for one in drawn.recipients} == {(7, 7, 7)}
+    (way.folder / "DRAFT").unlink()
     way.run(begin, "--label", "sleeping", code=2)
     way.run(begin, "--number", str(1 << 32), code=78)
     sealed = bytearray((way.folder / "PACKAGE").read_bytes())

@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edged.alerts.record import (
-    Alert, Claim, Epoch, Heartbeat, Observation, RecordHeader, Succession, camera_tag, open_record, seal_beacon,
+    Alert, Claim, Epoch, Heartbeat, Observation, RecordHeader, Skeletons, Succession, camera_tag, open_record,
+    seal_beacon,
 )  # fmt: skip
 from edged.enclave import wire
 from edged.enclave.wire import MessageStatus, MessageType, RecordKind
@@ -41,6 +42,14 @@ def clip(entries=(NOTHING, NOTHING), shown=True, **changes):
 
 
 ALERTED = (wire.AlertEntry(1, 65000, 77), NOTHING)
+
+
+XY = struct.pack("<24h", -32768, 32767, *range(22))  # two persons, three frames, two joints
+
+
+def drawn(entries=ALERTED, shown=False, skeletons=(2, 3, 2), xy=XY, **changes):
+    """Likewise, of one that tells skeletons."""
+    return clip(entries, shown, **dict(dict(kind=1), **changes)) + wire.SkeletonHead(*skeletons).pack() + xy
 
 
 def epoch(**changes):
@@ -78,8 +87,12 @@ def seal(header=None, plain=None, key=KEY, seq=258, body_bytes=BODY_BYTES):
     return struct.pack("<II", len(header), len(body)) + header + body
 
 
-def opened(plain, **header):
-    return open_record(seal(canonical(**header), plain), KEY, AGREEMENT)
+def opened(plain, body_bytes=BODY_BYTES, **header):
+    return open_record(seal(canonical(**header), plain, body_bytes=body_bytes), KEY, AGREEMENT)
+
+
+def opened_drawn(plain, **header):
+    return opened(plain, wire.EDGED_BODY_SKELETONS, **header)
 
 
 @pytest.mark.parametrize("key", [KEY, KEY[:16]], ids=["aes-256", "aes-128"])
@@ -100,6 +113,51 @@ def test_an_alert_comes_under_the_header_of_an_observation():
 def test_a_recipient_who_sees_no_scores_gets_none():
     seen = opened(clip(shown=False, persons=0, tracks=(0,) * 8))
     assert (seen.logits, seen.probabilities, seen.persons, seen.tracks) == ((), (), 0, ())
+
+
+@pytest.mark.parametrize("shown", [False, True])
+@pytest.mark.parametrize("message", [MessageType.ALERT, MessageType.UPDATE])
+def test_an_alert_that_tells_skeletons_opens(shown, message):
+    seen = opened_drawn(drawn((NOTHING, wire.AlertEntry(message, 0, 77)), shown))
+    assert seen.skeletons == Skeletons(2, 3, 2, XY) and seen.alerts[1].message == message
+    assert seen.probabilities == (PROBABILITIES if shown else ())
+
+
+@pytest.mark.parametrize("plain, header", [
+    (clip(ALERTED, kind=1), {}), (clip(), {}), (clip(kind=4), dict(kind=4)), (clip((), False), {}),
+    (epoch(), dict(kind=3)),
+], ids=["alert", "observation", "failed", "no rule", "epoch"])
+def test_records_beside_them_have_their_size_and_none(plain, header):
+    seen = opened_drawn(plain, **header)
+    assert getattr(seen, "skeletons", None) is None
+
+
+@pytest.mark.parametrize("plain, reason", [
+    (drawn(persons=1, tracks=(4,) + (0,) * 7), "skeletons of 2 persons, of 1"),
+    (drawn(skeletons=(1, 6, 2)), "skeletons of 1 persons, of 2"),
+    (drawn(skeletons=(0, 3, 2)), "skeletons of 0 persons, 3 frames, 2 joints"),
+    (drawn(skeletons=(2, 0, 2)), "2 persons, 0 frames, 2 joints"), (drawn(skeletons=(2, 3, 0)), "0 joints"),
+    (drawn(skeletons=(9, 3, 2)), "skeletons of 9 persons"), (drawn(skeletons=(2, 4097, 2)), "4097 frames"),
+    (drawn(skeletons=(2, 3, 65)), "65 joints"), (drawn(skeletons=(2, 4096, 64)), "content of 2097352 bytes"),
+    (drawn(skeletons=(2, 3, 1)), "must be 0"), (drawn() + b"\1", "must be 0"),
+    (clip(ALERTED, False, kind=1) + bytes(16) + XY, "must be 0"),
+    (drawn((NOTHING, NOTHING), kind=0), "with messages"),
+    (drawn((wire.AlertEntry(3, 0, 77), NOTHING)), "with messages"),
+    (drawn()[:196] + b"\1" + drawn()[197:], "reserved"),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_skeletons_of_another_form_are_refused(plain, reason):
+    with pytest.raises(PackageError, match=reason):
+        opened_drawn(plain)
+
+
+def test_a_smaller_body_holds_none():
+    with pytest.raises(PackageError, match="must be 0"):
+        opened(drawn())
+
+
+def test_a_failed_record_with_skeletons_is_refused():
+    with pytest.raises(PackageError, match="with messages"):
+        opened_drawn(drawn((NOTHING, NOTHING), kind=4), kind=4)
 
 
 def test_a_header_packs_to_what_was_read():
@@ -250,7 +308,7 @@ def test_another_body_of_another_form_is_refused(plain, kind, reason):
         opened(plain, kind=kind)
 
 
-@pytest.mark.parametrize("body_bytes", [0, 511, 513, 4096])
+@pytest.mark.parametrize("body_bytes", [0, 511, 513, 4096, 48640, 49151, 49153, 49664])
 def test_a_body_of_a_size_that_no_agreement_can_fix_is_refused(body_bytes):
     with pytest.raises(PackageError, match="not a size"):
         open_record(seal(plain=epoch(), body_bytes=body_bytes), KEY, AGREEMENT)

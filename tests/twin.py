@@ -104,8 +104,9 @@ class City:
 class Enclave:
     """Towards one recipient. ``begin`` an epoch first."""
 
-    def __init__(self, alert_key, kid, digest, rcpt, node=None, rules=len(RULES)):
+    def __init__(self, alert_key, kid, digest, rcpt, node=None, rules=len(RULES), body=BODY):
         self.alert_key, self.rcpt, self.kid, self.digest, self.rules = alert_key, rcpt, kid, digest, rules
+        self.body = body
         self.node = node or os.urandom(16)
         self.epoch, self.salt, self.seq, self.counter = bytes(16), bytes(32), 0, 0
         self.number = self.event = 0
@@ -144,8 +145,9 @@ class Enclave:
             successor=agreement.digest).pack())
 
     def clip(self, alert=None, status=MessageStatus.ACTUAL, score=63570, claimed_ns=CITY_NS, time_ns=CITY_NS,
-             camera=b"gate", message=MessageType.ALERT, tracks=(3,)):
-        """A clip's record; alert : index of the rule that holds, or no longer does; an ALERT begins its event."""
+             camera=b"gate", message=MessageType.ALERT, tracks=(3,), skeletons=b""):
+        """A clip's record; alert : index of the rule that holds, or no longer does; an ALERT begins its event.
+        skeletons : their head and coordinates"""
         self.number += 1
         self.event = self.number if message == MessageType.ALERT else self.event
         entries = [wire.AlertEntry(message, score, self.event) if rule == alert else wire.AlertEntry(0, 0, 0)
@@ -154,7 +156,8 @@ class Enclave:
         scores = wire.Scores(version=2, kind=kind, status=status, sees=0, labels=3, rules=self.rules,
                              persons=len(tracks), number=self.number, claimed_ns=claimed_ns, time_ns=time_ns,
                              tracks=tracks + (0,) * (8 - len(tracks)), camera=camera.ljust(32, b"\0"), model=b"M" * 32)
-        return self.seal(RecordKind.OBSERVATION, scores.pack() + b"".join(entry.pack() for entry in entries))
+        return self.seal(RecordKind.OBSERVATION,
+                         scores.pack() + b"".join(entry.pack() for entry in entries) + skeletons)
 
     def heartbeat(self, beacon, counter=None):
         """The answer to a beacon."""
@@ -174,7 +177,7 @@ class Enclave:
             seq = self.seq
         header = RecordHeader(1, self.kid, seq, int(kind), self.node, self.rcpt, self.salt, self.epoch)
         packed = header.pack()
-        plain = plain.ljust(wire.EDGED_RECORD_HEADER_MAX + BODY - len(packed), b"\0")
+        plain = plain.ljust(wire.EDGED_RECORD_HEADER_MAX + self.body - len(packed), b"\0")
         body = AESGCM(record_key(self.alert_key, header, self.digest)).encrypt(
             seq.to_bytes(8, "little") + bytes(4), plain, packed)
         return wire.RecordHead(len(packed), len(body)).pack() + packed + body

@@ -90,7 +90,7 @@ def _judged(root: strict.Table) -> CityConfig:
         qdo=root.octets("qdo", 32),
         nodes=root.file("nodes"),
         journal=root.file("journal"),
-        # About 2 KiB each: a record of 512 bytes, sealed and as JSON.
+        # About 2 KiB each: a record of 512 bytes, sealed and as JSON. With skeletons 50 KiB.
         keep_rows=root.integer("keep_rows", 1000000, 1),
         warn_days=root.integer("warn_days", NEAR_DAYS, 0, 3650),
         former=tuple(FormerKey(table.file("alert_key"), table.octets("alert_key_id", 16))

@@ -165,18 +165,20 @@ def read_public_file(path: str) -> Public:
 def demo_agreement(folder: str, mo_key: Ed25519PrivateKey, model: ModelTerms, rules: Sequence[Rule], body: int,
                    from_s: int, until_s: int, status: wire.MessageStatus = wire.MessageStatus.TEST, number: int = 1,
                    beacon_period_s: int = 10, beacon_limit_s: int = 60, placements: int = 7, score_bits: int = 7,
-                   clips_per_hour: int = 36000, sees: int = 0) -> bytes:
+                   clips_per_hour: int = 36000, sees: int = 0, skeletons: bool = False) -> bytes:
     """An agreement in final form, signed by the city whose keys lie in ``folder`` and by ``mo_key``, which in earnest
-    never are in one hand. Every recipient sees every rule's label and score; sees : EDGED_SEES_SCORES or 0.
+    never are in one hand. Every recipient sees every rule's label and score, and
+    skeletons where they are agreed. sees : EDGED_SEES_SCORES or 0
 
     Raises MissingInput, KeyRefused, ConfigError.
     """
     public = read_public(folder)
+    of_a_rule = _OF_A_RULE | (wire.EDGED_SEES_SKELETON if skeletons else 0)
     agreement = Agreement(
         mo=public_bytes(mo_key), qdo=public.qdo, body=body, from_s=from_s, model=model, rules=tuple(rules),
         until_s=until_s, number=number, status=status, beacon_period_s=beacon_period_s, beacon_limit_s=beacon_limit_s,
         data_key=public.data_key_id, placements=placements, score_bits=score_bits, clips_per_hour=clips_per_hour,
-        recipients=tuple(Recipient(one.rcpt, one.key_id, sees, (_OF_A_RULE,) * len(rules))
+        recipients=tuple(Recipient(one.rcpt, one.key_id, sees, (of_a_rule,) * len(rules))
                          for one in public.recipients))
     return sign(agreement.encode(), mo_key, read_signing_key(folder))
 

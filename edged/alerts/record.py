@@ -83,12 +83,22 @@ class Alert(NamedTuple):
     rule: int
 
 
+class Skeletons(NamedTuple):
+    """Who was seen, in the order of the clip's tracks. xy : int16 [persons][frames][joints][2], little-endian, Q14"""
+
+    persons: int
+    frames: int
+    joints: int
+    xy: bytes
+
+
 @dataclass(frozen=True)
 class Observation:
     """A clip: OBSERVATION, ALERT (a rule of ``alerts`` has something to say), or FAILED (all scores are 0).
 
     alerts : one per rule of the agreement
     logits, probabilities : one per label, Q16; empty where the recipient may not see all scores
+    skeletons : of the clip, where a rule of which he may see them has an Alert or Update; else None
     claimed_ns and tracks are the node's claim. time_ns : city's time, 0 while no beacon told it
     """
 
@@ -105,6 +115,7 @@ class Observation:
     alerts: Tuple[Alert, ...]
     logits: Tuple[int, ...]
     probabilities: Tuple[int, ...]
+    skeletons: Optional[Skeletons] = None
 
 
 @dataclass(frozen=True)
@@ -194,7 +205,7 @@ def open_record(sealed: bytes, alert_key: bytes, agreement_digest: bytes) -> Rec
         raise VerificationFailed("record seq {}: does not open with this alert key and agreement: others, or "
                                  "altered".format(header.seq)) from None
     size = len(associated) + len(plain) - wire.EDGED_RECORD_HEADER_MAX
-    if not BODY_STEP <= size <= wire.EDGED_BODY_MAX or size % BODY_STEP:
+    if size != wire.EDGED_BODY_SKELETONS and (not BODY_STEP <= size <= wire.EDGED_BODY_MAX or size % BODY_STEP):
         raise PackageError("record seq {}: body of {} bytes: not a size that an agreement can fix".format(
             header.seq, len(plain)))
     version, kind = struct.unpack_from("<II", plain)
@@ -247,7 +258,7 @@ def _read_clip(header: RecordHeader, plain: bytes) -> Observation:
             header.seq, scores.status, scores.sees, scores.rules, scores.labels, scores.persons))
     at = size + scores.rules * wire.AlertEntry.size()
     shown = scores.labels if scores.sees else 0
-    _end(header, plain, at + 8 * shown)
+    _fits(header, plain, at + 8 * shown)
     alerts = []
     for rule, begin in enumerate(range(size, at, wire.AlertEntry.size())):
         entry = wire.AlertEntry.unpack(plain[begin:begin + wire.AlertEntry.size()])
@@ -259,11 +270,32 @@ def _read_clip(header: RecordHeader, plain: bytes) -> Observation:
     if (scores.kind == RecordKind.ALERT) != any(alert.message for alert in alerts):
         raise PackageError("record seq {}: kind {} with messages {}".format(
             header.seq, RecordKind(scores.kind).name, [int(alert.message) for alert in alerts]))
+    skeletons = _read_skeletons(header, plain, at + 8 * shown)
+    if skeletons is not None and (skeletons.persons != scores.persons or not any(
+            alert.message in (wire.MessageType.ALERT, wire.MessageType.UPDATE) for alert in alerts)):
+        raise PackageError("record seq {}: skeletons of {} persons, of {}, with messages {}".format(
+            header.seq, skeletons.persons, scores.persons, [int(alert.message) for alert in alerts]))
     return Observation(
         header, RecordKind(scores.kind), wire.MessageStatus(scores.status), scores.persons,
         scores.tracks[:scores.persons], scores.number, scores.claimed_ns, scores.time_ns, scores.camera, scores.model,
         tuple(alerts), struct.unpack_from("<{}i".format(shown), plain, at),
-        struct.unpack_from("<{}I".format(shown), plain, at + 4 * shown))
+        struct.unpack_from("<{}I".format(shown), plain, at + 4 * shown), skeletons)
+
+
+def _read_skeletons(header: RecordHeader, plain: bytes, at: int) -> Optional[Skeletons]:
+    """What follows the scores; None: zeros to the end."""
+    begin = at + wire.SkeletonHead.size()
+    if len(plain) < wire.EDGED_BODY_SKELETONS or not any(plain[at:begin]):
+        _end(header, plain, at)
+        return None
+    head = wire.SkeletonHead.unpack(plain[at:begin])
+    if not (1 <= head.persons <= wire.EVAL_PERSONS_MAX and 1 <= head.frames <= wire.EVAL_FRAMES_MAX
+            and 1 <= head.joints <= wire.EVAL_JOINTS_MAX):
+        raise PackageError("record seq {}: skeletons of {} persons, {} frames, {} joints".format(
+            header.seq, head.persons, head.frames, head.joints))
+    end = begin + 4 * head.persons * head.frames * head.joints
+    _end(header, plain, end)
+    return Skeletons(head.persons, head.frames, head.joints, plain[begin:end])
 
 
 def _read_epoch(header: RecordHeader, plain: bytes) -> Epoch:
@@ -308,10 +340,14 @@ def _read_succession(header: RecordHeader, plain: bytes) -> Succession:
 
 def _end(header: RecordHeader, plain: bytes, end: int) -> None:
     """The body ends there; what is left of its size is zeros."""
-    if end > len(plain):
-        raise PackageError("record seq {}: content of {} bytes in a body of {}".format(header.seq, end, len(plain)))
+    _fits(header, plain, end)
     if any(plain[end:]):
         raise PackageError("record seq {}: what must be 0 is not".format(header.seq))
+
+
+def _fits(header: RecordHeader, plain: bytes, end: int) -> None:
+    if end > len(plain):
+        raise PackageError("record seq {}: content of {} bytes in a body of {}".format(header.seq, end, len(plain)))
 
 
 _READERS: Dict[int, Callable[[RecordHeader, bytes], Record]] = {

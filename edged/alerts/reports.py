@@ -164,6 +164,8 @@ def _record_line(event: Received) -> Dict[str, Any]:
             alerts=seen, claimed_time=iso(record.claimed_ns), model=record.model.hex())
         if record.probabilities:
             shown["probabilities"] = [round(value / ONE, 5) for value in record.probabilities]
+        if record.skeletons:
+            shown["skeletons"] = {"frames": record.skeletons.frames, "joints": record.skeletons.joints}
     elif isinstance(record, Epoch):
         shown.update(time=iso(event.received_ns), counter=record.counter, unclean=record.unclean,
                      previous=record.previous.hex(), previous_seq=record.previous_seq)

@@ -7,11 +7,12 @@ people, or numbers of tracks that a camera gave anew. Else it says what is on th
 
 import json
 from collections import OrderedDict
-from typing import Any, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from edged.alerts import reports
+from edged.alerts import reports, skeletons
 from edged.alerts.record import Observation
 from edged.alerts.reports import Received
+from edged.alerts.skeletons import SkeletonFolder
 from edged.enclave.wire import MessageType, RecordKind
 
 _REMEMBERED = 4096  # ongoing alerts; a forgotten one is shown again
@@ -27,17 +28,25 @@ class _Shown:
 
 
 class Screen:
-    """everything: routine records, too      as_json: one object for each event, all of them"""
+    """everything: routine records, too      as_json: one object for each event, all of them
+    folder: where the skeletons of records lie, which the objects name then"""
 
-    def __init__(self, as_json: bool = False, everything: bool = False) -> None:
-        self._as_json, self._everything = as_json, everything
+    def __init__(self, as_json: bool = False, everything: bool = False,
+                 folder: Optional[SkeletonFolder] = None) -> None:
+        self._as_json, self._everything, self._folder = as_json, everything, folder
         self._shown: "OrderedDict[Tuple[Any, ...], _Shown]" = OrderedDict()  # by alert
 
     def lines(self, events: Sequence[Any], now_ns: int) -> List[str]:
         if self._as_json:
-            return [json.dumps(dict({"time": reports.iso(now_ns)}, **reports.line(event))) for event in events]
+            return [json.dumps(dict({"time": reports.iso(now_ns)}, **self._line(event))) for event in events]
         return [reports.text(event, now_ns) for event in events
                 if self._is_news(event) or self._everything]
+
+    def _line(self, event: Any) -> Dict[str, Any]:
+        shown = reports.line(event)
+        if self._folder is not None and skeletons.of(event) is not None:
+            shown["skeletons"]["file"] = str(self._folder.path(event))
+        return shown
 
     def _is_news(self, event: Any) -> bool:
         if not isinstance(event, Received) or not isinstance(event.record, Observation):

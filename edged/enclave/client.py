@@ -43,6 +43,7 @@ class Progress(NamedTuple):
     """Where an evaluation stands: the step that is due, and once it is done the sealed records.
 
     emission : of the last record sealed so far. Records that did not fit are the later ones: ``record_from``.
+    Where one alone fits no message, all are there: they were fetched piece by piece.
     """
 
     step: int
@@ -129,8 +130,23 @@ class EvalClient:
 
     def record_from(self, emission: int) -> Tuple[int, Optional[bytes]]:
         """The first kept record of this emission or a later one, and its emission; (the last one's, None): none."""
-        emitted = self._emitted(EvalCommand.RECORD, wire.Emission(emission).pack())
-        return emitted.emission, emitted.records[0] if emitted.records else None
+        step, first = _split_piece(self.connection.request(EvalCommand.RECORD, wire.RecordAsk(emission, 0).pack()))
+        if not first:
+            return step.emission, None
+        size = _record_size(first)
+        made, rest = [first], range(len(first), size, len(first))
+        asks = (wire.RecordAsk(step.emission, at).pack() for at in rest)
+        with closing(self.connection.pipeline(EvalCommand.RECORD, asks)) as answers:
+            for at, answer in zip(rest, answers):
+                more, piece = _split_piece(answer)
+                if more.emission != step.emission or len(piece) != min(len(first), size - at):
+                    raise EnclaveError("RECORD answered {} bytes of record {} at {} of {}, asked for record {}".format(
+                        len(piece), more.emission, at, size, step.emission))
+                made.append(piece)
+        record = b"".join(made)
+        if len(record) != size:
+            raise EnclaveError("RECORD answered {} bytes of a record of {}".format(len(record), size))
+        return step.emission, record
 
     def confirm(self, emission: int) -> bytes:
         """All records up to this one are stored durably: the enclave forgets them. The sealed state to store next."""
@@ -222,10 +238,21 @@ class EvalClient:
             raise EnclaveError("{} answered records of {} bytes, announced {}".format(
                 command.name, len(answer) - size, step.record_bytes))
         records = _split_records(command, answer[size:])
+        if step.records and not records:
+            records = tuple(self._sealed(command, emission)
+                            for emission in range(step.emission - step.records + 1, step.emission + 1))
         if status == Status.VERIFICATION:
             raise InvocationRefused("{} refused for the last time: {}".format(
                 command.name, EXPLAINED[status]), records, step.emission)
         return Progress(step.step, records, step.emission)
+
+    def _sealed(self, command: EvalCommand, emission: int) -> bytes:
+        """A record that this command sealed just now."""
+        found, record = self.record_from(emission)
+        if record is None or found != emission:
+            raise EnclaveError("{} sealed record {}, kept is {}: install matching releases".format(
+                command.name, emission, "none" if record is None else found))
+        return record
 
     def _emitted(self, command: EvalCommand, body: bytes) -> Emitted:
         return Emitted(*self._progress(command, body))
@@ -259,12 +286,27 @@ def _bytes_of(values: np.ndarray) -> memoryview:
     return memoryview(values).cast("B")
 
 
+def _split_piece(answer: bytes) -> Tuple[wire.Step, bytes]:
+    size = wire.Step.size()
+    step = wire.Step.unpack(answer[:size])
+    if len(answer) - size != step.record_bytes:
+        raise EnclaveError("RECORD answered {} bytes of a record, announced {}".format(
+            len(answer) - size, step.record_bytes))
+    return step, answer[size:]
+
+
+def _record_size(data: bytes) -> int:
+    """Of the record that begins with these bytes."""
+    size = wire.RecordHead.size()
+    head = wire.RecordHead.unpack(data[:size].ljust(size, b"\0"))
+    return size + head.header_bytes + head.body_bytes
+
+
 def _split_records(command: EvalCommand, data: bytes) -> Tuple[bytes, ...]:
     """Sealed records that lie one behind the other; each begins with its size."""
-    records, at, size = [], 0, wire.RecordHead.size()
+    records, at = [], 0
     while at < len(data):
-        head = wire.RecordHead.unpack(data[at:at + size].ljust(size, b"\0"))
-        end = at + size + head.header_bytes + head.body_bytes
+        end = at + _record_size(data[at:])
         if end > len(data):
             raise EnclaveError("{} answered a record that is cut off: {} of {} bytes".format(
                 command.name, len(data) - at, end - at))

@@ -35,6 +35,7 @@ EVAL_PREPARED_MAX = 8
 EVAL_ATTEMPTS_MAX = 3
 EVAL_CLIP_WINDOW = 1
 EVAL_KEPT_MAX = 48
+EVAL_KEPT_BYTES = 6 * (8 + 192 + 49152 + 16)
 
 EVAL_AGREEMENTS_MAX = 4
 EDGED_RECIPIENTS_MAX = 4
@@ -43,10 +44,12 @@ EDGED_RULES_MAX = 8
 EDGED_LABEL_MAX = 32
 EDGED_SEES_LABEL = 1
 EDGED_SEES_SCORE = 2
+EDGED_SEES_SKELETON = 4
 EDGED_SEES_SCORES = 1
 
 EDGED_RECORD_HEADER_MAX = 192
 EDGED_BODY_MAX = 3584
+EDGED_BODY_SKELETONS = 49152
 EDGED_BODY_VERSION = 2
 EDGED_PAUSE_S = 30
 EDGED_CLAIM_MAX = 384
@@ -505,6 +508,8 @@ class Step(Message):
     step: int = _u32()
     record_bytes: int = _u32()
     emission: int = _u64()
+    records: int = _u32()
+    reserved: int = _reserved("I")
 
 
 @_message("eval_agreement")
@@ -545,6 +550,14 @@ class AlertEntry(Message):
     message: int = _u32()
     score: int = _u32()
     event: int = _u64()
+
+
+@_message("edged_skeleton")
+class SkeletonHead(Message):
+    persons: int = _u32()
+    frames: int = _u32()
+    joints: int = _u32()
+    reserved: int = _reserved("I")
 
 
 @_message("edged_epoch")
@@ -632,6 +645,13 @@ class Beacon(Message):
 class BeaconPut(Message):
     beacon: Beacon = _nested(Beacon)
     config: bytes = _bytes(32)
+
+
+@_message("eval_record")
+class RecordAsk(Message):
+    emission: int = _u64()
+    offset: int = _u32()
+    reserved: int = _reserved("I")
 
 
 @_message("eval_emission")

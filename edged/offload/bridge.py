@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # The clip itself was refused: no invocation was used up by it.
 _NOT_TAKEN = frozenset((Status.ORDER, Status.LENGTH, Status.PLACEMENT, Status.CLIP, Status.AGREEMENT, Status.RATE,
-                        Status.LOCKED, Status.FULL))
+                        Status.LOCKED, Status.FULL, Status.MEMORY))
 _LAST_NUMBER = (1 << 64) - 1  # of a session's clips: above all of them
 
 TRANSPORTS: Dict[str, Type[Transport]] = {kind.name: kind for kind in (WindowTransport, MessageTransport)}

@@ -337,7 +337,9 @@ class Desk:
 
     def _not_taken(self, link: Link, camera: Camera, offer: Offer, error: EnclaveError, again: bool) -> None:
         """The enclave refused the clip itself. again : it had it before, when the connection broke."""
-        if error.status in _PASSING:
+        if error.status == Status.FULL and self._make_room(link):
+            self._queue.put_back(camera.name, offer)
+        elif error.status in _PASSING:
             self._postpone(link, camera, offer, error)
         elif error.status == Status.ORDER:
             # The session has an unfinished clip: one that its camera dropped, or this one, tried too often.
@@ -358,6 +360,14 @@ class Desk:
             self._say(camera, "refused", number=offer.number, reason=str(error), reopen=True, retry=True)
         else:
             self._refuse(camera, offer, str(error))
+
+    def _make_room(self, link: Link) -> bool:
+        """Where the spool works, what others began takes the room (of records with skeletons little is there): a clip
+        of a session of whose camera nothing is heard is given up. False where there is none."""
+        heard = {camera.session for camera in self.cameras.values() if camera.unanswered <= CALLS_MAX}
+        return not self.ledger.failing and any(
+            self._give_up(link, session) is not None
+            for session in range(wire.EVAL_SESSIONS_MAX) if session not in heard)
 
     def probe(self, link: Link) -> bool:
         """Ask the enclave whether it would take a clip of a camera of which none came lately; False where none is due.

@@ -284,6 +284,7 @@ class Link:
         self.in_force: List[InForce] = []
         self.left_out: Dict[int, LeftOut] = {}
         self.over: List[bytes] = []
+        self._makes_room = True
         for place in range(self.places):
             self._take_in(place, slots, emitted)
         for place in range(self.places):  # only now: what follows another takes no other city's room
@@ -291,6 +292,7 @@ class Link:
             waits = following and self._tried(place, following, slots, emitted)
             if following is not None and waits is not None:
                 emit(log, "agreement_waits", number=following.agreement.number, reason=str(waits))
+        self._makes_room = False  # later the ledger stores what the caller gets
         if not self.in_force:
             raise self._why_left_out()
         # All at once: a state that knows but some of this epoch's recipients forgets how the others' last one ended.
@@ -370,7 +372,7 @@ class Link:
         if missing:  # what is in force already needs no keys any more, whatever slots are named
             found = [0] * (len(found) + len(missing))
         try:
-            emitted.append(self.client.put_agreement(found[0], found[1], found[2:], paper.signed))
+            emitted.append(self._put_with_room(found, paper.signed, emitted))
         except EnclaveError as error:
             if missing and error.status in (Status.AGREEMENT, Status.KEY, Status.LOCKED):
                 raise KeysMissing("{}: no slot holds {}: install the owners' grants for agreement {}, or see "
@@ -397,6 +399,17 @@ class Link:
         self.in_force.append(InForce(place, agreement, emitted[-1].index))
         self.in_force.sort(key=lambda one: one.place)  # and of one place as they came
         self.left_out.pop(place, None)
+
+    def _put_with_room(self, found: List[int], signed: bytes, emitted: List[Emitted]) -> Emitted:
+        """Where, as the connection begins, the first records of those before it leave no room (they have 48 KiB each,
+        where skeletons are agreed), these are stored now. Raises EnclaveError, SpoolError."""
+        try:
+            return self.client.put_agreement(found[0], found[1], found[2:], signed)
+        except EnclaveError as error:
+            if error.status != Status.FULL or not self._makes_room or not any(one.records for one in emitted):
+                raise
+        self.keeper.settle()
+        return self.client.put_agreement(found[0], found[1], found[2:], signed)
 
     def _load(self, slots: Sequence[Listed]) -> None:
         enclave = self._config.enclave

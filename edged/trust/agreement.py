@@ -32,6 +32,10 @@ DAY_S = 86400
 LIMIT_MAX_S = (1 << 31) - 1
 CLIPS_PER_HOUR_MAX = 1000000
 
+# What a recipient may see of a rule.
+SEES = (0, *(wire.EDGED_SEES_LABEL | score | skeletons
+             for skeletons in (0, wire.EDGED_SEES_SKELETON) for score in (0, wire.EDGED_SEES_SCORE)))
+
 _PROTECTED = b"\xa1\x01\x27"  # {1 (alg): -8 (EdDSA)}
 _START = b"\xd8\x62\x84\x40\xa0"  # tag 98 (COSE_Sign) of [h'', {}, payload, signatures]
 _LIST = 0x80  # of fewer than 24
@@ -61,7 +65,8 @@ class Rule(NamedTuple):
 class Recipient(NamedTuple):
     """Who gets records, sealed under which alert key, and what they tell.
 
-    sees : EDGED_SEES_SCORES or 0        rules : of each rule 0, EDGED_SEES_LABEL, or both it and EDGED_SEES_SCORE
+    sees : EDGED_SEES_SCORES or 0
+    rules : of each rule 0, or EDGED_SEES_LABEL, with or without EDGED_SEES_SCORE and EDGED_SEES_SKELETON
     """
 
     rcpt: bytes
@@ -121,8 +126,15 @@ class Agreement:
         return (self.mo, self.qdo) == (before.mo, before.qdo) and self.number > before.number
 
 
-def body_for(labels: int, rules: int) -> int:
-    """The least body that holds all scores of a model of so many labels, and everything else that is sent."""
+def shows_skeletons(recipient: Recipient) -> bool:
+    return any(bits & wire.EDGED_SEES_SKELETON for bits in recipient.rules)
+
+
+def body_for(labels: int, rules: int, skeletons: bool = False) -> int:
+    """The least body that holds all scores of a model of so many labels, and everything else that is sent; the only
+    one where somebody sees skeletons."""
+    if skeletons:
+        return wire.EDGED_BODY_SKELETONS
     needed = max(wire.Scores.size() + wire.AlertEntry.size() * rules + 8 * labels,
                  wire.HeartbeatHead.size() + wire.CameraCount.size() * wire.EVAL_SESSIONS_MAX,
                  wire.ClaimHead.size() + wire.EDGED_CLAIM_MAX)
@@ -175,9 +187,7 @@ def read_payload(payload: bytes) -> Agreement:
     from_s, until_s = fields.uint("from"), fields.uint("until")
     if from_s >= until_s:
         raise PackageError("agreement: from {} until {} is no time at all".format(from_s, until_s))
-    body = fields.uint("body", BODY_STEP, wire.EDGED_BODY_MAX)
-    if body % BODY_STEP:
-        raise PackageError("agreement: body is {}, must be a multiple of {}".format(body, BODY_STEP))
+    body = fields.uint("body", BODY_STEP, wire.EDGED_BODY_SKELETONS)
     status = fields.uint("status")
     if status not in (wire.MessageStatus.ACTUAL, wire.MessageStatus.TEST):
         raise PackageError("agreement: status is {}, must be {} (Actual) or {} (Test)".format(
@@ -187,6 +197,9 @@ def read_payload(payload: bytes) -> Agreement:
                        for row in fields.rows("recipients", 1, wire.EDGED_RECIPIENTS_MAX))
     if len({one.rcpt for one in recipients}) != len(recipients):
         raise PackageError("agreement: recipients: one stands twice")
+    wrong = body_fault(body, recipients)
+    if wrong is not None:
+        raise PackageError("agreement: body is {}, {}".format(body, wrong))
     return Agreement(
         mo=fields.octets("mo", 32),
         qdo=fields.octets("qdo", 32),
@@ -232,12 +245,22 @@ def _rule(row: Any) -> Rule:
 def _recipient(row: Any, rules: int) -> Recipient:
     fields = Fields.of_row(row, "rcpt alert_key sees rules", "agreement: recipients")
     sees = fields.list("rules", rules)
-    both = wire.EDGED_SEES_LABEL | wire.EDGED_SEES_SCORE
-    if any(type(bits) is not int or bits not in (0, wire.EDGED_SEES_LABEL, both) for bits in sees):
-        raise PackageError("agreement: recipients: rules is {!r}, must be 0, {} (label) or {} (label and score)".format(
-            sees, wire.EDGED_SEES_LABEL, both))
+    if any(type(bits) is not int or bits not in SEES for bits in sees):
+        raise PackageError("agreement: recipients: rules is {!r}, must be 0, or {} (label) with or without {} (score) "
+                           "and {} (skeletons)".format(sees, wire.EDGED_SEES_LABEL, wire.EDGED_SEES_SCORE,
+                                                       wire.EDGED_SEES_SKELETON))
     return Recipient(fields.octets("rcpt", 16), fields.octets("alert_key", 16),
                      fields.uint("sees", 0, wire.EDGED_SEES_SCORES), tuple(sees))
+
+
+def body_fault(body: int, recipients: Sequence[Recipient]) -> Optional[str]:
+    """What a body's size must be, where this is another; None: it may be this. (Its least value is BODY_STEP.)"""
+    if any(map(shows_skeletons, recipients)):
+        return None if body == wire.EDGED_BODY_SKELETONS else "must be {} where somebody sees skeletons".format(
+            wire.EDGED_BODY_SKELETONS)
+    if body > wire.EDGED_BODY_MAX:
+        return "must be at most {} where nobody sees skeletons".format(wire.EDGED_BODY_MAX)
+    return "must be a multiple of {}".format(BODY_STEP) if body % BODY_STEP else None
 
 
 def _signed_bytes(payload: bytes) -> bytes:

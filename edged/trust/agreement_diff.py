@@ -151,8 +151,13 @@ def _recipients(old: Agreement, new: Agreement) -> Iterator[Change]:
             had, has = before.get(label, 0), after.get(label, 0)
             if had != has:
                 yield Change("{}sees {}".format(prefix, label), text.sees(had), text.sees(has),
-                             Width.WIDER if has > had else Width.NARROWER)
+                             _width(had, has))
     yield from _order("recipient", list(was), list(now))
+
+
+def _width(had: int, has: int) -> Width:
+    """Of bits seen of a rule. Whoever sees one thing in another's stead sees what he did not."""
+    return Width.WIDER if has & ~had else Width.NARROWER
 
 
 def _told(rules: Tuple[Rule, ...], one: Any) -> Any:

@@ -20,7 +20,7 @@ from edged.enclave import wire
 from edged.errors import PackageError
 from edged.trust.agreement import (
     BODY_STEP, CLIPS_PER_HOUR_MAX, DAY_S, LIMIT_MAX_S, MODEL_ID_MAX, SCORE_BITS_MAX, THRESHOLD_ONE,
-    VERSION, Agreement, ModelTerms, Recipient, Rule, read_payload)
+    VERSION, Agreement, ModelTerms, Recipient, Rule, body_fault, read_payload)
 
 SIZE_MAX = 1 << 16
 DECIMALS = 5
@@ -32,7 +32,9 @@ _TIME_FORM = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 _DAY_PART = r"(?:[01]\d|2[0-3]):[0-5]\d-(?:[01]\d|2[0-3]):[0-5]\d"
 _STATUS = {"actual": wire.MessageStatus.ACTUAL, "test": wire.MessageStatus.TEST}
 SEES = {"nothing": 0, "label": wire.EDGED_SEES_LABEL,
-        "label and score": wire.EDGED_SEES_LABEL | wire.EDGED_SEES_SCORE}
+        "label and score": wire.EDGED_SEES_LABEL | wire.EDGED_SEES_SCORE,
+        "label and skeletons": wire.EDGED_SEES_LABEL | wire.EDGED_SEES_SKELETON,
+        "label, score and skeletons": wire.EDGED_SEES_LABEL | wire.EDGED_SEES_SCORE | wire.EDGED_SEES_SKELETON}
 
 
 def write(agreement: Agreement) -> str:
@@ -91,15 +93,16 @@ def read(path: str, text: bytes) -> Agreement:
     from_s, until_s = _time(root, "from"), _time(root, "until")
     if from_s >= until_s:
         raise root.error("until", "{}: not later than from".format(moment(until_s)))
-    body = root.integer("body_bytes", low=BODY_STEP, high=wire.EDGED_BODY_MAX)
-    if body % BODY_STEP:
-        raise root.error("body_bytes", "{}: a multiple of {}".format(body, BODY_STEP))
+    body, recipients = root.integer("body_bytes", low=BODY_STEP), _recipients(root, rules)
+    wrong = body_fault(body, recipients)
+    if wrong is not None:
+        raise root.error("body_bytes", "{}: {}".format(body, wrong))
     made = Agreement(
         mo=root.octets("mo", 32), qdo=root.octets("qdo", 32), body=body, from_s=from_s, model=_model(root),
         rules=rules, until_s=until_s, number=root.integer("number", high=UINT32),
         status=_STATUS[root.text("status", choices=tuple(_STATUS))],
         beacon_period_s=period_s, beacon_limit_s=beacons.integer("limit_s", low=period_s, high=LIMIT_MAX_S),
-        data_key=root.octets("data_key", 16), placements=_placements(root), recipients=_recipients(root, rules),
+        data_key=root.octets("data_key", 16), placements=_placements(root), recipients=recipients,
         score_bits=root.integer("score_bits", high=SCORE_BITS_MAX),
         clips_per_hour=root.integer("clips_per_hour", low=1, high=CLIPS_PER_HOUR_MAX))
     try:

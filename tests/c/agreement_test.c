@@ -140,7 +140,7 @@ static void limits(void) {
         ask_agree(deal);
         DONE;
     }
-    ask_agree(CITY_DEALS - 1);
+    ask_agree(CITY_NAMING);
     REFUSED(EDGED_ERR_MEMORY);
     for (uint32_t deal = 1; deal <= CITY_EXPIRED; deal++) {
         ask.agreement = city_place(deal);

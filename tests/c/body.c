@@ -100,13 +100,29 @@ static void decide(const struct session *s, struct camera *c, const uint32_t *pr
     }
 }
 
+/* x and y of the clip of so many persons. */
+static void expect_skeletons(uint32_t persons, uint8_t *at) {
+    const struct edged_skeleton s = {persons, client.eval->model.frames, client.eval->model.joints, 0};
+    char name[16];
+    size_t size;
+
+    snprintf(name, sizeof(name), "clip/%u", persons);
+    const uint8_t *clip = vector_get(name, &size);
+    CHECK(size == 6u * s.persons * s.frames * s.joints, "a clip of %zu bytes", size);
+    memcpy(at, &s, sizeof(s));
+    at += sizeof(s);
+    for (size_t i = 0; i < size; i += 6, at += 4)
+        memcpy(at, clip + i, 4);
+}
+
 /* The body of a clip's or an exercise's record. */
 static void expect_scores(const struct in_force *f, uint32_t recipient, struct edged_scores s,
                           const struct edged_alert *alerts, const uint8_t *logits, const uint8_t *probabilities,
                           uint8_t *plain) {
+    const uint32_t persons = s.persons;
     const struct terms_recipient *to = &f->terms->recipient[recipient];
     uint8_t *at = plain + sizeof(s);
-    bool holds = false;
+    bool holds = false, drawn = false;
 
     s.version = EDGED_BODY_VERSION;
     s.rules = f->terms->rules;
@@ -120,6 +136,7 @@ static void expect_scores(const struct in_force *f, uint32_t recipient, struct e
             shown.score = 0;
         s.kind = EDGED_ALERT;
         holds = holds || shown.message != EDGED_MESSAGE_CANCEL;
+        drawn = drawn || (shown.message != EDGED_MESSAGE_CANCEL && (to->sees_rule[i] & EDGED_SEES_SKELETON) != 0);
         memcpy(at, &shown, sizeof(shown));
     }
     if (to->sees == 0 && !holds) {
@@ -130,6 +147,8 @@ static void expect_scores(const struct in_force *f, uint32_t recipient, struct e
         memcpy(at, logits, labels * 4);
         memcpy(at + labels * 4, probabilities, labels * 4);
     }
+    if (drawn && logits != NULL && persons != 0)
+        expect_skeletons(persons, at + (to->sees != 0 ? labels * 8 : 0));
     memcpy(plain, &s, sizeof(s));
 }
 
@@ -259,7 +278,7 @@ void body_expect(const struct edged_hdr *ask, const uint8_t *request, enum edged
         struct eval_index index;
     } in;
 
-    memset(plain, 0, RECORD_PLAIN_MAX);
+    memset(plain, 0, CITY_PLAIN_MAX);
     memcpy(&in, request, ask->len < sizeof(in) ? ask->len : sizeof(in));
     switch (ask->cmd) {
     case EVAL_AGREEMENT:

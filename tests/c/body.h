@@ -77,7 +77,7 @@ struct remembered *body_remembered(const uint8_t rcpt[16], const uint8_t qdo[32]
 /* The time that was known of at_ns, by an enclave's clock that is too fast by a thousandth; 0: none was. */
 uint64_t body_since(uint64_t time_ns, uint64_t at_ns);
 
-/* Write what the record of that request must hold into plain, RECORD_PLAIN_MAX zeros before. */
+/* Write what the record of that request must hold into plain, CITY_PLAIN_MAX zeros before. */
 void body_expect(const struct edged_hdr *ask, const uint8_t *request, enum edged_status status,
                  const struct about *who, uint8_t *plain);
 

@@ -16,7 +16,7 @@ struct held {
     uint64_t emission, seq;
     uint32_t place, recipient;
     size_t bytes;
-    uint8_t record[RECORD_MAX];
+    uint8_t *record;
 };
 
 static struct terms deals[CITY_DEALS];
@@ -40,6 +40,13 @@ void city_init(void) {
     CHECK(port_device_key("edged node v1", node) == 0, "node");
 }
 
+static void forget(uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        free(kept[i].record);
+    kept_count -= count;
+    memmove(kept, kept + count, kept_count * sizeof(kept[0]));
+}
+
 static void begin_epoch(void) {
     memset(now.cameras, 0, sizeof(now.cameras));
     memset(now.places, 0, sizeof(now.places));
@@ -54,7 +61,8 @@ static void begin_epoch(void) {
 }
 
 void city_restart(void) {
-    emission = kept_count = 0;
+    forget(kept_count);
+    emission = 0;
     memset(&now, 0, sizeof(now));
     begin_epoch();
 }
@@ -77,9 +85,17 @@ uint32_t city_place(uint32_t deal) {
 }
 
 uint32_t city_client_deal(void) {
-    return deals[0].number >= now.least[deals[0].data_slot] ? 0
-           : deals[CITY_SAME].number >= now.least[deals[0].data_slot] ? CITY_SAME
-                                                                       : CITY_CHANGED;
+    static const uint32_t order[] = {0, CITY_SAME, CITY_CHANGED, CITY_DRAWN};
+    uint32_t first = 0, empty = 0;
+
+    for (uint32_t i = 0; i < EVAL_AGREEMENTS_MAX; i++)
+        empty += now.places[i].terms == NULL;
+    while (deals[order[first]].number < now.least[deals[0].data_slot])
+        first++;
+    /* Not the preferred one where there is no place for it. */
+    if (city.drawn ? empty != 0 : empty == 0 && city_place(order[first]) == EVAL_AGREEMENTS_MAX)
+        return CITY_DRAWN;
+    return city.drawn && city_place(CITY_DRAWN) != EVAL_AGREEMENTS_MAX ? CITY_DRAWN : order[first];
 }
 
 static uint64_t clock_ns(void) {
@@ -171,7 +187,8 @@ static void judge_record(const struct held *k, const uint8_t *plain) {
     const struct terms *t = now.places[k->place].terms;
     const struct terms_recipient *to = &t->recipient[k->recipient];
     const uint32_t kind = load_le32(plain + 4);
-    uint8_t header[EDGED_RECORD_HEADER_MAX], key[32], nonce[12] = {0}, opened[RECORD_PLAIN_MAX];
+    uint8_t header[EDGED_RECORD_HEADER_MAX], key[32], nonce[12] = {0};
+    static uint8_t opened[CITY_PLAIN_MAX];
     const size_t n = expect_header(to, k->seq, kind == EDGED_ALERT ? EDGED_OBSERVATION : kind, header);
     struct edged_record head;
 
@@ -194,7 +211,7 @@ static void judge_record(const struct held *k, const uint8_t *plain) {
 
 /* Take what was sealed: one record for each recipient, in order; a heartbeat for who sent the beacon. */
 static void take_new(const struct edged_hdr *ask, const uint8_t *request, enum edged_status status) {
-    static uint8_t plain[RECORD_PLAIN_MAX];
+    static uint8_t plain[CITY_PLAIN_MAX];
     uint32_t next = 0;
 
     for (; emission < client.eval->emission; next++) {
@@ -203,8 +220,9 @@ static void take_new(const struct edged_hdr *ask, const uint8_t *request, enum e
             from++;
         CHECK(from < client.eval->kept + EVAL_KEPT_MAX && kept_count < EVAL_KEPT_MAX, "it is kept");
         struct held *k = &kept[kept_count++];
-        *k = (struct held){++emission, from->seq, from->agreement, from->recipient, from->bytes, {0}};
-        memcpy(k->record, from->record, sizeof(k->record));
+        *k = (struct held){++emission, from->seq, from->agreement, from->recipient, from->bytes, malloc(from->bytes)};
+        CHECK(k->record != NULL && from->at + from->bytes <= EVAL_KEPT_BYTES, "room");
+        memcpy(k->record, client.eval->kept_bytes + from->at, from->bytes);
         const struct terms *t = now.places[k->place].terms;
         CHECK(t != NULL && k->recipient < t->recipients, "recipient %u", k->recipient);
         CHECK(ask->cmd == EVAL_BEACON ? next == 0 : k->recipient == next, "one for each recipient");
@@ -223,7 +241,8 @@ static void take_new(const struct edged_hdr *ask, const uint8_t *request, enum e
 }
 
 /* The answer carries the new records, as many as fit. */
-static void judge_answer(const struct edged_hdr *ask, uint64_t before, const uint8_t *body, size_t size) {
+static void judge_answer(const struct edged_hdr *ask, const uint8_t *request, uint64_t before, const uint8_t *body,
+                         size_t size) {
     struct eval_step step;
 
     CHECK(size >= sizeof(step), "struct eval_step");
@@ -234,14 +253,16 @@ static void judge_answer(const struct edged_hdr *ask, uint64_t before, const uin
     while (i < kept_count && kept[i].emission < before)
         i++;
     if (ask->cmd == EVAL_RECORD) {
-        CHECK(step.emission == (i < kept_count ? kept[i].emission : emission), "emission");
-        CHECK(i == kept_count ? step.record_bytes == 0
-                              : step.record_bytes == kept[i].bytes &&
-                                    memcmp(body + at, kept[i].record, kept[i].bytes) == 0,
+        const uint32_t room = EDGED_MESSAGE_BYTES - sizeof(struct edged_hdr) - sizeof(step);
+        const uint32_t offset = load_le32(request + 8), left = i == kept_count ? 0 : (uint32_t)kept[i].bytes - offset;
+        CHECK(step.emission == (i < kept_count ? kept[i].emission : emission) && step.records == 0, "emission");
+        CHECK(offset == 0 || (step.emission == before && offset < kept[i].bytes), "an offset of a record that is kept");
+        CHECK(step.record_bytes == (left < room ? left : room) &&
+                  (left == 0 || memcmp(body + at, kept[i].record + offset, step.record_bytes) == 0),
               "the record again, byte for byte");
         return;
     }
-    CHECK(step.emission == emission, "emission");
+    CHECK(step.emission == emission && step.records == emission + 1 - before && step.reserved == 0, "emission");
     for (; i < kept_count && at + kept[i].bytes <= EDGED_MESSAGE_BYTES - sizeof(struct edged_hdr); i++) {
         CHECK(at + kept[i].bytes <= size && memcmp(body + at, kept[i].record, kept[i].bytes) == 0,
               "a new record is in the answer");
@@ -334,8 +355,7 @@ static void confirm(uint64_t up_to) {
     for (; gone < kept_count && kept[gone].emission <= up_to; gone++)
         sequence_of(now.places[kept[gone].place].terms->recipient[kept[gone].recipient].rcpt)->confirmed =
             kept[gone].seq;
-    kept_count -= gone;
-    memmove(kept, kept + gone, kept_count * sizeof(kept[0]));
+    forget(gone);
     for (uint32_t i = 0; i < EVAL_AGREEMENTS_MAX; i++) {
         uint32_t of = 0;
         for (uint32_t k = 0; k < kept_count; k++)
@@ -482,7 +502,7 @@ void city_judge(const struct edged_hdr *ask, const uint8_t *request, enum edged_
          ask->cmd == EVAL_CLIP_ABORT || ask->cmd == EVAL_RECORD || ask->cmd == EVAL_AGREEMENT ||
          ask->cmd == EVAL_BEACON || ask->cmd == EVAL_EXERCISE || ask->cmd == EVAL_CLAIM ||
          ask->cmd == EVAL_SUCCEED))
-        judge_answer(ask, before, body, size_bytes);
+        judge_answer(ask, request, before, body, size_bytes);
     if (ask->cmd == EVAL_CONFIRM && (ok || status == EDGED_ERR_UNAVAILABLE)) /* they are gone where its seal failed */
         confirm(u64_of(request));
     if (ok && (ask->cmd == EVAL_CONFIRM || ask->cmd == EVAL_CLOSE))

@@ -8,13 +8,15 @@
 
 #include "state.h"
 
-#define CITY_DEALS 7u    /* agreements in the vector file; the first is the honest client's */
+#define CITY_DEALS 8u    /* agreements in the vector file; the first is the honest client's */
 #define CITY_SAME 4u     /* as the first, but that its number is higher */
 #define CITY_CHANGED 5u  /* likewise, other recipients and the rules in another order */
 #define CITY_NAMING 6u   /* of the other city, a recipient by the name of the first one's */
+#define CITY_DRAWN 7u    /* as the first, a higher number still, both see skeletons of some rules */
 #define CITY_EXPIRED 3u  /* one that no beacon's time is within */
 #define CITY_BEGIN_S 1750000000u /* the city's time when the clock of the stub began */
 #define CITY_SECOND ((uint64_t)1000000000)
+#define CITY_PLAIN_MAX (EDGED_RECORD_HEADER_MAX + EDGED_BODY_SKELETONS)
 
 /** struct terms - an agreement as tests/c/deals.py writes it */
 struct terms_rule {
@@ -37,6 +39,7 @@ struct terms {
 
 /** struct city - what it knows, for tests that ask more than that all is right */
 struct city {
+    bool drawn;          /* the honest client prefers the agreement with skeletons */
     uint64_t ahead_ns;   /* of its clock, since the stub's began */
     uint64_t sent_ns;    /* the latest time that a beacon told */
     uint32_t messages[EDGED_RULES_MAX]; /* of the last clip: enum edged_message_type */

@@ -320,10 +320,15 @@ static uint32_t prepared_count(uint32_t persons) {
     return n;
 }
 
-static uint32_t kept_count(void) {
+/* Records that wait, and their bytes. */
+static uint32_t kept_count(size_t *bytes) {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++)
+
+    *bytes = 0;
+    for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++) {
         n += client.eval->kept[i].emission != 0;
+        *bytes += client.eval->kept[i].bytes;
+    }
     return n;
 }
 
@@ -332,9 +337,12 @@ static bool is_agreed(void) {
     const struct eval *e = client.eval;
     const struct eval_emission all = {.emission = e->emission};
     const uint32_t deal = city_client_deal(), place = city_place(deal);
+    size_t bytes;
+    const uint32_t kept = kept_count(&bytes);
 
     /* What is confirmed frees the places of agreements that are over. */
-    if (kept_count() > EVAL_KEPT_MAX / 2 || (place == EVAL_AGREEMENTS_MAX && deal != 0 && kept_count() != 0))
+    if (kept > EVAL_KEPT_MAX / 2 || bytes > EVAL_KEPT_BYTES / 2 ||
+        (place == EVAL_AGREEMENTS_MAX && deal != 0 && kept != 0))
         (void)due(EVAL_CONFIRM, &all, sizeof(all));
     else if (place == EVAL_AGREEMENTS_MAX)
         (void)due_agreement(deal);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <valgrind/memcheck.h>
 
+#include "bytes.h"
 #include "city.h"
 #include "port.h"
 #include "vector.h"
@@ -31,8 +32,9 @@ uint64_t port_uptime_ns(void) {
     return uptime_ns;
 }
 
-bool record_room(const struct eval *of, uint32_t count) {
+bool record_room(const struct eval *of, const struct agreement *a, uint32_t count) {
     (void)of;
+    (void)a;
     return count <= EVAL_KEPT_MAX;
 }
 
@@ -60,6 +62,39 @@ static bool is_secret(const void *p, size_t size_bytes) {
     return any != 0;
 }
 
+static uint8_t body[EDGED_BODY_SKELETONS];
+
+uint8_t *record_body(struct eval *of, uint32_t agreement, uint64_t since) {
+    CHECK(of == &e && agreement == 0 && since == 1, "the clip's agreement");
+    memset(body, 0, sizeof(body));
+    return body;
+}
+
+/* They are there where a rule of theirs holds, and nothing but the plaintext tells. */
+static void judge_skeletons(const struct recipient *to, const uint8_t *at) {
+    const struct skeletons *s = &e.skeletons;
+    const uint32_t said[] = {now_round->first, now_round->second};
+    bool drawn = false;
+
+    for (uint32_t i = 0; i < 2; i++)
+        drawn = drawn || ((to->sees_rule[i] & EDGED_SEES_SKELETON) != 0 && (said[i] == ALERT || said[i] == UPDATE));
+    if (s->xy == NULL) {
+        CHECK(is_zero(at, 64), "nobody is there");
+        return;
+    }
+    struct edged_skeleton head;
+    uint8_t words[64];
+    CHECK(is_secret(at, sizeof(head)) && is_secret(at + sizeof(head), sizeof(words)), "whether they are there");
+    memcpy(&head, at, sizeof(head));
+    memcpy(words, at + sizeof(head), sizeof(words));
+    (void)VALGRIND_MAKE_MEM_DEFINED(&head, sizeof(head));
+    (void)VALGRIND_MAKE_MEM_DEFINED(words, sizeof(words));
+    CHECK(drawn ? head.persons == s->persons && head.frames == s->frames && head.joints == s->joints
+                : is_zero((const uint8_t *)&head, sizeof(head)),
+          "round %zu: skeletons of %u", (size_t)(now_round - ROUNDS), head.persons);
+    CHECK(drawn ? memcmp(words, s->xy, sizeof(words)) == 0 : is_zero(words, sizeof(words)), "coordinates");
+}
+
 /* In place of eval/record.c: what was to be sealed is right, and follows from secrets where it tells of an alert. */
 int record_seal(struct eval *of, uint32_t agreement, uint32_t recipient, enum edged_record_kind kind, uint64_t since) {
     const struct recipient *to = &of->agreements[agreement].recipients[recipient];
@@ -68,7 +103,7 @@ int record_seal(struct eval *of, uint32_t agreement, uint32_t recipient, enum ed
 
     CHECK(kind == EDGED_OBSERVATION && since == 1, "the header tells a finished clip, no more");
     for (uint32_t i = 0; i < 2; i++) {
-        const uint8_t *at = of->plain + sizeof(scores) + i * sizeof(alert[i]);
+        const uint8_t *at = body + sizeof(scores) + i * sizeof(alert[i]);
         const bool seen = to->sees_rule[i] != 0, scored = (to->sees_rule[i] & EDGED_SEES_SCORE) != 0;
         CHECK(!seen || (is_secret(at, 4) && is_secret(at + 8, 8) && (!scored || is_secret(at + 4, 4))),
               "recipient %u, rule %u: is a secret", recipient, i);
@@ -80,18 +115,20 @@ int record_seal(struct eval *of, uint32_t agreement, uint32_t recipient, enum ed
         CHECK(scored && alert[i].message != NONE ? alert[i].score % 256 == 0 : alert[i].score == 0, "score %u",
               alert[i].score);
     }
-    CHECK(is_secret(of->plain + offsetof(struct edged_scores, kind), 4), "its kind is a secret");
+    CHECK(is_secret(body + offsetof(struct edged_scores, kind), 4), "its kind is a secret");
     if (recipient != 0 && now_round->persons != 0)
-        CHECK(is_secret(of->plain + offsetof(struct edged_scores, persons), 4), "persons are shown with an alert");
-    memcpy(&scores, of->plain, sizeof(scores));
+        CHECK(is_secret(body + offsetof(struct edged_scores, persons), 4), "persons are shown with an alert");
+    memcpy(&scores, body, sizeof(scores));
     (void)VALGRIND_MAKE_MEM_DEFINED(&scores, sizeof(scores));
     CHECK(scores.number == of->sessions[0].number && scores.version == EDGED_BODY_VERSION, "the clip");
+    judge_skeletons(to, body + sizeof(scores) + of->agreements[agreement].rule_count * sizeof(alert[0]) +
+                            (to->sees != 0 ? scores.labels * 8 : 0));
     records++;
     return 0;
 }
 
 static void agree(void) {
-    const struct terms *t = vector_get("terms/0", NULL);
+    const struct terms *t = vector_get("terms/7", NULL);
     struct agreement *a = &e.agreements[0];
 
     a->open = true;
@@ -107,6 +144,15 @@ static void agree(void) {
         a->recipients[i].sees = t->recipient[i].sees;
         memcpy(a->recipients[i].sees_rule, t->recipient[i].sees_rule, sizeof(t->recipient[i].sees_rule));
     }
+}
+
+/* Of a clip of so many persons; itself public here, so that what is secret of it in a record is the decision. */
+static void draw(uint32_t persons) {
+    static int16_t xy[2 * EVAL_FRAMES_MAX * EVAL_JOINTS_MAX];
+
+    for (size_t i = 0; i < sizeof(xy) / sizeof(xy[0]); i++)
+        xy[i] = (int16_t)(i * 7 + persons);
+    e.skeletons = (struct skeletons){persons, e.model.frames, e.model.joints, persons == 0 ? NULL : xy};
 }
 
 void ct_verdict(void) {
@@ -129,6 +175,7 @@ void ct_verdict(void) {
         uptime_ns += now_round->after_s * CITY_SECOND;
         e.sessions[0].number++;
         e.sessions[0].persons = now_round->persons;
+        draw(now_round->persons);
         CHECK(verdict_finished(&e, 0, logits, probabilities) == EDGED_OK, "verdict");
     }
     CHECK(records == 2 * sizeof(ROUNDS) / sizeof(ROUNDS[0]), "%u records", records);

@@ -93,6 +93,7 @@ def make(nobody: np.ndarray, alone: np.ndarray, both: np.ndarray) -> List[Deal]:
     2  asks for a later version of the model      3  expired before any beacon      4  as the first, another number
     5  of that city, too: the rules in another order, the second recipient with another key, and a new one
     6  as 1, but a recipient has the name of the first one's
+    7  as the first, another number; both see skeletons, of some rules
     """
     nobody, alone, both = (scores.astype(int) for scores in (nobody, alone, both))
     # One rule holds for one person alone, the next by day, for two alone, the third at night, for whatever score.
@@ -133,4 +134,10 @@ def make(nobody: np.ndarray, alone: np.ndarray, both: np.ndarray) -> List[Deal]:
     for place, one in ((1, other), (6, naming)):
         made.insert(place, Deal(one, OTHER_CITY, OTHER_DATA_SLOT, (OTHER_ALERT_SLOT, OTHER_ALERT_SLOT),
                                 tuple(labels[:1])))
+    sees_skeletons = (_EVERYTHING | wire.EDGED_SEES_SKELETON, _EVERYTHING, _EVERYTHING | wire.EDGED_SEES_SKELETON)
+    some_skeletons = (wire.EDGED_SEES_LABEL | wire.EDGED_SEES_SKELETON,) + some[1:]
+    drawn = replace(first, number=7, body=wire.EDGED_BODY_SKELETONS, recipients=(
+        first.recipients[0]._replace(rules=sees_skeletons[:len(rules)]),
+        first.recipients[1]._replace(rules=some_skeletons)))
+    made.append(Deal(drawn, CITY, DATA_SLOT, (ALERT_SLOT, SHORT_ALERT_SLOT), tuple(labels)))
     return made

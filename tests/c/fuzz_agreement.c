@@ -158,8 +158,16 @@ static void use(struct agreement *a, struct fuzz_input *in) {
         m.label[i * 7] = a->rules[i].label;
     for (uint32_t i = 0; i < a->rule_count; i++)
         covers = covers && (i * 7 < m.labels);
-    for (uint32_t i = 0; i < a->recipient_count; i++)
-        covers = covers && (a->recipients[i].sees == 0 || 152 + 16 * a->rule_count + 8 * m.labels <= a->body_bytes);
+    m.persons = 1 + fuzz_byte(in) % EVAL_PERSONS_MAX;
+    m.frames = 1 + fuzz_short(in) % EVAL_FRAMES_MAX;
+    m.joints = 1 + fuzz_byte(in) % EVAL_JOINTS_MAX;
+    for (uint32_t i = 0; i < a->recipient_count; i++) {
+        bool skeletons = false;
+        for (uint32_t k = 0; k < a->rule_count; k++)
+            skeletons = skeletons || a->recipients[i].sees_rule[k] >= EDGED_SEES_SKELETON;
+        covers = covers && 152 + 16 * a->rule_count + (a->recipients[i].sees == 0 ? 0 : 8 * m.labels) +
+                                   (skeletons ? 16 + 4 * m.persons * m.frames * m.joints : 0) <= a->body_bytes;
+    }
     for (uint32_t clips = 0, i = 0; i < 24 && in->left != 0; i++) {
         uptime_ns += (uint64_t)fuzz_short(in) * fuzz_short(in) * 1000000;
         const uint8_t event = fuzz_byte(in);
@@ -239,12 +247,12 @@ static uint32_t number(struct fuzz_input *in, uint32_t least, uint32_t most, boo
 static void make(struct fuzz_input *in) {
     static uint8_t payload[EDGED_MESSAGE_BYTES], signed_form[EDGED_MESSAGE_BYTES];
     static struct agreement a, out;
-    bool valid = true;
+    bool valid = true, skeletons = false, any = true;
 
     memset(&a, 0, sizeof(a));
     a.mo[0] = 1;
     a.qdo[31] = 2;
-    a.body_bytes = number(in, 1, 7, &valid) * 512 + (fuzz_byte(in) == 255);
+    a.body_bytes = number(in, 1, 7, &any) * 512 + (fuzz_byte(in) == 255);
     a.from_s = number(in, 0, UINT32_MAX, &valid);
     a.until_s = number(in, 0, UINT32_MAX, &valid);
     a.model_id_bytes = 1 + fuzz_byte(in) % 64u;
@@ -279,13 +287,20 @@ static void make(struct fuzz_input *in) {
         }
         to->sees = number(in, 0, EDGED_SEES_SCORES, &valid);
         for (uint32_t k = 0; k < a.rule_count; k++) {
-            to->sees_rule[k] = number(in, 0, 3, &valid);
-            valid = valid && to->sees_rule[k] != EDGED_SEES_SCORE;
+            to->sees_rule[k] = number(in, 0, 7, &valid);
+            if (fuzz_byte(in) < 128 && to->sees_rule[k] <= 7)
+                to->sees_rule[k] &= EDGED_SEES_LABEL | EDGED_SEES_SCORE;
+            valid = valid && (to->sees_rule[k] == 0 || (to->sees_rule[k] & EDGED_SEES_LABEL) != 0);
+            skeletons = skeletons || (to->sees_rule[k] & EDGED_SEES_SKELETON) != 0;
         }
     }
     a.score_bits = number(in, 0, 16, &valid);
     a.clips_per_hour = number(in, 1, 1000000, &valid);
-    valid = valid && a.body_bytes >= 512 && a.body_bytes <= EDGED_BODY_MAX && a.body_bytes % 512 == 0 &&
+    if (skeletons != (fuzz_byte(in) == 255))
+        a.body_bytes = EDGED_BODY_SKELETONS;
+    valid = valid &&
+            (skeletons ? a.body_bytes == EDGED_BODY_SKELETONS
+                       : a.body_bytes >= 512 && a.body_bytes <= EDGED_BODY_MAX && a.body_bytes % 512 == 0) &&
             a.from_s < a.until_s && a.status != EDGED_EXERCISE;
     const size_t n = encode(&a, payload, sizeof(payload)), all = envelop(payload, n, signed_form, sizeof(signed_form));
     CHECK(n != 0 && all != 0, "the largest agreement fits a message");

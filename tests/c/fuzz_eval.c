@@ -27,6 +27,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
 
 static void set_style(uint8_t style) {
     client.placement = (style & 3) % 3;
+    city.drawn = (style & 3) == 3;
     client.window = (style & 4) != 0;
     client.ahead = (style & 8) != 0;
     client.persons = (style >> 4 & 3) % 3;

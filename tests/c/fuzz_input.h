@@ -11,7 +11,8 @@
 
 #define FUZZ_SEED 1u
 
-/* First byte: where the application stands. Second: bits 0..1 placement, 2 window,
+/* First byte: where the application stands. Second: bits 0..1 placement (3: masked, under the agreement with
+ * skeletons), 2 window,
  * 3 U ahead, 4..5 persons, 6 resubmit, 7 evaluate a clip at the end. */
 enum fuzz_start {
     FUZZ_START_EMPTY = 0,

@@ -13,6 +13,7 @@
 #include "client.h"
 #include "crypto_stub.h"
 #include "fuzz_input.h"
+#include "heap_stub.h"
 #include "vector.h"
 
 static FILE *seed_file;
@@ -43,7 +44,7 @@ static void end(void) {
 
 /* All kept records again, one by one; city.c compares them. */
 static void fetch_all(void) {
-    struct eval_emission ask = {.emission = 0};
+    struct eval_record ask = {.emission = 0};
     uint32_t count = 0;
 
     for (struct eval_step step = {.record_bytes = 1}; step.record_bytes != 0; count += step.record_bytes != 0) {
@@ -53,6 +54,22 @@ static void fetch_all(void) {
         ask.emission = step.emission + 1;
     }
     CHECK(count == ask_kept(), "%u of %u records", count, ask_kept());
+}
+
+/* Every piece of every kept record, and one more of each; city.c compares them. */
+static void fetch_pieces(uint32_t each) {
+    const struct eval *e = client.eval;
+
+    for (uint32_t i = 0; i < EVAL_KEPT_MAX && e->kept[i].emission != 0; i++) {
+        struct eval_record ask = {.emission = e->kept[i].emission};
+        for (; ask.offset < e->kept[i].bytes; ask.offset += each) {
+            client_request(EVAL_RECORD, &ask, sizeof(ask), -1);
+            DONE;
+        }
+        ask.offset = (uint32_t)e->kept[i].bytes;
+        client_request(EVAL_RECORD, &ask, sizeof(ask), -1);
+        REFUSED(EDGED_ERR_OBJECT);
+    }
 }
 
 static void run(uint32_t placement, bool window, bool ahead, const char *folder) {
@@ -204,6 +221,62 @@ static void half(void) {
     end();
 }
 
+/* Skeletons: of the clip under way alone, whatever ends it; without memory for them it does not count. */
+static void drawn(const char *folder) {
+    const struct eval *e;
+
+    client_start(FUZZ_SEED);
+    city.drawn = true;
+    if (folder != NULL)
+        begin_seed(folder, "drawn");
+    for (uint32_t round = 0; round < 4; round++) {
+        client.window = round % 2 != 0;
+        client.persons = (round + 1) % 3;
+        client_evaluate();
+        CHECK(client.eval->skeletons.xy == NULL, "forgotten with the verdict");
+    }
+    fetch_pieces(1000);
+    client.persons = 2;
+    e = client.eval;
+    client_advance(20000, STATE_STEP);
+    CHECK(e->skeletons.xy != NULL && e->skeletons.persons == 2, "kept");
+    ask_index(EVAL_CLIP_ABORT, 0);
+    DONE;
+    CHECK(e->skeletons.xy == NULL && client.failures == 1, "forgotten with the clip");
+    client.again = true;
+    client_spoil();
+    CHECK(client.status == EDGED_ERR_VERIFICATION && e->skeletons.xy == NULL, "forgotten with the invocation");
+    client_advance(20000, STATE_STEP);
+    CHECK(e->skeletons.xy != NULL, "kept again");
+    eval_disconnect(client.eval);
+    CHECK(e->skeletons.xy == NULL, "forgotten with the client");
+    client_evaluate();
+    client.again = false;
+    end();
+}
+
+static void fail_heap(bool inside) {
+    heap_left = inside;
+}
+
+static void no_memory(void) {
+    client_start(FUZZ_SEED);
+    city.drawn = true;
+    client.persons = 2;
+    client_advance(20000, STATE_CLIP);
+    while (client.eval->clip_have != client.eval->clip.bytes)
+        client_advance(1, 0);
+    client.around = fail_heap;
+    client_advance(1, 0);
+    REFUSED(EDGED_ERR_MEMORY);
+    client.around = NULL;
+    const struct session *s = &client.eval->sessions[client.eval->clip.session];
+    CHECK(s->accepted == 0 && !s->unfinished && client.eval->skeletons.xy == NULL, "it does not count");
+    client_evaluate();
+    CHECK(s->accepted == 1, "with memory it does");
+    end();
+}
+
 /* An agreement ends only where there is room to say so. */
 static void full_end(void) {
     client_start(FUZZ_SEED);
@@ -281,6 +354,8 @@ int main(int argc, char **argv) {
     full();
     half();
     full_end();
+    drawn(folder);
+    no_memory();
     beside(folder);
     return 0;
 }

@@ -48,7 +48,7 @@ def _eval_seeds() -> Dict[str, bytes]:
         "session": _framed(wire.EvalCommand.SESSION_OPEN, wire.SessionOpen(0, b"c" * 32, b"n" * 32).pack()),
         "window": _framed(wire.EvalCommand.WINDOW, wire.Window(1 << 20).pack(), True),
         "abort": _framed(wire.EvalCommand.CLIP_ABORT, wire.Index(0).pack()),
-        "record": _framed(wire.EvalCommand.RECORD, wire.Emission(0).pack()),
+        "record": _framed(wire.EvalCommand.RECORD, wire.RecordAsk(0, 0).pack()),
         "close": _framed(wire.EvalCommand.SESSION_CLOSE, wire.Index(0).pack()),
         "unload": _framed(wire.EvalCommand.UNLOAD, b""),
         "prepare": _framed(wire.EvalCommand.PREPARE_OPEN, wire.PrepareOpen(1).pack()),
@@ -67,7 +67,7 @@ def _eval_seeds() -> Dict[str, bytes]:
     }
     for start in range(STARTS):
         for style in range(64):
-            if style & 3 == 3 or style >> 4 == 3:
+            if style >> 4 == 3:
                 continue
             name = list(odd)[(start * 64 + style) % len(odd)]
             seeds["{}-{}-{}".format(start, style, name.replace(" ", "-"))] = (

@@ -46,13 +46,31 @@ static void read_recipient(struct cbor_reader *r, struct agreement *a, uint32_t 
     to->sees = read_range(r, 0, EDGED_SEES_SCORES);
     (void)cbor_read_array(r, a->rule_count, a->rule_count);
     for (uint32_t i = 0; i < a->rule_count; i++) {
-        to->sees_rule[i] = read_range(r, 0, EDGED_SEES_LABEL | EDGED_SEES_SCORE);
-        if (to->sees_rule[i] == EDGED_SEES_SCORE)
-            r->failed = true; /* a score of nothing */
+        to->sees_rule[i] = read_range(r, 0, EDGED_SEES_LABEL | EDGED_SEES_SCORE | EDGED_SEES_SKELETON);
+        if (to->sees_rule[i] != 0 && (to->sees_rule[i] & EDGED_SEES_LABEL) == 0)
+            r->failed = true; /* a score or skeletons of nothing */
     }
     for (uint32_t i = 0; i < index; i++)
         if (memcmp(a->recipients[i].rcpt, to->rcpt, sizeof(to->rcpt)) == 0)
             r->failed = true;
+}
+
+bool agreement_shows_skeletons(const struct agreement *a, const struct recipient *to) {
+    uint32_t any = 0;
+
+    for (uint32_t i = 0; i < a->rule_count; i++)
+        any |= to->sees_rule[i];
+    return (any & EDGED_SEES_SKELETON) != 0;
+}
+
+/* One size where skeletons are agreed, and it for nothing else. */
+static bool body_is_due(const struct agreement *a) {
+    bool skeletons = false;
+
+    for (uint32_t i = 0; i < a->recipient_count; i++)
+        skeletons = skeletons || agreement_shows_skeletons(a, &a->recipients[i]);
+    return skeletons ? a->body_bytes == EDGED_BODY_SKELETONS
+                     : a->body_bytes <= EDGED_BODY_MAX && a->body_bytes % BODY_QUANTUM == 0;
 }
 
 static void read_payload(struct cbor_reader *r, struct agreement *a) {
@@ -67,7 +85,7 @@ static void read_payload(struct cbor_reader *r, struct agreement *a) {
     cbor_expect_text(r, "qdo");
     cbor_read_fixed(r, a->qdo, sizeof(a->qdo));
     cbor_expect_text(r, "body");
-    a->body_bytes = read_range(r, BODY_QUANTUM, EDGED_BODY_MAX);
+    a->body_bytes = read_range(r, BODY_QUANTUM, EDGED_BODY_SKELETONS);
     cbor_expect_text(r, "from");
     a->from_s = read_range(r, 0, UINT32_MAX);
     cbor_expect_text(r, "model");
@@ -103,7 +121,7 @@ static void read_payload(struct cbor_reader *r, struct agreement *a) {
     a->score_bits = read_range(r, 0, 16);
     cbor_expect_text(r, "clips_per_hour");
     a->clips_per_hour = read_range(r, 1, 1000000);
-    if (a->body_bytes % BODY_QUANTUM != 0 || a->from_s >= a->until_s || a->status == EDGED_EXERCISE)
+    if (!body_is_due(a) || a->from_s >= a->until_s || a->status == EDGED_EXERCISE)
         r->failed = true;
 }
 
@@ -205,14 +223,18 @@ bool agreement_is_valid(const struct agreement *a, uint64_t uptime_ns) {
            bound_now_ns(&a->least, uptime_ns) / NS_PER_S < a->until_s;
 }
 
-/* The scores that a recipient sees must fit the body that was agreed. */
-static bool scores_fit(const struct agreement *a, const struct model *m) {
-    size_t n = sizeof(struct edged_scores) + a->rule_count * sizeof(struct edged_alert);
-
-    for (uint32_t i = 0; i < a->recipient_count; i++)
-        if ((a->recipients[i].sees & EDGED_SEES_SCORES) != 0 && n + (size_t)m->labels * 8 > a->body_bytes)
+/* The scores that a recipient sees, and the skeletons of the largest clip, must fit the body that was agreed. */
+static bool all_fits(const struct agreement *a, const struct model *m) {
+    for (uint32_t i = 0; i < a->recipient_count; i++) {
+        size_t n = sizeof(struct edged_scores) + a->rule_count * sizeof(struct edged_alert);
+        if ((a->recipients[i].sees & EDGED_SEES_SCORES) != 0)
+            n += (size_t)m->labels * 8;
+        if (agreement_shows_skeletons(a, &a->recipients[i]))
+            n += sizeof(struct edged_skeleton) + (size_t)m->persons * m->frames * m->joints * 4;
+        if (n > a->body_bytes)
             return false;
-    return n <= a->body_bytes;
+    }
+    return true;
 }
 
 enum edged_status agreement_admits(const struct agreement *a, const struct model *m, uint32_t placement,
@@ -222,7 +244,7 @@ enum edged_status agreement_admits(const struct agreement *a, const struct model
     if (memcmp(m->owner, a->mo, sizeof(m->owner)) != 0 || m->id_bytes != a->model_id_bytes ||
         memcmp(m->id, a->model_id, m->id_bytes) != 0 ||
         m->version < a->model_version || memcmp(m->key_id, a->model_key, sizeof(m->key_id)) != 0 ||
-        !scores_fit(a, m))
+        !all_fits(a, m))
         return EDGED_ERR_AGREEMENT;
     for (uint32_t i = 0; i < a->rule_count; i++)
         if (agreement_label(&a->rules[i], m) == EVAL_LABELS_MAX)

@@ -96,6 +96,14 @@ uint64_t agreement_time_ns(const struct agreement *a, uint64_t uptime_ns);
 /* True where the rule holds at this time of the day. */
 bool agreement_rule_holds(const struct agreement *a, const struct rule *rule, uint64_t uptime_ns);
 
+/* Does this recipient see skeletons, of whichever rule? */
+bool agreement_shows_skeletons(const struct agreement *a, const struct recipient *to);
+
+/* Does anybody? */
+static inline bool agreement_tells_skeletons(const struct agreement *a) {
+    return a->body_bytes == EDGED_BODY_SKELETONS;
+}
+
 /* As far as anybody told the time; a bound below it tells that it is over, never that it has not begun. */
 bool agreement_is_valid(const struct agreement *a, uint64_t uptime_ns);
 

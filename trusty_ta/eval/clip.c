@@ -70,6 +70,7 @@ static enum edged_status fail(struct eval *e, uint32_t session, uint8_t *out, si
 
 /* The evaluation under way is over, with or without a record: its invocation never comes back. */
 static enum edged_status leave(struct eval *e, enum edged_status status) {
+    session_forget(e);
     e->state = STATE_READY;
     return status;
 }
@@ -163,7 +164,7 @@ enum edged_status clip_begin(struct eval *e, uint8_t *out, size_t *size) {
     if (e->network.prepared) { /* masks one clip */
         struct prepared *p = find_prepared(e, e->clip.invocation);
         if (p == NULL)
-            return EDGED_ERR_ARGUMENT; /* cannot be: clip_open found it, and nothing came between */
+            return leave(e, EDGED_ERR_ARGUMENT); /* cannot be: clip_open found it, and nothing came between */
         memset(p, 0, sizeof(*p));
     }
     e->stats.clips++;

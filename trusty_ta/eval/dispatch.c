@@ -281,8 +281,8 @@ static enum edged_status on_clip_abort(struct eval *e, struct call *c) {
 }
 
 static enum edged_status on_record(struct eval *e, struct call *c) {
-    BODY(eval_emission, ask);
-    return record_again(e, ask.emission, c->out, &c->out_bytes);
+    BODY(eval_record, ask);
+    return record_again(e, &ask, c->out, &c->out_bytes);
 }
 
 static enum edged_status on_restore(struct eval *e, struct call *c) {
@@ -391,7 +391,7 @@ static const struct entry TABLE[] = {
     {EVAL_STEP_WRITE, STATE_STEP, BULK, on_step_write},
     {EVAL_STEP, STATE_STEP, EXACTLY(eval_index), on_step},
     {EVAL_CLIP_ABORT, IDLE | STATE_CLIP | STATE_STEP, EXACTLY(eval_index), on_clip_abort},
-    {EVAL_RECORD, STATE_ANY, PLAIN(eval_emission), on_record},
+    {EVAL_RECORD, STATE_ANY, EXACTLY(eval_record), on_record},
     {EVAL_SESSION_CLOSE, IDLE, EXACTLY(eval_index), on_session_close},
     {EVAL_RESTORE, IDLE, PLAIN(edged_state), on_restore},
     {EVAL_AGREEMENT, IDLE, MORE(eval_agreement), on_agreement},

@@ -102,8 +102,10 @@ static int say_epoch(struct eval *e, uint32_t agreement, uint32_t recipient, uin
 
     memcpy(body.previous, known ? past->epoch : e->previous_epoch, sizeof(body.previous));
     memcpy(body.agreement, a->digest, sizeof(body.agreement));
-    memset(e->plain, 0, sizeof(e->plain));
-    memcpy(e->plain, &body, sizeof(body));
+    uint8_t *const out = record_body(e, agreement, since);
+    if (out == NULL)
+        return -1;
+    memcpy(out, &body, sizeof(body));
     return record_seal(e, agreement, recipient, EDGED_EPOCH, since);
 }
 
@@ -199,7 +201,7 @@ enum edged_status epoch_agree(struct eval *e, const struct eval_agreement *ask, 
         status = record_admits(e, a);
     if (status == EDGED_OK)
         status = past_admits(e, a);
-    if (status == EDGED_OK && !record_room(e, a->recipient_count))
+    if (status == EDGED_OK && !record_room(e, a, a->recipient_count))
         status = EDGED_ERR_FULL;
     if (status == EDGED_OK)
         status = take_keys(e, a, ask);
@@ -226,15 +228,7 @@ enum edged_status epoch_confirm(struct eval *e, uint64_t emission, struct edged_
 
     if (emission > e->emission)
         return EDGED_ERR_ARGUMENT;
-    for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++) {
-        struct kept *k = &e->kept[i];
-        if (k->emission == 0 || k->emission > emission)
-            continue;
-        struct sequence *s = record_sequence(e, e->agreements[k->agreement].recipients[k->recipient].rcpt);
-        if (s != NULL && s->confirmed < k->seq)
-            s->confirmed = k->seq;
-        crypto_wipe(k, sizeof(*k));
-    }
+    record_confirm(e, emission);
     succession_release(e);
     summarise(e, false, port_uptime_ns(), &now);
     return seal_state(e, &now, out);
@@ -249,7 +243,7 @@ enum edged_status epoch_close(struct eval *e, struct edged_state *out) {
     for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++)
         if (e->sessions[i].open && e->sessions[i].unfinished)
             return EDGED_ERR_ORDER;
-    if (!record_room(e, EVAL_KEPT_MAX))
+    if (e->kept[0].emission != 0)
         return EDGED_ERR_ORDER; /* something is kept still */
     summarise(e, true, uptime_ns, &now);
     status = seal_state(e, &now, out);
@@ -296,13 +290,16 @@ static enum edged_status say_heartbeat(struct eval *e, uint32_t agreement, uint3
                                    .seq = record_next_seq(e, e->agreements[agreement].recipients[recipient].rcpt),
                                    .counter = e->counter};
 
-    memset(e->plain, 0, sizeof(e->plain));
-    body.cameras = count_cameras(e, agreement, e->plain + sizeof(body));
+    const uint64_t since = e->emission + 1;
+    uint8_t *const out = record_body(e, agreement, since);
+
+    if (out == NULL)
+        return EDGED_ERR_UNAVAILABLE;
+    body.cameras = count_cameras(e, agreement, out + sizeof(body));
     memcpy(body.nonce, ask->beacon.nonce, sizeof(body.nonce));
     memcpy(body.config, ask->config, sizeof(body.config));
-    memcpy(e->plain, &body, sizeof(body));
-    return record_seal(e, agreement, recipient, EDGED_HEARTBEAT, e->emission + 1) == 0 ? EDGED_OK
-                                                                                       : EDGED_ERR_UNAVAILABLE;
+    memcpy(out, &body, sizeof(body));
+    return record_seal(e, agreement, recipient, EDGED_HEARTBEAT, since) == 0 ? EDGED_OK : EDGED_ERR_UNAVAILABLE;
 }
 
 static bool beacon_is_from(const struct edged_beacon *b, const struct recipient *r) {
@@ -327,7 +324,7 @@ enum edged_status epoch_beacon(struct eval *e, const struct eval_beacon *ask) {
                 continue;
             if (ask->beacon.version != 1 || ask->beacon.time_ns > INT64_MAX || ask->beacon.time_ns <= r->beacon_ns)
                 return EDGED_ERR_ARGUMENT; /* no time, or one of before */
-            if (!record_room(e, 1))
+            if (!record_room(e, a, 1))
                 return EDGED_ERR_FULL;
             const enum edged_status status = say_heartbeat(e, i, k, ask, uptime_ns);
             if (status != EDGED_OK)
@@ -351,13 +348,16 @@ enum edged_status epoch_claim(struct eval *e, const struct eval_claim *ask, cons
     if (ask->agreement >= EVAL_AGREEMENTS_MAX || !a->open || ask->kind < EDGED_CAMERA ||
         ask->kind > EDGED_EVICTED || size > EDGED_CLAIM_MAX)
         return EDGED_ERR_ARGUMENT;
-    if (!record_room(e, a->recipient_count))
+    if (!record_room(e, a, a->recipient_count))
         return EDGED_ERR_FULL;
-    memset(e->plain, 0, sizeof(e->plain));
-    memcpy(e->plain, &body, sizeof(body));
-    memcpy(e->plain + sizeof(body), bytes, size);
-    for (uint32_t i = 0; i < a->recipient_count; i++)
+    for (uint32_t i = 0; i < a->recipient_count; i++) {
+        uint8_t *const out = record_body(e, ask->agreement, since);
+        if (out == NULL)
+            return EDGED_ERR_UNAVAILABLE;
+        memcpy(out, &body, sizeof(body));
+        memcpy(out + sizeof(body), bytes, size);
         if (record_seal(e, ask->agreement, i, (enum edged_record_kind)ask->kind, since) != 0)
             return EDGED_ERR_UNAVAILABLE;
+    }
     return EDGED_OK;
 }

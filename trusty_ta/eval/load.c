@@ -16,6 +16,7 @@ void load_drop(struct eval *e) {
         free(e->loading);
         e->loading = NULL;
     }
+    session_forget(e);
     network_release(&e->network);
     model_release(&e->model);
     memset(e->prepared, 0, sizeof(e->prepared));

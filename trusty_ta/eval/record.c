@@ -11,8 +11,16 @@
 #include "cbor.h"
 #include "state.h"
 
-static_assert(sizeof(struct edged_hdr) + sizeof(struct eval_step) + RECORD_MAX <= EDGED_MESSAGE_BYTES,
-              "a record fits a message");
+#define ANSWER_BYTES (EDGED_MESSAGE_BYTES - sizeof(struct edged_hdr))
+
+static_assert(sizeof(struct eval_step) + sizeof(struct edged_record) + EDGED_RECORD_HEADER_MAX + EDGED_BODY_MAX +
+                      EVAL_TAG_BYTES <=
+                  ANSWER_BYTES,
+              "a record without skeletons fits a message");
+static_assert(EVAL_KEPT_MAX * (sizeof(struct edged_record) + EDGED_RECORD_HEADER_MAX + EDGED_BODY_MAX +
+                               EVAL_TAG_BYTES) <=
+                  EVAL_KEPT_BYTES,
+              "of records without skeletons the number alone is a limit");
 static_assert(sizeof(struct edged_scores) + EDGED_RULES_MAX * sizeof(struct edged_alert) + EVAL_LABELS_MAX * 8 <=
                   EDGED_BODY_MAX,
               "the scores of all labels fit the largest body");
@@ -45,17 +53,32 @@ static size_t write_header(const struct eval *e, const struct recipient *to, uin
     return w.at;
 }
 
-bool record_room(const struct eval *e, uint32_t records) {
-    uint32_t free_slots = 0;
+static uint32_t count_kept(const struct eval *e) {
+    uint32_t count = 0;
 
-    for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++)
-        free_slots += e->kept[i].emission == 0;
+    while (count < EVAL_KEPT_MAX && e->kept[count].emission != 0)
+        count++;
+    return count;
+}
+
+/* Bytes of the first `count` kept records. */
+static size_t end_of(const struct eval *e, uint32_t count) {
+    return count == 0 ? 0 : e->kept[count - 1].at + e->kept[count - 1].bytes;
+}
+
+bool record_room(const struct eval *e, const struct agreement *a, uint32_t records) {
+    size_t bytes = end_of(e, count_kept(e)) + records * record_bytes(a);
+
+    records += count_kept(e);
     for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++) {
+        const struct agreement *of = &e->agreements[e->sessions[i].agreement];
         const bool announced = e->state == STATE_CLIP && e->clip.session == i;
-        if (e->sessions[i].open && (e->sessions[i].unfinished || announced))
-            records += e->agreements[e->sessions[i].agreement].recipient_count;
+        if (e->sessions[i].open && (e->sessions[i].unfinished || announced)) {
+            records += of->recipient_count;
+            bytes += of->recipient_count * record_bytes(of);
+        }
     }
-    return records <= free_slots;
+    return records <= EVAL_KEPT_MAX && bytes <= EVAL_KEPT_BYTES;
 }
 
 const struct sequence *record_find(const struct eval *e, const uint8_t rcpt[16]) {
@@ -101,17 +124,13 @@ uint64_t record_next_seq(const struct eval *e, const uint8_t rcpt[16]) {
     return s == NULL ? 1 : s->seq + 1;
 }
 
-static struct kept *find_kept(struct eval *e) {
-    for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++)
-        if (e->kept[i].emission == 0)
-            return &e->kept[i];
-    return NULL;
-}
-
 /* What was sealed since then never left: neither the records nor their numbers were ever there. */
 static void withdraw(struct eval *e, uint64_t since) {
+    uint32_t left = 0;
+
     for (uint32_t i = 0; i < EVAL_KEPT_MAX; i++) {
         struct kept *k = &e->kept[i];
+        left += k->emission != 0 && k->emission < since;
         if (k->emission < since)
             continue;
         struct sequence *s = record_sequence(e, e->agreements[k->agreement].recipients[k->recipient].rcpt);
@@ -120,34 +139,73 @@ static void withdraw(struct eval *e, uint64_t since) {
         crypto_wipe(k, sizeof(*k));
         e->stats.records--;
     }
+    crypto_wipe(e->kept_bytes + end_of(e, left), sizeof(e->kept_bytes) - end_of(e, left)); /* a body not sealed, too */
     e->emission = since - 1;
+}
+
+void record_confirm(struct eval *e, uint64_t emission) {
+    const uint32_t count = count_kept(e);
+    const size_t end = end_of(e, count);
+    uint32_t gone = 0;
+    size_t bytes;
+
+    for (; gone < count && e->kept[gone].emission <= emission; gone++) {
+        const struct kept *k = &e->kept[gone];
+        struct sequence *s = record_sequence(e, e->agreements[k->agreement].recipients[k->recipient].rcpt);
+        if (s != NULL && s->confirmed < k->seq)
+            s->confirmed = k->seq;
+    }
+    bytes = end_of(e, gone);
+    memmove(e->kept_bytes, e->kept_bytes + bytes, end - bytes);
+    crypto_wipe(e->kept_bytes + end - bytes, bytes);
+    memmove(e->kept, e->kept + gone, (count - gone) * sizeof(e->kept[0]));
+    memset(e->kept + count - gone, 0, gone * sizeof(e->kept[0]));
+    for (uint32_t i = 0; i < count - gone; i++)
+        e->kept[i].at -= bytes;
+}
+
+uint8_t *record_body(struct eval *e, uint32_t agreement, uint64_t since) {
+    const uint32_t count = count_kept(e);
+    const size_t at = end_of(e, count), bytes = record_bytes(&e->agreements[agreement]);
+
+    if (count == EVAL_KEPT_MAX || bytes > sizeof(e->kept_bytes) - at) {
+        withdraw(e, since);
+        return NULL; /* cannot be: every caller asked record_room */
+    }
+    memset(e->kept_bytes + at, 0, bytes);
+    return e->kept_bytes + at + sizeof(struct edged_record) + EDGED_RECORD_HEADER_MAX;
 }
 
 int record_seal(struct eval *e, uint32_t agreement, uint32_t recipient, enum edged_record_kind kind,
                 uint64_t since) {
     const struct agreement *a = &e->agreements[agreement];
     const struct recipient *to = &a->recipients[recipient];
-    struct kept *kept = find_kept(e);
+    const uint32_t count = count_kept(e);
+    struct kept *kept = &e->kept[count % EVAL_KEPT_MAX];
     struct sequence *sequence = record_sequence(e, to->rcpt);
-    uint8_t *header, nonce[12] = {0};
+    const size_t at = end_of(e, count);
+    uint8_t *const record = e->kept_bytes + at, *const header = record + sizeof(struct edged_record);
+    uint8_t *sealed, nonce[12] = {0};
     struct edged_record r;
     uint64_t seq;
     uint32_t plain;
 
-    if (kept == NULL || sequence == NULL) {
+    if (sequence == NULL) {
         withdraw(e, since);
-        return -1; /* cannot be: every caller asked record_room, and epoch_agree record_admits */
+        return -1; /* cannot be: epoch_agree asked record_admits */
     }
     seq = sequence->seq + 1;
     /* A header grows with seq; the body fills what it leaves, so that all records have one size. */
-    header = kept->record + sizeof(r);
     r.header_bytes = (uint32_t)write_header(e, to, seq, kind, header);
     plain = EDGED_RECORD_HEADER_MAX + a->body_bytes - r.header_bytes;
     r.body_bytes = plain + CRYPTO_TAG_BYTES;
-    memcpy(kept->record, &r, sizeof(r));
+    memcpy(record, &r, sizeof(r));
+    sealed = header + r.header_bytes;
+    memmove(sealed, header + EDGED_RECORD_HEADER_MAX, a->body_bytes); /* from where record_body had it written */
+    memset(sealed + a->body_bytes, 0, plain - a->body_bytes);
     store_le64(nonce, seq);
-    if (crypto_gcm_seal(to->record.key, to->record.key_bytes, nonce, header, r.header_bytes, e->plain, plain,
-                        header + r.header_bytes) != 0) {
+    if (crypto_gcm_seal(to->record.key, to->record.key_bytes, nonce, header, r.header_bytes, sealed, plain,
+                        sealed) != 0) {
         withdraw(e, since);
         return -1;
     }
@@ -157,6 +215,7 @@ int record_seal(struct eval *e, uint32_t agreement, uint32_t recipient, enum edg
     kept->agreement = agreement;
     kept->recipient = recipient;
     kept->seq = seq;
+    kept->at = at;
     kept->bytes = sizeof(r) + r.header_bytes + r.body_bytes;
     e->stats.records++;
     return 0;
@@ -174,13 +233,12 @@ static const struct kept *first_from(const struct eval *e, uint64_t since) {
 }
 
 enum edged_status record_answer(const struct eval *e, uint32_t step, uint64_t since, uint8_t *out, size_t *size) {
-    const size_t capacity = EDGED_MESSAGE_BYTES - sizeof(struct edged_hdr);
-    struct eval_step s = {.step = step, .emission = e->emission};
+    struct eval_step s = {.step = step, .emission = e->emission, .records = (uint32_t)(e->emission + 1 - since)};
     size_t at = sizeof(s);
 
-    for (const struct kept *k = first_from(e, since); k != NULL && k->bytes <= capacity - at;
+    for (const struct kept *k = first_from(e, since); k != NULL && k->bytes <= ANSWER_BYTES - at;
          k = first_from(e, k->emission + 1)) {
-        memcpy(out + at, k->record, k->bytes);
+        memcpy(out + at, e->kept_bytes + k->at, k->bytes);
         at += k->bytes;
     }
     s.record_bytes = (uint32_t)(at - sizeof(s));
@@ -189,14 +247,17 @@ enum edged_status record_answer(const struct eval *e, uint32_t step, uint64_t si
     return EDGED_OK;
 }
 
-enum edged_status record_again(const struct eval *e, uint64_t since, uint8_t *out, size_t *size) {
-    const struct kept *k = first_from(e, since);
+enum edged_status record_again(const struct eval *e, const struct eval_record *ask, uint8_t *out, size_t *size) {
+    const struct kept *k = first_from(e, ask->emission);
     struct eval_step s = {.step = e->model.step_count, .emission = e->emission};
 
+    if (ask->offset != 0 && (k == NULL || k->emission != ask->emission || ask->offset >= k->bytes))
+        return EDGED_ERR_OBJECT;
     if (k != NULL) {
+        const size_t left = k->bytes - ask->offset, room = ANSWER_BYTES - sizeof(s);
         s.emission = k->emission;
-        s.record_bytes = (uint32_t)k->bytes;
-        memcpy(out + sizeof(s), k->record, k->bytes);
+        s.record_bytes = (uint32_t)(left < room ? left : room);
+        memcpy(out + sizeof(s), e->kept_bytes + k->at + ask->offset, s.record_bytes);
     }
     memcpy(out, &s, sizeof(s));
     *size = sizeof(s) + s.record_bytes;

@@ -3,6 +3,8 @@
  * clip is accepted once, and again only after it failed, as the same sealed
  * bytes, at most twice.
  */
+#include <stdlib.h>
+
 #include "bytes.h"
 #include "port.h"
 #include "state.h"
@@ -122,10 +124,35 @@ enum edged_status session_admits(const struct eval *e, const struct eval_clip_op
         return EDGED_ERR_ORDER;
     if (!s->unfinished && ask->number <= s->number)
         return EDGED_ERR_CLIP;
-    if (!s->unfinished && !record_room(e, a->recipient_count))
+    if (!s->unfinished && !record_room(e, a, a->recipient_count))
         return EDGED_ERR_FULL;
     /* Again, too: another model or placement may be loaded since. */
     return agreement_admits(a, &e->model, e->network.placement, s->unfinished, port_uptime_ns());
+}
+
+void session_forget(struct eval *e) {
+    struct skeletons *s = &e->skeletons;
+
+    if (s->xy != NULL)
+        crypto_wipe(s->xy, (size_t)s->persons * s->frames * s->joints * 4);
+    free(s->xy);
+    *s = (struct skeletons){.xy = NULL};
+}
+
+/* What its records may tell of the clip: its activations soon lie where it lies now. */
+static enum edged_status keep_skeletons(struct eval *e, const struct edged_clip *head, const uint8_t *coordinates) {
+    const size_t points = (size_t)head->persons * head->frames * head->joints;
+    struct skeletons *s = &e->skeletons;
+
+    session_forget(e);
+    if (points == 0)
+        return EDGED_OK;
+    *s = (struct skeletons){head->persons, head->frames, head->joints, malloc(points * 4)};
+    if (s->xy == NULL)
+        return EDGED_ERR_MEMORY;
+    for (size_t i = 0; i < points; i++)
+        memcpy(s->xy + 2 * i, coordinates + 6 * i, 4); /* x and y, not the confidence */
+    return EDGED_OK;
 }
 
 enum edged_status session_accept(struct eval *e, uint32_t *persons) {
@@ -159,6 +186,11 @@ enum edged_status session_accept(struct eval *e, uint32_t *persons) {
     for (uint32_t i = head.persons; i < 8; i++)
         if (head.tracks[i] != 0)
             return EDGED_ERR_CLIP;
+    if (agreement_tells_skeletons(&e->agreements[s->agreement])) {
+        const enum edged_status status = keep_skeletons(e, &head, sealed + sizeof(head));
+        if (status != EDGED_OK)
+            return status;
+    }
     if (!s->unfinished) {
         agreement_count(&e->agreements[s->agreement], uptime_ns);
         s->accepted++;

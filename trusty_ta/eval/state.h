@@ -24,9 +24,10 @@ enum eval_state {
 };
 #define STATE_ANY 0xffu
 
-/* The largest plaintext of a record, and the largest record: struct edged_record, header, body and tag. */
-#define RECORD_PLAIN_MAX (EDGED_RECORD_HEADER_MAX + EDGED_BODY_MAX)
-#define RECORD_MAX (sizeof(struct edged_record) + RECORD_PLAIN_MAX + EVAL_TAG_BYTES)
+/* A record: struct edged_record, header, body and tag. */
+static inline size_t record_bytes(const struct agreement *a) {
+    return sizeof(struct edged_record) + EDGED_RECORD_HEADER_MAX + a->body_bytes + EVAL_TAG_BYTES;
+}
 
 /** struct flow - bulk data on its way in messages: strictly sequential */
 struct flow {
@@ -87,14 +88,22 @@ struct session {
     struct event events[EDGED_RULES_MAX];
 };
 
-/** struct kept - a record that is not confirmed yet */
+/** struct kept - a record that is not confirmed yet; its bytes lie in kept_bytes */
 struct kept {
     uint64_t emission; /* 0: free */
     uint32_t agreement;
     uint32_t recipient;
     uint64_t seq;
+    size_t at;
     size_t bytes;
-    uint8_t record[RECORD_MAX];
+};
+
+/** struct skeletons - x and y of the clip under way, where its agreement tells them */
+struct skeletons {
+    uint32_t persons;
+    uint32_t frames;
+    uint32_t joints;
+    int16_t *xy; /* [persons][frames][joints][2]; NULL where nobody may see them, or nobody is there */
 };
 
 /** struct sequence - of one recipient in this epoch, whichever agreements of its query data owner come and go */
@@ -182,9 +191,10 @@ struct eval {
 
     struct session sessions[EVAL_SESSIONS_MAX];
     uint64_t emission; /* of the last record sealed */
-    struct kept kept[EVAL_KEPT_MAX];
-    uint8_t plain[RECORD_PLAIN_MAX]; /* of the record at hand */
+    struct kept kept[EVAL_KEPT_MAX]; /* by emission, rising; the free ones last */
+    uint8_t kept_bytes[EVAL_KEPT_BYTES]; /* one record behind the other */
     struct eval_clip_open clip; /* the one under way */
+    struct skeletons skeletons; /* its own, until its evaluation ends */
     uint32_t clip_have;
     uint32_t step;
     bool taking; /* of the step: all xbar read, ybar due */
@@ -206,6 +216,8 @@ enum edged_status session_admits(const struct eval *e, const struct eval_clip_op
 enum edged_status session_close(struct eval *e, const struct eval_index *ask);
 /* Open the sealed clip at the network's g in place and make its first activations. */
 enum edged_status session_accept(struct eval *e, uint32_t *persons);
+/* The evaluation under way is over: nothing is left of its skeletons. */
+void session_forget(struct eval *e);
 
 /* epoch.c: agreements that begin, beacons, claims, sealed state */
 enum edged_status epoch_begin(struct eval *e); /* random names, nothing before */
@@ -254,19 +266,26 @@ enum edged_status verdict_failed(struct eval *e, uint32_t session);
 enum edged_status verdict_exercise(struct eval *e, const struct eval_exercise *ask);
 
 /* record.c: sealed records, kept until they are confirmed */
-/* Room for so many more records, beside those that announced and unfinished clips will need? */
-bool record_room(const struct eval *e, uint32_t records);
+/* Room for so many more records of the agreement, beside those that announced and unfinished clips will need? */
+bool record_room(const struct eval *e, const struct agreement *a, uint32_t records);
 /* Is there a sequence for each recipient of the agreement, or room for one? MEMORY; RECIPIENT: another city's is one */
 enum edged_status record_admits(const struct eval *e, const struct agreement *a);
 const struct sequence *record_find(const struct eval *e, const uint8_t rcpt[16]); /* NULL: none */
 /* A recipient has one sequence, in however many agreements: who stores records knows them by it. */
 struct sequence *record_sequence(struct eval *e, const uint8_t rcpt[16]); /* NULL: none, and no room for one */
 uint64_t record_next_seq(const struct eval *e, const uint8_t rcpt[16]);
-/* Seal e->plain for a recipient. 0, or -1; then all records from `since` on are withdrawn. */
+/*
+ * Where the body of the next record is written: as many zeros as the agreement says, in the place of the record itself.
+ * NULL where there is no room; then all records from `since` on are withdrawn.
+ */
+uint8_t *record_body(struct eval *e, uint32_t agreement, uint64_t since);
+/* Seal it for a recipient, in place. 0, or -1; then likewise, and nothing is left of it. */
 int record_seal(struct eval *e, uint32_t agreement, uint32_t recipient, enum edged_record_kind kind, uint64_t since);
+/* Those up to this emission are stored outside. */
+void record_confirm(struct eval *e, uint64_t emission);
 /* struct eval_step and the kept records from `since` on, as many as fit a message. */
 enum edged_status record_answer(const struct eval *e, uint32_t step, uint64_t since, uint8_t *out, size_t *size);
-/* The first kept record from `since` on. */
-enum edged_status record_again(const struct eval *e, uint64_t since, uint8_t *out, size_t *size);
+/* A kept record, from an offset on. */
+enum edged_status record_again(const struct eval *e, const struct eval_record *ask, uint8_t *out, size_t *size);
 
 #endif

@@ -46,7 +46,7 @@ enum edged_status succession_begin(struct eval *e, const struct eval_succeed *as
     for (uint32_t i = 0; i < EVAL_SESSIONS_MAX; i++)
         if (e->sessions[i].open && e->sessions[i].agreement == ask->agreement)
             return EDGED_ERR_ORDER; /* its clips are judged under it still */
-    if (!record_room(e, a->recipient_count))
+    if (!record_room(e, a, a->recipient_count))
         return EDGED_ERR_FULL;
     memcpy(body.successor, next->digest, sizeof(body.successor));
     for (uint32_t i = 0; i < a->recipient_count; i++) {
@@ -54,8 +54,10 @@ enum edged_status succession_begin(struct eval *e, const struct eval_succeed *as
         memset(body.next_key, 0, sizeof(body.next_key));
         if (there != NULL)
             memcpy(body.next_key, there->key_id, sizeof(body.next_key));
-        memset(e->plain, 0, sizeof(e->plain));
-        memcpy(e->plain, &body, sizeof(body));
+        uint8_t *const out = record_body(e, ask->agreement, since);
+        if (out == NULL)
+            return EDGED_ERR_UNAVAILABLE;
+        memcpy(out, &body, sizeof(body));
         if (record_seal(e, ask->agreement, i, EDGED_SUCCESSION, since) != 0)
             return EDGED_ERR_UNAVAILABLE;
     }

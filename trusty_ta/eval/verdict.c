@@ -58,29 +58,52 @@ static uint32_t round_score(uint32_t score, uint32_t bits) {
     return drop == 0 ? score : (score + (1u << (drop - 1))) >> drop << drop;
 }
 
-/* e->plain for one recipient; findings NULL: none. */
-static void write_body(struct eval *e, const struct agreement *a, const struct recipient *to,
-                       const struct edged_scores *scores, const struct finding *findings,
-                       const int32_t *logits, const uint32_t *probabilities) {
+/** struct said - what the records of one request say. findings, logits, skeletons NULL: none */
+struct said {
+    const struct edged_scores *scores;
+    const struct finding *findings;
+    const int32_t *logits;
+    const uint32_t *probabilities;
+    const struct skeletons *skeletons;
+};
+
+/* All of it where the mask is all ones, else as many zeros. */
+static void write_skeletons(const struct skeletons *s, uint64_t mask, uint8_t *out) {
+    const size_t words = (size_t)s->persons * s->frames * s->joints * 2;
+    const struct edged_skeleton head = {.persons = s->persons & (uint32_t)mask,
+                                        .frames = s->frames & (uint32_t)mask,
+                                        .joints = s->joints & (uint32_t)mask};
+
+    memcpy(out, &head, sizeof(head));
+    out += sizeof(head);
+    for (size_t i = 0; i < words; i++) {
+        const int16_t word = (int16_t)(s->xy[i] & (int16_t)mask);
+        memcpy(out + 2 * i, &word, sizeof(word));
+    }
+}
+
+/* The body for one recipient, at zeros. */
+static void write_body(const struct agreement *a, const struct recipient *to, const struct said *said, uint8_t *out) {
+    const struct edged_scores *scores = said->scores;
     struct edged_scores s = *scores;
     struct edged_alert alert;
     const bool all = (to->sees & EDGED_SEES_SCORES) != 0;
-    uint64_t any = 0, shown = all ? ~(uint64_t)0 : 0;
-    uint8_t *at = e->plain + sizeof(s);
+    uint64_t any = 0, shown = all ? ~(uint64_t)0 : 0, drawn = 0;
+    uint8_t *at = out + sizeof(s);
 
-    memset(e->plain, 0, sizeof(e->plain));
     for (uint32_t i = 0; i < a->rule_count; i++) {
         memset(&alert, 0, sizeof(alert));
-        if (findings != NULL && (to->sees_rule[i] & EDGED_SEES_LABEL) != 0) {
-            const struct finding *f = &findings[i];
-            const uint64_t said = mask_ge(f->message, 1);
+        if (said->findings != NULL && (to->sees_rule[i] & EDGED_SEES_LABEL) != 0) {
+            const struct finding *f = &said->findings[i];
+            const uint64_t speaks = mask_ge(f->message, 1), holds = speaks & mask_ge(EDGED_MESSAGE_UPDATE, f->message);
             const uint32_t score =
                 (to->sees_rule[i] & EDGED_SEES_SCORE) != 0 ? round_score(f->score, a->score_bits) : 0;
             alert = (struct edged_alert){.message = f->message,
-                                         .score = select_u32(said, score, 0),
-                                         .event = select_u64(said, f->event, 0)};
-            any |= said;
-            shown |= said & mask_ge(EDGED_MESSAGE_UPDATE, f->message);
+                                         .score = select_u32(speaks, score, 0),
+                                         .event = select_u64(speaks, f->event, 0)};
+            any |= speaks;
+            shown |= holds;
+            drawn |= (to->sees_rule[i] & EDGED_SEES_SKELETON) != 0 ? holds : 0;
         }
         memcpy(at, &alert, sizeof(alert));
         at += sizeof(alert);
@@ -91,29 +114,33 @@ static void write_body(struct eval *e, const struct agreement *a, const struct r
     s.persons &= (uint32_t)shown;
     for (uint32_t i = 0; i < 8; i++)
         s.tracks[i] &= (uint32_t)shown;
-    memcpy(e->plain, &s, sizeof(s));
+    memcpy(out, &s, sizeof(s));
     crypto_wipe(&s, sizeof(s));
     crypto_wipe(&alert, sizeof(alert));
-    if (all && logits != NULL) {
-        memcpy(at, logits, scores->labels * 4);
-        memcpy(at + scores->labels * 4, probabilities, scores->labels * 4);
+    if (all && said->logits != NULL) {
+        memcpy(at, said->logits, scores->labels * 4);
+        memcpy(at + scores->labels * 4, said->probabilities, scores->labels * 4);
     }
+    at += all ? scores->labels * 8 : 0;
+    if (said->skeletons != NULL && said->skeletons->xy != NULL && agreement_shows_skeletons(a, to))
+        write_skeletons(said->skeletons, drawn, at);
 }
 
 /* One record for each recipient, or none at all. */
 static enum edged_status tell(struct eval *e, uint32_t agreement, enum edged_record_kind kind,
-                              const struct edged_scores *scores, const struct finding *findings,
-                              const int32_t *logits, const uint32_t *probabilities) {
+                              const struct said *said) {
     const struct agreement *a = &e->agreements[agreement];
     const uint64_t since = e->emission + 1;
-    int rc = 0;
 
-    for (uint32_t i = 0; i < a->recipient_count && rc == 0; i++) {
-        write_body(e, a, &a->recipients[i], scores, findings, logits, probabilities);
-        rc = record_seal(e, agreement, i, kind, since);
+    for (uint32_t i = 0; i < a->recipient_count; i++) {
+        uint8_t *const out = record_body(e, agreement, since);
+        if (out == NULL)
+            return EDGED_ERR_UNAVAILABLE;
+        write_body(a, &a->recipients[i], said, out);
+        if (record_seal(e, agreement, i, kind, since) != 0)
+            return EDGED_ERR_UNAVAILABLE;
     }
-    crypto_wipe(e->plain, sizeof(e->plain));
-    return rc == 0 ? EDGED_OK : EDGED_ERR_UNAVAILABLE;
+    return EDGED_OK;
 }
 
 static struct edged_scores of_session(const struct eval *e, const struct session *s, enum edged_record_kind kind,
@@ -152,7 +179,8 @@ enum edged_status verdict_finished(struct eval *e, uint32_t session, const int32
         if (label < EVAL_LABELS_MAX) /* agreement_admits saw to it */
             findings[i] = judge(&a->rules[i], holds, probabilities[label], s->number, uptime_ns, &events[i]);
     }
-    status = tell(e, s->agreement, EDGED_OBSERVATION, &scores, findings, logits, probabilities);
+    status = tell(e, s->agreement, EDGED_OBSERVATION,
+                  &(struct said){&scores, findings, logits, probabilities, &e->skeletons});
     if (status == EDGED_OK) {
         memcpy(s->events, events, sizeof(s->events));
         s->unfinished = false;
@@ -165,7 +193,7 @@ enum edged_status verdict_finished(struct eval *e, uint32_t session, const int32
 enum edged_status verdict_failed(struct eval *e, uint32_t session) {
     struct session *s = &e->sessions[session];
     const struct edged_scores scores = of_session(e, s, EDGED_FAILED, port_uptime_ns());
-    const enum edged_status status = tell(e, s->agreement, EDGED_FAILED, &scores, NULL, NULL, NULL);
+    const enum edged_status status = tell(e, s->agreement, EDGED_FAILED, &(struct said){.scores = &scores});
 
     if (status == EDGED_OK) {
         s->unfinished = false;
@@ -182,11 +210,11 @@ enum edged_status verdict_exercise(struct eval *e, const struct eval_exercise *a
 
     if (ask->agreement >= EVAL_AGREEMENTS_MAX || !a->open || ask->rule >= a->rule_count)
         return EDGED_ERR_ARGUMENT;
-    if (!record_room(e, a->recipient_count))
+    if (!record_room(e, a, a->recipient_count))
         return EDGED_ERR_FULL;
     memset(findings, 0, sizeof(findings));
     findings[ask->rule] = (struct finding){.message = EDGED_MESSAGE_ALERT, .score = 65536};
     scores.rules = a->rule_count;
     scores.time_ns = agreement_time_ns(a, port_uptime_ns());
-    return tell(e, ask->agreement, EDGED_OBSERVATION, &scores, findings, NULL, NULL);
+    return tell(e, ask->agreement, EDGED_OBSERVATION, &(struct said){.scores = &scores, .findings = findings});
 }

@@ -120,7 +120,7 @@ enum eval_cmd {
     EVAL_STEP_WRITE = 42,    /* edged_chunk + bytes     -> - */
     EVAL_STEP = 44,          /* eval_index              -> eval_step [+ record] */
     EVAL_CLIP_ABORT = 46,    /* eval_index (session)    -> eval_step + record */
-    EVAL_RECORD = 48,        /* eval_emission           -> eval_step [+ record] */
+    EVAL_RECORD = 48,        /* eval_record             -> eval_step [+ record] */
     EVAL_SESSION_CLOSE = 50, /* eval_index (session)    -> - */
     EVAL_RESTORE = 52,       /* edged_state             -> - */
     EVAL_AGREEMENT = 54,     /* eval_agreement + bytes  -> eval_step + epoch records */
@@ -408,7 +408,9 @@ static_assert(sizeof(struct eval_invocation) == 8, "eval_invocation");
  * version and labels, the placement, validity, rate (AGREEMENT, PLACEMENT, RATE), a
  * beacon within the limit (LOCKED), and room for its records (FULL). One that comes
  * again has its room, and counted already; all else is asked of it anew. So it is at EVAL_CLIP_BEGIN, but for the
- * room, which is reserved: a clip that was announced in time may come when that is over.
+ * room, which is reserved: a clip that was announced in time may come when that is over. Where somebody sees
+ * skeletons the model's largest clip must fit the body (AGREEMENT), and x and y of this one are kept until its
+ * evaluation ends; without memory for that it is refused before it counts (MEMORY).
  */
 struct eval_clip_open {
     uint32_t session;
@@ -444,6 +446,7 @@ static_assert(sizeof(struct edged_clip) == 4 * 4 + 8 + 8 * 4 + 32, "edged_clip")
  *                Of EVAL_AGREEMENT: the agreement's index
  * @record_bytes: bytes of the sealed records that follow, 0 while not done
  * @emission:     of the last record sealed so far
+ * @records:      how many the request sealed, whether they follow or not; 0 while not done
  *
  * Due: read xbar of every product of the step, only then write their ybar, then
  * EVAL_STEP. In placement enclave nothing is read or written.
@@ -452,14 +455,16 @@ static_assert(sizeof(struct edged_clip) == 4 * 4 + 8 + 8 * 4 + 32, "edged_clip")
  * when it was the last permitted attempt (the records `failed`), else nothing.
  *
  * Records that the request sealed follow one after the other, as many as fit, in order of
- * emission; the others are fetched by EVAL_RECORD.
+ * emission; the others are fetched by EVAL_RECORD. One with EDGED_BODY_SKELETONS never fits.
  */
 struct eval_step {
     uint32_t step;
     uint32_t record_bytes;
     uint64_t emission;
+    uint32_t records;
+    uint32_t reserved;
 };
-static_assert(sizeof(struct eval_step) == 4 + 4 + 8, "eval_step");
+static_assert(sizeof(struct eval_step) == 4 + 4 + 8 + 4 + 4, "eval_step");
 
 /* ------------------------------------------------------------- agreement --- */
 
@@ -493,14 +498,15 @@ static_assert(sizeof(struct eval_step) == 4 + 4 + 8, "eval_step");
  *
  * Payload: a map in deterministic CBOR, keys in this order; numbers unsigned:
  *   v 1, mo bstr32, qdo bstr32 (verification keys; those of the model and of the data and alert slots),
- *   body (bytes of a record's body: 512 .. 3584, a multiple of 512), from (Unix seconds, < until),
+ *   body (bytes of a record's body: EDGED_BODY_SKELETONS where anybody sees skeletons, and nowhere else; else
+ *   512 .. 3584, a multiple of 512), from (Unix seconds, < until),
  *   model [id text 1..64, least version u32, key id bstr16],
  *   rules (0..8, no label twice) [[label text 1..32, threshold 1..65536 (Q16), cool-down 0..86400 s,
  *          first minute 0..1439, end minute 0..1439]],
  *   until (Unix seconds, u32 like from), number u32, status (enum edged_message_status: ACTUAL or TEST),
  *   beacons [period 1..86400 s, limit period..2^31-1 s], data_key bstr16 (key id), placements 1..7 (bits),
  *   recipients (1..4, no rcpt twice) [[rcpt bstr16, alert key id bstr16, sees (EDGED_SEES_SCORES or 0),
- *          [per rule: 0, EDGED_SEES_LABEL, or EDGED_SEES_LABEL | EDGED_SEES_SCORE]]],
+ *          [per rule: 0, or EDGED_SEES_LABEL, with or without EDGED_SEES_SCORE and EDGED_SEES_SKELETON]]],
  *   score_bits 0..16 (fractional bits that a rounded score keeps), clips_per_hour 1..1000000 (saved up, an
  *   hour's at most; a second's where it was not in force since the application's start)
  * What is left of these clips, and of the beacons' limit, goes on while it is not in force, also in the next epoch. 32
@@ -520,6 +526,7 @@ static_assert(sizeof(struct eval_agreement) == 2 * 4 + 4 * 4 + 2 * 4, "eval_agre
 
 #define EDGED_SEES_LABEL 1u  /* of a rule: that it holds, and of whom */
 #define EDGED_SEES_SCORE 2u  /* of a rule: its score, rounded */
+#define EDGED_SEES_SKELETON 4u /* of a rule: the clip's skeletons, where it says ALERT or UPDATE */
 #define EDGED_SEES_SCORES 1u /* of every clip: all logits and probabilities */
 
 /* --------------------------------------------------------------- records --- */
@@ -555,7 +562,8 @@ struct edged_record {
 static_assert(sizeof(struct edged_record) == 4 + 4, "edged_record");
 
 #define EDGED_RECORD_HEADER_MAX 192u
-#define EDGED_BODY_MAX 3584u
+#define EDGED_BODY_MAX 3584u        /* a record fits a message */
+#define EDGED_BODY_SKELETONS 49152u /* where skeletons are agreed: 300 frames of two persons of 18 joints, all else */
 #define EDGED_BODY_VERSION 2u /* first word of every body; the second is its kind */
 
 /** enum edged_message_status - CAP's words */
@@ -579,6 +587,8 @@ enum edged_message_type {
  * struct edged_scores - body of a finished (OBSERVATION, ALERT) or FAILED clip; @rules times
  * struct edged_alert follow, then, where the recipient sees all scores, int32
  * logits[labels] (Q16), uint32 probabilities[labels] (Q16). All scores are 0 in FAILED.
+ * Then, where a rule whose skeletons the recipient sees says ALERT or UPDATE of a clip in which
+ * somebody is, struct edged_skeleton and its coordinates; never in FAILED or an exercise.
  * What the recipient may not see is 0.
  */
 struct edged_scores {
@@ -611,6 +621,18 @@ struct edged_alert {
     uint64_t event;
 };
 static_assert(sizeof(struct edged_alert) == 4 + 4 + 8, "edged_alert");
+
+/**
+ * struct edged_skeleton - the skeletons of the clip; int16 [persons][frames][joints][2] follow, x and y
+ * as the clip had them (value * 16384); confidences are not told
+ */
+struct edged_skeleton {
+    uint32_t persons;
+    uint32_t frames;
+    uint32_t joints;
+    uint32_t reserved;
+};
+static_assert(sizeof(struct edged_skeleton) == 4 * 4, "edged_skeleton");
 
 /**
  * struct edged_epoch - body of EPOCH, the first record of every recipient
@@ -748,17 +770,30 @@ struct eval_beacon {
 static_assert(sizeof(struct eval_beacon) == 80 + 32, "eval_beacon");
 
 /**
- * struct eval_emission - records are counted as they are sealed, of all recipients.
- * EVAL_RECORD answers the first kept one from @emission on, byte for byte (or none: record_bytes 0;
- * @emission of the answer is then the last one's, else that record's).
- * EVAL_CONFIRM: all up to @emission are stored durably outside; the enclave forgets them.
+ * struct eval_record - records are counted as they are sealed, of all recipients. Answered is the first kept one from
+ * @emission on, byte for byte (or none: record_bytes 0; @emission of the answer is then the last one's, else that
+ * record's), as much of it as fits a message: its head tells how long it is.
+ * @offset: of the first byte within the record; not 0 only where the record of just this @emission is kept and has
+ *          that byte (else OBJECT)
  */
+struct eval_record {
+    uint64_t emission;
+    uint32_t offset;
+    uint32_t reserved;
+};
+static_assert(sizeof(struct eval_record) == 8 + 4 + 4, "eval_record");
+
+/** struct eval_emission - all records up to this one are stored durably outside; the enclave forgets them */
 struct eval_emission {
     uint64_t emission;
 };
 static_assert(sizeof(struct eval_emission) == 8, "eval_emission");
 
-#define EVAL_KEPT_MAX 48u /* records that wait for EVAL_CONFIRM; then clips are refused (FULL) */
+/* What waits for EVAL_CONFIRM, at most so many records and so many bytes of them; then clips are refused (FULL). The
+ * bytes are those of a clip's records with skeletons for all recipients, and of two that answer beacons meanwhile. */
+#define EVAL_KEPT_MAX 48u
+#define EVAL_KEPT_BYTES \
+    (6u * ((uint32_t)sizeof(struct edged_record) + EDGED_RECORD_HEADER_MAX + EDGED_BODY_SKELETONS + EVAL_TAG_BYTES))
 
 /**
  * struct edged_state - what the next start must know, sealed to device and application

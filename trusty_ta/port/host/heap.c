@@ -3,7 +3,7 @@
  * allocation of the application here. Block headers count; libcrypto's own blocks
  * do not pass here, but BoringSSL takes its few kilobytes (cipher and digest
  * contexts, one Ed25519 check) from the same heap on Trusty: the limit leaves
- * some 400 KB above the full-size network's peak for them. In the key application they
+ * some 100 KB above the full-size network's peak for them. In the key application they
  * are 12 KB for two RSA keys and 19 KB while the second is drawn, of 128 KB.
  */
 #include <errno.h>
