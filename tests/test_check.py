@@ -453,7 +453,7 @@ TOLD = {
                          "postponed_for": None, "state": "live", "reason": None}},
     "agreements": [{"number": 1, "digest": b"\xcd" * 32, "next": None, "state": "in force", "reason": None,
                     "until": "2027-01-15T08:00:00Z", "ended": False, "end": "agreement 1 ends at 2027-01-15T08:00:00Z",
-                    "cameras": []}]}
+                    "cameras": [], "unread": []}]}
 RECORDS = {"records": [{"epoch": b"\x01" * 16, "recipient": b"\x02" * 16, "seq": 7}]}
 
 

@@ -519,9 +519,10 @@ def test_the_key_application_refuses_wrong_fields(key_port):
     cases += [(Status.ARGUMENT, replace(right, slot=wrong).pack()) for wrong in HUGE]
     cases += [(Status.ARGUMENT, replace(right, kind=wrong).pack()) for wrong in (0, 4) + HUGE]
     cases += [(Status.ARGUMENT, replace(right, key_bytes=wrong).pack()) for wrong in (0, 31, 33, 64) + HUGE]
-    cases += [(Status.RESERVED, replace(right, kind=wire.KeyKind.ALERT, key_bytes=16).pack())]
-    for kind in (wire.KeyKind.MODEL, wire.KeyKind.DATA):
-        cases.append((Status.ARGUMENT, replace(right, kind=kind, key_bytes=16, key=b"k" * 16 + bytes(16)).pack()))
+    cases += [(Status.RESERVED, replace(right, kind=kind, key_bytes=16).pack())
+              for kind in (wire.KeyKind.DATA, wire.KeyKind.ALERT)]
+    cases.append((Status.ARGUMENT, replace(right, kind=wire.KeyKind.MODEL, key_bytes=16,
+                                           key=b"k" * 16 + bytes(16)).pack()))
     for kind in (wire.KeyKind.MODEL, wire.KeyKind.DATA, wire.KeyKind.ALERT):
         cases.append((Status.ARGUMENT, replace(right, kind=kind, verifier=bytes(32)).pack()))
     for status, body in cases:

@@ -187,9 +187,9 @@ enum edged_status session_accept(struct eval *e, uint32_t *persons) {
         if (head.tracks[i] != 0)
             return EDGED_ERR_CLIP;
     if (agreement_tells_skeletons(&e->agreements[s->agreement])) {
-        const enum edged_status status = keep_skeletons(e, &head, sealed + sizeof(head));
-        if (status != EDGED_OK)
-            return status;
+        const enum edged_status kept = keep_skeletons(e, &head, sealed + sizeof(head));
+        if (kept != EDGED_OK)
+            return kept;
     }
     if (!s->unfinished) {
         agreement_count(&e->agreements[s->agreement], uptime_ns);
