@@ -518,7 +518,7 @@ def test_the_key_application_refuses_wrong_fields(key_port):
     cases = [(Status.RESERVED, body) for body in reserved_bits(right)]
     cases += [(Status.ARGUMENT, replace(right, slot=wrong).pack()) for wrong in HUGE]
     cases += [(Status.ARGUMENT, replace(right, kind=wrong).pack()) for wrong in (0, 4) + HUGE]
-    cases += [(Status.ARGUMENT, replace(right, key_bytes=wrong).pack()) for wrong in (0, 31, 33, 64) + HUGE]
+    cases += [(Status.ARGUMENT, replace(right, key_bytes=wrong).pack()) for wrong in (0, 15, 17, 31, 33, 64) + HUGE[1:]]
     cases += [(Status.RESERVED, replace(right, kind=kind, key_bytes=16).pack())
               for kind in (wire.KeyKind.DATA, wire.KeyKind.ALERT)]
     cases.append((Status.ARGUMENT, replace(right, kind=wire.KeyKind.MODEL, key_bytes=16,

@@ -50,6 +50,7 @@ class Camera:
         self.resumed = 0
         self.tally = Tally()
         self.unopened = False  # the last clip did not open: a session with a mistaken key takes none
+        self.reopens = False  # was told to: what it sent in its session before, it seals anew
         self.wait: Optional[Wait] = None  # since the last that was taken, or would have been
         self.told_to_wait = False  # instead of getting a session
         self.refusal = ""  # why its clips are refused for good, until one is over
@@ -72,7 +73,7 @@ class Camera:
         self._close()
         self.admitted()
         self.told_to_wait = False
-        self.session, self.agreement = session, agreement
+        self.session, self.agreement, self.reopens = session, agreement, False
         self.resumed = OUTSTANDING if resumed else 0
         self.opened += 1
 

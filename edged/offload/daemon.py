@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.2  # how late a request to stop may be noticed
 KEYS_PATIENCE_S = 10.0  # an enclave that just started may not have its keys yet
 PING_S = 1.0  # an idle bridge notices within this that the enclave is gone
+PARTS_S = 1.0  # for cameras to hear the last answers
 MESSAGES_MAX = 64  # taken from the socket between two pieces of work
 EXERCISES_MAX = 8  # that wait
 LEFT_OUT_S, LEFT_OUT_MAX_S = 5.0, 60.0  # until an agreement that cannot be in force is tried again
@@ -77,6 +78,7 @@ def run(config: Config, stop: Any) -> None:
         daemon.serve(stop)
         notifier.stopping()
         daemon.finish()
+        daemon.part()
 
 
 def config_digest(config: Config) -> bytes:
@@ -168,6 +170,15 @@ class Daemon:
              waiting=did["waiting"], products_checked=did["products_checked"], rejections=did["rejections"],
              accelerator_bytes=did["accelerator_bytes"], enclave_peak_bytes=did["enclave_peak_bytes"],
              seconds_per_clip=did["seconds_per_clip"])
+
+    def part(self) -> None:
+        """Cameras that are there hear all that was said, for what has arrived and was not read goes with the connection:
+        one that does not know that its clip is done has it judged again in the next epoch."""
+        unheard, deadline_s = self._desk.call_all(), time.monotonic() + PARTS_S
+        while unheard and time.monotonic() < deadline_s:
+            message = self._router.receive(max(0.0, deadline_s - time.monotonic()))
+            if message is not None and messages.answers_call(message.frames):
+                unheard.discard(message.peer)
 
     def close(self) -> None:
         if self._link is not None:

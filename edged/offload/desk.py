@@ -10,7 +10,7 @@ way comes first once there is another.
 import logging
 import time
 from collections import Counter, deque
-from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Set
+from typing import Any, Callable, Deque, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set
 
 from edged.bus import Router
 from edged.enclave import wire
@@ -123,16 +123,23 @@ class Desk:
     def call(self) -> None:
         """Have each camera's process say that it is there, and how it is: a claim `live` is not to outlive it, and what
         it told a bridge that was killed is not to be lost with that."""
-        self._to_call = {name for name in self._to_call if not self._router.send(name, messages.pack("here", {}))}
+        self._to_call -= self._called(self._to_call)
         now_s = time.monotonic()
         if now_s < self._call_due_s:
             return
         self._call_due_s = now_s + CALL_S
-        for name, camera in self.cameras.items():
+        for camera in self.cameras.values():
             camera.unanswered += 1
             if camera.unanswered == CALLS_MAX + 1:
                 emit(log, "camera_silent", camera=camera.name)
-            self._router.send(name, messages.pack("here", {}))
+        self._called(self.cameras)
+
+    def call_all(self) -> Set[bytes]:
+        """Names of the cameras that are there and have a session; each answers once it has heard all that was said."""
+        return self._called(name for name, camera in self.cameras.items() if camera.session is not None)
+
+    def _called(self, names: Iterable[bytes]) -> Set[bytes]:
+        return {name for name in names if self._router.send(name, messages.pack("here", {}))}
 
     def shown(self) -> Dict[str, Dict[str, Any]]:
         """For a status, by camera."""
@@ -283,8 +290,8 @@ class Desk:
     def offer(self, camera: Camera, offer: Offer) -> None:
         if self._epoch is None:
             return  # whether its session lives is not known yet; it will send it again
-        if camera.session != offer.session:
-            self._say(camera, "refused", number=offer.number, reason="not its session", reopen=True, retry=True)
+        if camera.session != offer.session or camera.reopens:
+            self._have_reopen(camera, offer, "not its session")
             return
         failed, expected, camera.next = camera.verdict(offer.number), camera.next, None
         if expected is not None and offer.number > expected:
@@ -356,10 +363,16 @@ class Desk:
             camera.resumed = max(0, camera.resumed - 1)
             self._done(camera, offer.number, False)
         elif error.status in (Status.CLIP, Status.ARGUMENT) and not camera.unopened:
-            camera.unopened = True  # its first: perhaps the session is not its own, or its key a mistaken one
-            self._say(camera, "refused", number=offer.number, reason=str(error), reopen=True, retry=True)
+            # Its first: perhaps the session is not its own, or its key a mistaken one. Or a later one overtook it, for
+            # it was lost with a bridge; then what waits behind it is not to be judged twice.
+            camera.unopened = camera.reopens = True
+            self._queue.drop(camera.name)
+            self._have_reopen(camera, offer, str(error))
         else:
             self._refuse(camera, offer, str(error))
+
+    def _have_reopen(self, camera: Camera, offer: Offer, reason: str) -> None:
+        self._say(camera, "refused", number=offer.number, reason=reason, reopen=True, retry=True)
 
     def _make_room(self, link: Link) -> bool:
         """Where the spool works, what others began takes the room (of records with skeletons little is there): a clip

@@ -159,6 +159,11 @@ def from_camera(name: str, frames: Sequence[bytes]) -> Request:
     raise PackageError("{!r}: nothing that a camera says".format(kind[:20]))
 
 
+def answers_call(frames: Sequence[bytes]) -> bool:
+    """Whether this is of a form in which a camera answers `here`."""
+    return bool(frames) and frames[0] in (b"here", b"status")
+
+
 def from_outbox(frames: Sequence[bytes]) -> Request:
     """Raises PackageError."""
     kind, body, blob = unpack(frames)

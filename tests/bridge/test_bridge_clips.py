@@ -276,6 +276,23 @@ def test_a_number_of_before_is_refused(node, gate):
     assert len(node.clips()) == 1
 
 
+def test_what_its_camera_sent_before_it_was_told_to_reopen_is_not_judged_for_it_is_sealed_anew(node, gate):
+    """A clip that was lost with a bridge, and that a later one overtook: another one is on its way meanwhile."""
+    gate.hello()
+    lost, second, third = (gate.sealed() for _ in range(3))
+    gate.offer(*second)
+    assert gate.hear("done")
+    gate.offer(*lost)
+    gate.offer(*third)
+    assert gate.hear("done", "refused")[1]["reopen"]
+    gate.offer(*third)
+    kind, fields = gate.hear("done", "refused")
+    assert kind == "refused" and fields["reopen"] and fields["number"] == third[0]
+    gate.hello()
+    assert gate.deliver() is False
+    assert [number for _, number, _ in node.clips()] == [2, gate.number]
+
+
 def test_without_a_beacon_clips_wait_and_one_beacon_frees_them(logged):
     with BridgeNode(beacon_period_s=1, beacon_limit_s=1) as node, Saying(node.bridge()) as gate:
         gate.hello()

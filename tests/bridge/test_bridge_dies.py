@@ -8,7 +8,7 @@ import time
 import cbor2
 import pytest
 
-from bridge_node import BridgeNode, Killed, Saying, until
+from bridge_node import PATIENCE_S, BridgeNode, Killed, Saying, until
 from edged.alerts.spool import Caps, Spool
 from edged.bus import Dealer
 from edged.camera import link as camera_link
@@ -18,7 +18,7 @@ from edged.enclave import wire
 from edged.enclave.client import EvalClient
 from edged.enclave.wire import RecordKind, Status
 from edged.errors import EnclaveError
-from edged.offload import backoff, desk, messages
+from edged.offload import backoff, daemon, desk, messages
 from edged.offload.bridge import Bridge
 from edged.offload.statements import Statements
 from fake_bridge import Keys
@@ -265,6 +265,26 @@ def test_the_clip_under_way_is_finished_before_the_bridge_stops(node, gate, monk
         node._stop.set()
     node.join()
     assert node.died is None and len(node.clips()) == 1
+
+
+def test_a_camera_that_reads_late_hears_that_its_clip_is_done_before_the_bridge_is_gone(node, gate, monkeypatch):
+    """What has arrived and was not read goes with the connection: it would be judged again in the next epoch."""
+    monkeypatch.setattr(daemon, "PARTS_S", PATIENCE_S)
+    gate.hello()
+    gate.offer(*gate.sealed())
+    until(lambda: node.status()["clips"] == 1)
+    node._stop.set()
+    time.sleep(QUIET_S)
+    assert gate.hear("done", patience_s=QUIET_S)
+    gate.hear(patience_s=QUIET_S)  # answers the call
+    node.join()
+    assert node.clips() == [("gate", 1, RecordKind.OBSERVATION)]
+
+
+def test_a_camera_that_does_not_answer_keeps_no_bridge_from_stopping(node, gate, monkeypatch):
+    monkeypatch.setattr(daemon, "PARTS_S", 0.1)
+    gate.hello()
+    node.stop()
 
 
 def test_what_waited_for_the_spool_is_stored_when_the_bridge_stops(node, gate, monkeypatch, logged):
