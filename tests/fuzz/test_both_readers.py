@@ -25,7 +25,7 @@ from test_package import sealed
 lacking = build.missing("make", "cc")
 pytestmark = pytest.mark.skipif(bool(lacking), reason="needs {}".format(lacking))
 
-FEW, MANY = 1500, 60000
+FEW, MANY = 1500, 30000
 AT_ONCE = 5000
 # What an owner's tool refuses of a manifest and the enclave need not (trusty_ta/eval/manifest.c): unwise, but safe.
 UNWISE = ("labels: one stands twice", "(the cheaper)", "nnz is 0, ")
