@@ -138,9 +138,9 @@ class Running:
     def client(self):
         return KeyServer("{}:{}".format(LOOPBACK, self.port), str(self.site.folder / "server.pem"), 10)
 
-    def connection(self, **more):
+    def connection(self, timeout=10.0, **more):
         context = ssl.create_default_context(cafile=str(self.site.folder / "server.pem"))
-        return http.client.HTTPSConnection(LOOPBACK, self.port, timeout=10, context=context, **more)
+        return http.client.HTTPSConnection(LOOPBACK, self.port, timeout=timeout, context=context, **more)
 
     def post(self, path, body, **headers):
         """(status, headers, body)"""
