@@ -98,6 +98,7 @@ def test_the_city_is_told_of_a_camera_whose_clips_do_not_open_and_of_its_return(
     gate.hello()
     gate.say("status", state="live", reason="", skipped=5)
     for _ in range(2):  # the first time a new session is asked for
+        gate.hello()
         number, sealed = gate.sealed()
         gate.offer(number, sealed[:-1] + bytes([sealed[-1] ^ 1]))
         assert gate.hear("refused")
