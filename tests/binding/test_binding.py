@@ -151,7 +151,7 @@ def test_a_device_that_fails_in_its_thread_is_left_and_opened_anew(device, folde
     w, x = words(1, *shape), words(2, *input_shape)
     expected, told, now = masked_convolution(w, x, stride, pad), [], [0.0]
     guarded = GuardedAccelerator(lambda: CudaAccelerator(folder), NumpyAccelerator(), lambda *what: told.append(what),
-                                 timeout_s=1.0, clock=lambda: now[0])
+                                 timeout_s=5.0, clock=lambda: now[0])
     try:
         weights = guarded.weights(w)
         assert "CPU as a GPU" in guarded.name
@@ -167,9 +167,9 @@ def test_a_device_that_fails_in_its_thread_is_left_and_opened_anew(device, folde
         for call in (b"cuLaunchKernel", b"cuEventQuery"):
             device.driver_refuse(call, 0)
         device.driver_hang(0)
-        now[0] += 1000.0
-        deadline = 200
+        deadline = 1000
         while guarded.name == "numpy" and deadline:
+            now[0] += 1000.0  # a busy machine may take it for one that hangs, and then it is tried again
             assert np.array_equal(guarded.convolve(weights, x, stride, pad), expected)
             deadline -= 1
             threading.Event().wait(0.05)
